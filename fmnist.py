@@ -1,0 +1,264 @@
+"""MNIST with 16 grey levels: the data that the model is trained on.
+
+Torchvision finds, verifies, downloads and extracts the files; this module turns their 256 grey
+levels into 16 once, keeps the result in memory as uint8, and hands out whole batches.
+"""
+
+import filecmp
+import gzip
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, DistributedSampler
+from torchvision import datasets
+from torchvision.datasets.utils import check_integrity
+
+DATA_DIR = Path(__file__).resolve().parent / "data"  # holds the four official MNIST files
+DATASETS = ("MNIST", "FashionMNIST", "KMNIST")  # torchvision classes that share one file format
+IMG_SHAPE = (1, 28, 28)
+NUM_TRAIN, NUM_VAL = 54_000, 6_000
+SPLIT_SEED = 42  # fixed, so that every run is judged on the same validation images
+
+
+class DataError(RuntimeError):
+    """The data files are missing, altered or unreadable; the message says which, and what helps."""
+
+
+def discretize(images: Tensor, num_values: int = 16) -> Tensor:
+    """Grey levels in [0, 1] to integer levels: min(round(num_values * images), num_values - 1).
+
+    Args:
+        images: float, any shape, values in [0, 1].
+        num_values: number of levels; 16 makes 4-bit images.
+    Returns:
+        long, same shape, values in 0..num_values-1.
+    Raises:
+        TypeError: images are not floating point.
+        ValueError: a value lies outside [0, 1] or is not a number.
+    """
+    if not images.is_floating_point():
+        raise TypeError(f"discretize expects float images in [0, 1], got {images.dtype}")
+    if images.numel() and not bool(((images >= 0) & (images <= 1)).all()):
+        low, high = images.min().item(), images.max().item()
+        raise ValueError(f"discretize expects values in [0, 1], got {low:g} to {high:g}")
+    return (images * num_values).round().long().clamp(max=num_values - 1)
+
+
+class DiscreteImages(Dataset):
+    """Images of integer grey levels with their labels, fetched a batch at a time.
+
+    Args:
+        images: uint8 [N, 1, 28, 28], values 0..15: a byte a pixel, the whole set stays in cache.
+        labels: long [N].
+    """
+
+    def __init__(self, images: Tensor, labels: Tensor):
+        self.images = images
+        self.labels = labels
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        return self.images[index].long(), self.labels[index]
+
+    def __getitems__(self, indices: list[int]) -> tuple[Tensor, Tensor]:
+        """The DataLoader's batched fetch: images long [B, 1, 28, 28] and labels long [B]."""
+        index = torch.as_tensor(indices)
+        if self.images.is_cuda:  # from pinned memory the copy does not make the host wait
+            index = index.pin_memory().to(self.images.device, non_blocking=True)
+        return self.images[index].long(), self.labels[index]
+
+    def subset(self, index: Tensor) -> "DiscreteImages":
+        """The images at these positions, long [M], as a set of their own."""
+        index = index.to(self.images.device)
+        return DiscreteImages(self.images[index], self.labels[index])
+
+    def to(self, device: torch.device) -> "DiscreteImages":
+        return DiscreteImages(self.images.to(device), self.labels.to(device))
+
+
+def _as_is(batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    """Collate function for batches that `__getitems__` has already put together."""
+    return batch
+
+
+def _matches_archive(extracted: Path, archive: Path, md5: str) -> bool:
+    """Whether `archive` is the official file and `extracted` is exactly what it contains."""
+    if not (extracted.is_file() and check_integrity(archive, md5)):
+        return False
+    with gzip.open(archive) as truth, open(extracted, "rb") as file:
+        while expected := truth.read(1 << 20):
+            if file.read(len(expected)) != expected:
+                return False
+        return not file.read(1)
+
+
+def prepare(root: str | Path = DATA_DIR, dataset: str = "MNIST", download: bool = True) -> None:
+    """Makes sure that the four extracted files are there and are what the archives contain.
+
+    The archives are the truth: torchvision knows their MD5s. Where an extracted file is missing
+    or differs, torchvision extracts (and, where an archive is missing or altered, downloads) into
+    a temporary folder first, and whole files are then moved into place, so that an interrupted
+    or concurrent preparation never leaves half a file.
+
+    Raises:
+        DataError: a file is missing or altered and could not be replaced.
+        ValueError: an unknown dataset.
+    """
+    if dataset not in DATASETS:
+        raise ValueError(f"unknown dataset {dataset!r}, choose one of {', '.join(DATASETS)}")
+    torchvision_class = getattr(datasets, dataset)
+    folder = Path(root) / dataset / "raw"
+    archives = {folder / name: md5 for name, md5 in torchvision_class.resources}
+    if all(_matches_archive(path.with_suffix(""), path, md5) for path, md5 in archives.items()):
+        return
+
+    bad = [path for path, md5 in archives.items() if not check_integrity(path, md5)]
+    problem = "; ".join(
+        f"{path} is {'truncated or altered' if path.exists() else 'missing'}" for path in bad
+    )
+    if bad and not download:
+        raise DataError(f"{problem}: allow the download or choose another --data_dir")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix="preparing-") as temporary:
+            staging = Path(temporary) / dataset / "raw"
+            staging.mkdir(parents=True)
+            for path in archives.keys() - set(bad):
+                shutil.copy(path, staging)
+            torchvision_class(temporary, download=True)
+            for path in staging.iterdir():
+                # An untouched archive stays as it is: no needless write into a git checkout.
+                target = folder / path.name
+                if not (target.is_file() and filecmp.cmp(path, target, shallow=False)):
+                    os.replace(path, target)
+    except OSError as error:
+        if not bad:
+            raise DataError(f"cannot extract into {folder} ({error})") from error
+        raise DataError(f"{problem}, and the download failed ({error})") from error
+    except RuntimeError as error:  # torchvision: no mirror answered, or a wrong MD5 came
+        raise DataError(
+            f"{problem}, and the download failed: restore the file or choose another --data_dir"
+        ) from error
+
+
+def load(root: str | Path = DATA_DIR, dataset: str = "MNIST", train: bool = True) -> DiscreteImages:
+    """The whole training set (60,000) or test set (10,000) in 16 levels; call `prepare` before."""
+    try:
+        source = getattr(datasets, dataset)(root, train=train, download=False)
+    except (OSError, RuntimeError, ValueError, AssertionError) as error:
+        raise DataError(f"cannot read {dataset} in {root} ({error})") from error
+    # A table of the 256 possible results: no float copy of 47 million pixels.
+    levels = discretize(torch.arange(256) / 255).to(torch.uint8).numpy()
+    images = torch.from_numpy(levels[source.data.numpy()]).unsqueeze(1)
+    return DiscreteImages(images, source.targets)
+
+
+def split(data: DiscreteImages) -> tuple[DiscreteImages, DiscreteImages]:
+    """The training set's 54,000 images to train on and 6,000 to choose a checkpoint by."""
+    order = torch.randperm(len(data), generator=torch.Generator().manual_seed(SPLIT_SEED))
+    train, val = order.split([NUM_TRAIN, NUM_VAL])
+    return data.subset(train), data.subset(val)
+
+
+def _loader(data: DiscreteImages, num_workers: int, **how: object) -> DataLoader:
+    return DataLoader(
+        data,
+        num_workers=num_workers,
+        persistent_workers=num_workers > 0,
+        collate_fn=_as_is,
+        # Without one, every pass over a loader draws a number from the global random stream.
+        generator=torch.Generator().manual_seed(torch.initial_seed()),
+        **how,
+    )
+
+
+def mnist(
+    root: str | Path = DATA_DIR, batch_size: int = 128, num_workers: int = 0, download: bool = True
+) -> tuple[DataLoader, DataLoader, DataLoader]:
+    """Training (shuffled), validation and test loader of 4-bit MNIST.
+
+    Each yields images long [B, 1, 28, 28] with values 0..15 and labels long [B]. The order of the
+    training images derives from the global seed at the time of the call.
+
+    Raises:
+        DataError: see `prepare`.
+    """
+    prepare(root, "MNIST", download)
+    train, val = split(load(root))
+    how = {"num_workers": num_workers, "batch_size": batch_size}
+    test = load(root, train=False)
+    return _loader(train, shuffle=True, **how), _loader(val, **how), _loader(test, **how)
+
+
+class MNISTDataModule(pl.LightningDataModule):
+    """The three loaders for a Lightning trainer, on any number of processes.
+
+    One process per node prepares the files. Each process then trains on its own share of every
+    epoch's order, which derives from (seed, epoch), and evaluates its own share of the validation
+    and test images, of which none is counted twice. On a GPU the images live in its memory.
+
+    Args:
+        data_dir: folder that holds, or gets, `<dataset>/raw`.
+        dataset: one of `DATASETS`.
+        batch_size: training images per step and process.
+        num_workers: loader processes; 0 is fastest, as a batch is one indexing operation.
+        seed: of the training order.
+    """
+
+    EVAL_BATCH_SIZE = 500  # divides both sets; not an option, so that no figure depends on it
+
+    def __init__(
+        self,
+        data_dir: str | Path = DATA_DIR,
+        dataset: str = "MNIST",
+        batch_size: int = 128,
+        num_workers: int = 0,
+        seed: int = 42,
+    ):
+        super().__init__()
+        self.data_dir = data_dir
+        self.dataset = dataset
+        self.batch_size = batch_size
+        self.num_workers = num_workers
+        self.seed = seed
+
+    def prepare_data(self) -> None:
+        prepare(self.data_dir, self.dataset)
+
+    def setup(self, stage: str) -> None:
+        if hasattr(self, "train"):
+            return
+        self.train, self.val = split(load(self.data_dir, self.dataset))
+        self.test = load(self.data_dir, self.dataset, train=False)
+        device = self.trainer.strategy.root_device
+        if device.type == "cuda" and self.num_workers == 0:
+            self.train, self.val, self.test = (
+                data.to(device) for data in (self.train, self.val, self.test)
+            )
+
+    def train_dataloader(self) -> DataLoader:
+        sampler = DistributedSampler(
+            self.train,
+            num_replicas=self.trainer.world_size,
+            rank=self.trainer.global_rank,
+            seed=self.seed,
+            drop_last=True,  # no image twice in an epoch
+        )
+        return _loader(self.train, self.num_workers, batch_size=self.batch_size, sampler=sampler)
+
+    def val_dataloader(self) -> DataLoader:
+        return self._eval_loader(self.val)
+
+    def test_dataloader(self) -> DataLoader:
+        return self._eval_loader(self.test)
+
+    def _eval_loader(self, data: DiscreteImages) -> DataLoader:
+        share = torch.arange(self.trainer.global_rank, len(data), self.trainer.world_size)
+        return _loader(data.subset(share), self.num_workers, batch_size=self.EVAL_BATCH_SIZE)

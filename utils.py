@@ -1,0 +1,121 @@
+"""The maths of the VAE as small pure functions, and the picture of its two-dimensional latent space.
+
+The training loss is the negative evidence lower bound (Kingma & Welling 2014, eq. 3),
+
+    -ELBO(x) = E_q(z|x) [-log p(x|z)] + KL(q(z|x) || p(z))    in nats per image,
+                L_rec                   L_reg
+
+with q(z|x) = N(mean, diag(std^2)) from the encoder, p(z) = N(0, I), and p(x|z) one categorical
+distribution over the 16 grey levels per pixel from the decoder.
+"""
+
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchvision.utils import make_grid
+
+
+def sample_reparameterize(mean: Tensor, std: Tensor) -> Tensor:
+    """z = mean + std * noise with noise ~ N(0, I), differentiable in mean and std.
+
+    The reparameterisation trick (Kingma & Welling 2014, section 2.4); noise comes from torch's
+    global random stream.
+
+    Args:
+        mean, std: float tensors of one shape, std >= 0.
+    Returns:
+        z, same shape and dtype.
+    Raises:
+        ValueError: a std is negative. Looking at values makes the host wait for an accelerator,
+            so the check is left out there while gradients are recorded, as in a training step.
+    """
+    if std.device.type == "cpu" or not std.requires_grad:
+        if bool((std < 0).any()):
+            raise ValueError(
+                f"std must not be negative, got {std.min().item():g}: is it a log std? "
+                "Pass log_std.exp()"
+            )
+    return mean + std * torch.randn_like(mean)
+
+
+def KLD(mean: Tensor, log_std: Tensor) -> Tensor:
+    """KL(N(mean, std) || N(0, 1)) in nats, summed over the last dimension.
+
+        KL = 1/2 sum_d (std_d^2 - 1 - log std_d^2 + mean_d^2)
+
+    (Kingma & Welling 2014, appendix B.)
+
+    Args:
+        mean, log_std: float [..., z_dim].
+    Returns:
+        float [...], >= 0 up to rounding, in nats.
+    """
+    # expm1 keeps its digits where std is near 1 and std^2 - 1 would cancel.
+    return 0.5 * (torch.expm1(2 * log_std) - 2 * log_std + mean.square()).sum(dim=-1)
+
+
+def reconstruction_loss(logits: Tensor, imgs: Tensor) -> Tensor:
+    """-log p(x|z) in nats per image: the cross-entropy summed over the pixels.
+
+    Args:
+        logits: float [B, 16, H, W], unnormalised log-probabilities of the grey levels.
+        imgs: long [B, 1, H, W], values 0..15.
+    Returns:
+        float [B], in nats.
+    """
+    return F.cross_entropy(logits, imgs.squeeze(1), reduction="none").sum(dim=(1, 2))
+
+
+def elbo_to_bpd(elbo: Tensor, img_shape: Sequence[int]) -> Tensor:
+    """Negative ELBO in nats per image to bits per dimension: elbo / (ln 2 * C * H * W).
+
+    Args:
+        elbo: float [B], negative ELBO in nats.
+        img_shape: [B, C, H, W] of the images.
+    Returns:
+        float [B], bits per dimension.
+    """
+    return elbo / (math.log(2) * math.prod(img_shape[1:]))
+
+
+def mean_image(logits: Tensor) -> Tensor:
+    """The expected grey level of every pixel, scaled to [0, 1] for display.
+
+    Args:
+        logits: float [B, 16, H, W].
+    Returns:
+        float [B, 1, H, W] in [0, 1].
+    """
+    levels = torch.linspace(0, 1, logits.shape[1], device=logits.device)
+    return torch.einsum("bvhw,v->bhw", logits.float().softmax(dim=1), levels).unsqueeze(1)
+
+
+@torch.no_grad()
+def visualize_manifold(decoder: nn.Module, grid_size: int = 20) -> Tensor:
+    """What the decoder makes of a grid over a two-dimensional latent space.
+
+    The grid points are the percentiles 0.5/n, 1.5/n, ..., (n-0.5)/n of the standard normal on
+    each axis, so that every picture stands for an equal share of the prior (Kingma & Welling
+    2014, figure 4). The first latent dimension runs to the right, the second one upwards.
+
+    Args:
+        decoder: maps z [B, 2] to logits [B, 16, H, W]; has `z_dim` and `device`.
+        grid_size: n, pictures per row and per column.
+    Returns:
+        float [3, n * H, n * W] in [0, 1] on the decoder's device, one image for `save_image`.
+    Raises:
+        ValueError: the decoder's latent space is not two-dimensional, or grid_size < 1.
+    """
+    if decoder.z_dim != 2:
+        raise ValueError(f"the manifold needs a decoder with z_dim 2, this one has {decoder.z_dim}")
+    if grid_size < 1:
+        raise ValueError(f"grid_size must be at least 1, got {grid_size}")
+    percentiles = (torch.arange(grid_size, device=decoder.device) + 0.5) / grid_size
+    axis = torch.special.ndtri(percentiles)
+    upward, rightward = torch.meshgrid(axis.flip(0), axis, indexing="ij")
+    z = torch.stack([rightward, upward], dim=-1).reshape(-1, 2)
+    images = torch.cat([mean_image(decoder(part)) for part in z.split(500)])
+    return make_grid(images, nrow=grid_size, padding=0)
