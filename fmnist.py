@@ -25,8 +25,8 @@ NUM_TRAIN, NUM_VAL = 54_000, 6_000
 SPLIT_SEED = 42  # fixed, so that every run is judged on the same validation images
 
 
-class DataError(RuntimeError):
-    """The data files are missing, altered or unreadable; the message says which, and what helps."""
+class InputError(ValueError):
+    """What the user gave cannot be used; the message is one line that says why and what helps."""
 
 
 def discretize(images: Tensor, num_values: int = 16) -> Tensor:
@@ -88,6 +88,12 @@ def _as_is(batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
     return batch
 
 
+def nearest_folder(path: str | Path) -> Path:
+    """The path itself or the nearest parent of it that exists."""
+    path = Path(path).absolute()
+    return next(place for place in (path, *path.parents) if place.exists())
+
+
 def _matches_archive(extracted: Path, archive: Path, md5: str) -> bool:
     """Whether `archive` is the official file and `extracted` is exactly what it contains."""
     if not (extracted.is_file() and check_integrity(archive, md5)):
@@ -108,7 +114,7 @@ def prepare(root: str | Path = DATA_DIR, dataset: str = "MNIST", download: bool 
     or concurrent preparation never leaves half a file.
 
     Raises:
-        DataError: a file is missing or altered and could not be replaced.
+        InputError: a file is missing or altered and could not be replaced.
         ValueError: an unknown dataset.
     """
     if dataset not in DATASETS:
@@ -120,32 +126,29 @@ def prepare(root: str | Path = DATA_DIR, dataset: str = "MNIST", download: bool 
         return
 
     bad = [path for path, md5 in archives.items() if not check_integrity(path, md5)]
-    problem = "; ".join(
-        f"{path} is {'truncated or altered' if path.exists() else 'missing'}" for path in bad
+    names = ", ".join(
+        f"{path.name} {'is altered' if path.exists() else 'is missing'}" for path in bad
     )
+    remedy = "restore the files or choose another --data_dir"
     if bad and not download:
-        raise DataError(f"{problem}: allow the download or choose another --data_dir")
+        raise InputError(f"in {folder}, {names}: {remedy}")
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder.parent, prefix="preparing-") as temporary:
-            staging = Path(temporary) / dataset / "raw"
+        with tempfile.TemporaryDirectory(dir=nearest_folder(folder), prefix="preparing-") as staged:
+            staging = Path(staged) / dataset / "raw"
             staging.mkdir(parents=True)
             for path in archives.keys() - set(bad):
                 shutil.copy(path, staging)
-            torchvision_class(temporary, download=True)
+            torchvision_class(staged, download=True)
+            folder.mkdir(parents=True, exist_ok=True)
             for path in staging.iterdir():
                 # An untouched archive stays as it is: no needless write into a git checkout.
                 target = folder / path.name
                 if not (target.is_file() and filecmp.cmp(path, target, shallow=False)):
                     os.replace(path, target)
-    except OSError as error:
-        if not bad:
-            raise DataError(f"cannot extract into {folder} ({error})") from error
-        raise DataError(f"{problem}, and the download failed ({error})") from error
-    except RuntimeError as error:  # torchvision: no mirror answered, or a wrong MD5 came
-        raise DataError(
-            f"{problem}, and the download failed: restore the file or choose another --data_dir"
-        ) from error
+    except (OSError, RuntimeError) as error:  # RuntimeError: no mirror answered, or a wrong MD5
+        if bad:
+            raise InputError(f"in {folder}, {names}, and no download: {remedy}") from error
+        raise InputError(f"cannot extract into {folder} ({error}): {remedy}") from error
 
 
 def load(root: str | Path = DATA_DIR, dataset: str = "MNIST", train: bool = True) -> DiscreteImages:
@@ -153,7 +156,7 @@ def load(root: str | Path = DATA_DIR, dataset: str = "MNIST", train: bool = True
     try:
         source = getattr(datasets, dataset)(root, train=train, download=False)
     except (OSError, RuntimeError, ValueError, AssertionError) as error:
-        raise DataError(f"cannot read {dataset} in {root} ({error})") from error
+        raise InputError(f"cannot read {dataset} in {root} ({error})") from error
     # A table of the 256 possible results: no float copy of 47 million pixels.
     levels = discretize(torch.arange(256) / 255).to(torch.uint8).numpy()
     images = torch.from_numpy(levels[source.data.numpy()]).unsqueeze(1)
@@ -188,7 +191,7 @@ def mnist(
     training images derives from the global seed at the time of the call.
 
     Raises:
-        DataError: see `prepare`.
+        InputError: see `prepare`.
     """
     prepare(root, "MNIST", download)
     train, val = split(load(root))

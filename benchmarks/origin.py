@@ -21,8 +21,8 @@ from torch.utils.data import DataLoader, random_split
 from torchvision import datasets, transforms
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from fmnist import DATA_DIR, NUM_TRAIN, NUM_VAL, SPLIT_SEED, discretize, mnist, prepare  # noqa: E402
-from utils import KLD, elbo_to_bpd, reconstruction_loss, sample_reparameterize  # noqa: E402
+from fmnist import DATA_DIR, NUM_TRAIN, NUM_VAL, SPLIT_SEED, discretize, mnist, prepare
+from utils import KLD, elbo_to_bpd, reconstruction_loss, sample_reparameterize
 
 
 class OriginVAE(nn.Module):

@@ -1,0 +1,112 @@
+"""The two convolutional networks of the VAE.
+
+encoder   image 28x28 -> f channels at 14x14 -> 2f at 7x7, residual block -> mean, log_std
+decoder   z -> 2f channels at 7x7, residual block -> f at 14x14, residual block -> 16 at 28x28
+"""
+
+import torch
+from torch import Tensor, nn
+
+GRID = 7  # the smallest feature maps are 7x7, a quarter of the image's side
+
+
+def check_size(name: str, value: int) -> None:
+    """Raises ValueError unless a network's size is a whole number of at least 1."""
+    if not isinstance(value, int) or value < 1:
+        raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
+
+
+class ResidualBlock(nn.Module):
+    """x + conv(gelu(conv(gelu(x)))), 3x3, starting as the identity (zero last layer)."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.net = nn.Sequential(
+            nn.GELU(),
+            nn.Conv2d(channels, channels, 3, padding=1),
+            nn.GELU(),
+            nn.Conv2d(channels, channels, 3, padding=1),
+        )
+        nn.init.zeros_(self.net[-1].weight)
+        nn.init.zeros_(self.net[-1].bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.net(x)
+
+
+class CNNEncoder(nn.Module):
+    """q(z|x): images to the mean and log standard deviation of a diagonal Gaussian.
+
+    Args:
+        num_input_channels: 1 for grey images.
+        num_filters: channels at 14x14; twice as many at 7x7.
+        z_dim: latent dimensions.
+    Raises:
+        ValueError: a size below 1.
+    """
+
+    def __init__(self, num_input_channels: int = 1, num_filters: int = 32, z_dim: int = 20):
+        super().__init__()
+        check_size("num_input_channels", num_input_channels)
+        check_size("num_filters", num_filters)
+        check_size("z_dim", z_dim)
+        f = num_filters
+        self.net = nn.Sequential(
+            nn.Conv2d(num_input_channels, f, 3, stride=2, padding=1),  # 28 -> 14
+            nn.GELU(),
+            nn.Conv2d(f, 2 * f, 3, stride=2, padding=1),  # 14 -> 7
+            ResidualBlock(2 * f),
+            nn.GELU(),
+            nn.Flatten(),
+            nn.Linear(2 * f * GRID**2, 2 * z_dim),
+        )
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Images long [B, 1, 28, 28] in 0..15 to mean and log_std, float [B, z_dim] each."""
+        x = x.to(self.net[0].weight.dtype) / 15 * 2 - 1
+        x = x.contiguous(memory_format=torch.channels_last)
+        mean, log_std = self.net(x).chunk(2, dim=1)
+        return mean, log_std
+
+
+class CNNDecoder(nn.Module):
+    """p(x|z): latents to the unnormalised log-probabilities of every pixel's 16 grey levels.
+
+    Upsampling is a 1x1 or 3x3 convolution to four times the channels and a pixel shuffle.
+
+    Args:
+        num_input_channels: number of grey levels (the name is the origin's).
+        num_filters: channels at 14x14; twice as many at 7x7.
+        z_dim: latent dimensions.
+    Raises:
+        ValueError: a size below 1.
+    """
+
+    def __init__(self, num_input_channels: int = 16, num_filters: int = 32, z_dim: int = 20):
+        super().__init__()
+        check_size("num_input_channels", num_input_channels)
+        check_size("num_filters", num_filters)
+        check_size("z_dim", z_dim)
+        f = num_filters
+        self.z_dim = z_dim
+        self.net = nn.Sequential(
+            nn.Linear(z_dim, 2 * f * GRID**2),
+            nn.Unflatten(1, (2 * f, GRID, GRID)),
+            ResidualBlock(2 * f),
+            nn.GELU(),
+            nn.Conv2d(2 * f, 4 * f, 1),
+            nn.PixelShuffle(2),  # 7 -> 14
+            ResidualBlock(f),
+            nn.GELU(),
+            nn.Conv2d(f, 4 * num_input_channels, 3, padding=1),
+            nn.PixelShuffle(2),  # 14 -> 28
+        )
+
+    def forward(self, z: Tensor) -> Tensor:
+        """Latents float [B, z_dim] to logits float [B, 16, 28, 28], no softmax."""
+        return self.net(z)
+
+    @property
+    def device(self) -> torch.device:
+        """The device that the parameters are on, and that z must be on."""
+        return next(self.parameters()).device

@@ -1,0 +1,534 @@
+"""Train a variational autoencoder on 4-bit MNIST: python train_pl.py --progress_bar
+
+Reading order: utils.py (the maths), cnn_encoder_decoder.py (the networks), this file (the model
+and its training), fmnist.py (the data).
+"""
+
+import argparse
+import logging
+import math
+import os
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NoReturn
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from matplotlib.figure import Figure
+from pytorch_lightning.callbacks import (
+    Callback,
+    LearningRateMonitor,
+    ModelCheckpoint,
+    TQDMProgressBar,
+)
+from pytorch_lightning.loggers import TensorBoardLogger
+from pytorch_lightning.utilities import rank_zero_only
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
+from pytorch_lightning.utilities.seed import isolate_rng
+from torch import Tensor
+from torch.nn import Parameter
+from torchvision.utils import make_grid, save_image
+
+from cnn_encoder_decoder import CNNDecoder, CNNEncoder
+from fmnist import DATA_DIR, DATASETS, InputError, MNISTDataModule, nearest_folder
+from utils import (
+    KLD,
+    elbo_to_bpd,
+    mean_image,
+    orthogonalize,
+    reconstruction_loss,
+    sample_reparameterize,
+    visualize_manifold,
+)
+
+
+class Muon(torch.optim.AdamW):
+    """Muon for the weight matrices, AdamW for everything else, as one optimiser.
+
+    A step of Muon (Jordan et al. 2024, https://kellerjordan.github.io/posts/muon/) goes along the
+    orthogonalised momentum of a weight, a convolution's seen as a matrix [out, in * 3 * 3]: every
+    direction of it learns equally fast, not the few that dominate the gradient. Scaled to the
+    root mean square of AdamW's steps (Liu et al. 2025, arXiv:2502.16982, eq. 4), both share one
+    learning rate. torch.optim.Muon does the same for linear layers only.
+
+    Args:
+        params: the parameters; those with two or more dimensions are matrices.
+        momentum: of Muon, in Nesterov's form.
+        lr, betas, weight_decay: AdamW's; Muon takes lr and weight_decay too.
+    """
+
+    def __init__(self, params: Iterable[Parameter], momentum: float = 0.9, **adamw):
+        params = list(params)
+        matrices = {"params": [p for p in params if p.ndim >= 2], "name": "matrices"}
+        others = {"params": [p for p in params if p.ndim < 2], "name": "biases"}
+        super().__init__([matrices, others], **adamw)
+        self.momentum = momentum
+
+    @torch.no_grad()
+    def step(self, closure: Callable | None = None) -> Tensor | None:
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        matrices, _ = self.param_groups
+        for p in matrices["params"]:
+            if p.grad is None:
+                continue
+            average = self.state[p].setdefault("momentum", torch.zeros_like(p))
+            average.lerp_(p.grad, 1 - self.momentum)
+            update = orthogonalize(p.grad.lerp(average, self.momentum).flatten(1))
+            p.mul_(1 - matrices["lr"] * matrices["weight_decay"])
+            p.sub_(update.view_as(p), alpha=matrices["lr"] * 0.2 * max(update.shape) ** 0.5)
+            p.grad = None  # done: AdamW's own step passes over parameters without a gradient
+        super().step()
+        return loss
+
+
+class VAE(pl.LightningModule):
+    """A convolutional VAE with a unit Gaussian prior and a categorical distribution per pixel.
+
+    Args:
+        num_filters: width of both networks, see cnn_encoder_decoder.py.
+        z_dim: latent dimensions.
+        lr: peak learning rate of AdamW; it rises over the first steps and falls to 0 as a cosine.
+        betas: AdamW's averaging of the gradient and its square; the second one is short because
+            the run is.
+        weight_decay: AdamW's.
+        warmup: share of the training steps over which the learning rate rises.
+    Raises:
+        ValueError: a size below 1 or a learning rate that is not a positive finite number.
+    """
+
+    def __init__(
+        self,
+        num_filters: int = 32,
+        z_dim: int = 20,
+        lr: float = 4e-3,
+        betas: tuple[float, float] = (0.9, 0.95),
+        weight_decay: float = 0.01,
+        warmup: float = 0.05,
+    ):
+        super().__init__()
+        if not (math.isfinite(lr) and lr > 0):
+            raise ValueError(f"lr must be a positive number, got {lr}")
+        self.save_hyperparameters()
+        self.encoder = CNNEncoder(num_filters=num_filters, z_dim=z_dim)
+        self.decoder = CNNDecoder(num_filters=num_filters, z_dim=z_dim)
+        self.to(memory_format=torch.channels_last)  # the faster layout for these convolutions
+
+    def forward(self, imgs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The negative ELBO with one sample of z per image, and its two parts.
+
+        Args:
+            imgs: long [B, 1, 28, 28], values 0..15.
+        Returns:
+            L_rec: mean reconstruction loss in nats per image, a scalar.
+            L_reg: mean KL to the prior in nats per image, a scalar.
+            bpd: mean negative ELBO in bits per dimension, a scalar; the training loss.
+        """
+        mean, log_std = self.encoder(imgs)
+        z = sample_reparameterize(mean, log_std.exp())
+        logits = self.decoder(z)
+        L_rec = reconstruction_loss(logits, imgs)
+        L_reg = KLD(mean, log_std)
+        bpd = elbo_to_bpd(L_rec + L_reg, imgs.shape)
+        return L_rec.mean(), L_reg.mean(), bpd.mean()
+
+    @torch.no_grad()
+    def sample(self, batch_size: int) -> Tensor:
+        """New images: z ~ N(0, I), then every pixel from the decoder's categorical.
+
+        Returns:
+            long [batch_size, 1, 28, 28], values 0..15, on the model's device, no gradients.
+        """
+        z = torch.randn(batch_size, self.decoder.z_dim, device=self.decoder.device)
+        probabilities = self.decoder(z).float().softmax(dim=1).permute(0, 2, 3, 1)
+        levels = torch.multinomial(probabilities.flatten(0, 2), num_samples=1)
+        return levels.view(batch_size, 1, *probabilities.shape[1:3])
+
+    @torch.no_grad()
+    def reconstruct(self, imgs: Tensor) -> Tensor:
+        """The decoder's mean image at the posterior mean: float [B, 1, 28, 28] in [0, 1]."""
+        mean, _ = self.encoder(imgs)
+        return mean_image(self.decoder(mean))
+
+    def configure_optimizers(self) -> dict:
+        optimizer = Muon(
+            self.parameters(),
+            lr=self.hparams.lr,
+            betas=self.hparams.betas,
+            weight_decay=self.hparams.weight_decay,
+            fused=True,
+        )
+        schedule = torch.optim.lr_scheduler.OneCycleLR(
+            optimizer,
+            max_lr=self.hparams.lr,
+            total_steps=self.trainer.estimated_stepping_batches,
+            pct_start=self.hparams.warmup,
+            cycle_momentum=False,
+        )
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
+        }
+
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        return self._log_losses("train", batch)
+
+    def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+        self._log_losses("val", batch)
+
+    def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+        self._log_losses("test", batch)
+
+    def _log_losses(self, stage: str, batch: tuple[Tensor, Tensor]) -> Tensor:
+        """Logs the means over the epoch and over all processes; returns the bpd."""
+        imgs, _ = batch
+        L_rec, L_reg, bpd = self(imgs)
+        losses = {
+            f"{stage}_reconstruction_loss": L_rec,
+            f"{stage}_regularization_loss": L_reg,
+            f"{stage}_ELBO": L_rec + L_reg,
+            f"{stage}_bpd": bpd,
+        }
+        self.log_dict(losses, on_step=False, on_epoch=True, sync_dist=True, batch_size=len(imgs))
+        return bpd
+
+
+@contextmanager
+def evaluating(module: torch.nn.Module) -> Iterator[None]:
+    """Eval mode inside, the mode that was there before outside."""
+    modes = {part: part.training for part in module.modules()}
+    module.eval()
+    try:
+        yield
+    finally:
+        for part, mode in modes.items():
+            part.training = mode
+
+
+class GenerateCallback(Callback):
+    """Pictures of what the model has learned: samples, and reconstructions under their originals.
+
+    They are drawn from the same latents every time, so that two epochs can be compared, and from
+    a random stream of their own, so that a run with pictures ends with the weights of one without.
+
+    Args:
+        batch_size: samples per picture.
+        every_n_epochs: epochs between pictures; one more is made before the first epoch.
+        save_to_disk: also write PNG files into the run's log directory.
+    """
+
+    NUM_RECONSTRUCTIONS = 32
+    SEED = 0
+
+    def __init__(self, batch_size: int = 64, every_n_epochs: int = 5, save_to_disk: bool = False):
+        super().__init__()
+        self.batch_size = batch_size
+        self.every_n_epochs = every_n_epochs
+        self.save_to_disk = save_to_disk
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: VAE) -> None:
+        if trainer.current_epoch == 0:
+            self.sample_and_save(trainer, pl_module, epoch=0)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: VAE) -> None:
+        epoch = trainer.current_epoch + 1
+        if epoch % self.every_n_epochs == 0 or epoch == trainer.max_epochs:
+            self.sample_and_save(trainer, pl_module, epoch)
+
+    @rank_zero_only
+    def sample_and_save(self, trainer: pl.Trainer, pl_module: VAE, epoch: int) -> None:
+        """Writes both pictures for this epoch to TensorBoard and, with save_to_disk, to PNG."""
+        with isolate_rng(), evaluating(pl_module):
+            torch.manual_seed(self.SEED)
+            samples = pl_module.sample(self.batch_size) / 15
+            self._show(trainer, "Samples", make_grid(samples.cpu(), nrow=8), epoch)
+            if (loader := trainer.val_dataloaders) is not None:
+                data = loader.dataset
+                shown = range(min(self.NUM_RECONSTRUCTIONS, len(data)))
+                imgs = torch.stack([data[i][0] for i in shown]).to(pl_module.device)
+                pairs = torch.stack([imgs / 15, pl_module.reconstruct(imgs)])  # [2, N, 1, 28, 28]
+                rows = [row for eight in pairs.split(8, dim=1) for row in eight]
+                grid = make_grid(torch.cat(rows).cpu(), nrow=8)
+                self._show(trainer, "Reconstructions", grid, epoch)
+
+    def _show(self, trainer: pl.Trainer, tag: str, grid: Tensor, epoch: int) -> None:
+        for writer in tensorboard_writers(trainer):
+            writer.add_image(tag, grid, global_step=epoch)
+        if self.save_to_disk:
+            os.makedirs(trainer.log_dir, exist_ok=True)
+            save_image(grid, os.path.join(trainer.log_dir, f"epoch_{epoch}_{tag.lower()}.png"))
+
+
+class SeedEpochs(Callback):
+    """Derives the noise of every epoch from (seed, epoch, rank) alone.
+
+    What happens between two epochs then cannot change a run, and validation and test see the
+    same noise each time, so that two figures differ by the model only.
+    """
+
+    def __init__(self, seed: int):
+        super().__init__()
+        self.seed = seed
+
+    def _derive(self, *key: int) -> None:
+        (state,) = np.random.SeedSequence((self.seed, *key)).generate_state(1, np.uint64)
+        torch.manual_seed(int(state))
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: VAE) -> None:
+        self._derive(trainer.current_epoch + 1, trainer.global_rank)
+
+    def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: VAE) -> None:
+        self._derive(0, trainer.global_rank)
+
+    on_test_epoch_start = on_validation_epoch_start
+
+
+class EpochLines(Callback):
+    """A line per epoch for who runs without the progress bar."""
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: VAE) -> None:
+        self.first_epoch = trainer.current_epoch
+        self.start = self.epoch_start = time.monotonic()
+
+    @rank_zero_only
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: VAE) -> None:
+        now = time.monotonic()
+        epoch = trainer.current_epoch + 1
+        per_epoch = (now - self.start) / (epoch - self.first_epoch)
+        left = round(per_epoch * (trainer.max_epochs - epoch))
+        metrics = trainer.callback_metrics
+        print(
+            f"epoch {epoch:>3}/{trainer.max_epochs}"
+            f"   train {metrics['train_bpd']:.4f} bpd   val {metrics['val_bpd']:.4f} bpd"
+            f"   {now - self.epoch_start:5.1f} s   about {left // 60}:{left % 60:02} left",
+            flush=True,
+        )
+        self.epoch_start = now
+
+
+def tensorboard_writers(trainer: pl.Trainer) -> list:
+    """The SummaryWriters of the trainer's TensorBoard loggers; none with another logger."""
+    return [log.experiment for log in trainer.loggers if isinstance(log, TensorBoardLogger)]
+
+
+def scatter_figure(means: Tensor, labels: Tensor) -> Figure:
+    """The plane of two latent dimensions with each image at its posterior mean.
+
+    Args:
+        means: float [N, 2].
+        labels: long [N], digits 0..9, shown as colours.
+    """
+    figure = Figure(figsize=(7, 6), layout="constrained")
+    axes = figure.add_subplot()
+    points = axes.scatter(*means.T, c=labels, cmap="tab10", vmin=-0.5, vmax=9.5, s=3, linewidths=0)
+    figure.colorbar(points, ticks=range(10), label="digit")
+    axes.set(
+        title=f"Latent means of {len(means):,} test images",
+        xlabel="$z_1$",
+        ylabel="$z_2$",
+        aspect="equal",
+    )
+    return figure
+
+
+@rank_zero_only
+@torch.no_grad()
+def show_latent_plane(trainer: pl.Trainer, model: VAE) -> None:
+    """For two latent dimensions: the manifold, and where the test set lies on it."""
+    grid = visualize_manifold(model.decoder).cpu()
+    save_image(grid, os.path.join(trainer.log_dir, "vae_manifold.png"))
+    batches = [(model.encoder(imgs.to(model.device))[0], y) for imgs, y in trainer.test_dataloaders]
+    means, labels = (torch.cat(parts).cpu() for parts in zip(*batches, strict=True))
+    figure = scatter_figure(means, labels)
+    figure.savefig(os.path.join(trainer.log_dir, "latent_means.png"), dpi=150)
+    for writer in tensorboard_writers(trainer):
+        writer.add_image("Manifold", grid)
+        writer.add_figure("Latent means", figure)
+
+
+def check_writable(folder: str | Path) -> None:
+    """Raises InputError unless files can be made in the folder or, so far, where it would be."""
+    try:
+        with tempfile.TemporaryFile(dir=nearest_folder(folder)):
+            pass
+    except OSError as error:
+        raise InputError(
+            f"argument --log_dir: {folder} cannot be written ({error.strerror}): choose another"
+        ) from error
+
+
+def make_trainer(args: argparse.Namespace, **settings: object) -> pl.Trainer:
+    """Lightning's Trainer with the options that are handed through to it.
+
+    Raises:
+        InputError: Lightning or the machine has no such accelerator, strategy or precision.
+    """
+    names = ("accelerator", "devices", "num_nodes", "strategy", "precision")
+    options = {name: vars(args)[name] for name in names}
+    try:
+        return pl.Trainer(max_epochs=args.epochs, **options, **settings)
+    except (ValueError, TypeError, RuntimeError, ImportError, MisconfigurationException) as error:
+        given = " ".join(f"--{name} {value}" for name, value in options.items())
+        raise InputError(f"Lightning refuses {given}: {' '.join(str(error).split())}") from error
+
+
+def quiet_lightning() -> None:
+    """Leaves out what Lightning says about itself and what its user can do nothing about."""
+    logging.getLogger("pytorch_lightning.utilities.rank_zero").setLevel(logging.WARNING)
+    for message in (
+        ".*isinstance.treespec, LeafSpec",  # Lightning's own use of a torch function
+        ".*does not have many workers",  # a batch is one indexing operation: none is faster
+        ".*smaller than the logging interval",  # the learning rate of a very short run
+    ):
+        warnings.filterwarnings("ignore", message)
+
+
+def train_vae(args: argparse.Namespace) -> list[dict[str, float]]:
+    """Trains, tests the best checkpoint, leaves pictures and logs, and returns the test result.
+
+    Args:
+        args: any namespace; a field that it lacks takes the command line's default.
+    Returns:
+        Lightning's test result: a list of one dict with test_bpd and its parts.
+    Raises:
+        InputError: data files, the log directory or the Trainer's options cannot be used.
+        ValueError: a hyperparameter that makes no sense.
+    """
+    args = argparse.Namespace(**{**vars(make_parser().parse_args([])), **vars(args)})
+    quiet_lightning()
+    pl.seed_everything(args.seed, verbose=False)
+    data = MNISTDataModule(
+        args.data_dir, args.dataset, args.batch_size, args.num_workers, args.seed
+    )
+    model = VAE(args.num_filters, args.z_dim, args.lr)
+    check_writable(args.log_dir)
+    logger = TensorBoardLogger(args.log_dir, name=None, default_hp_metric=False)
+    checkpoints = ModelCheckpoint(
+        monitor="val_bpd",
+        filename="epoch_{epoch}_val_bpd_{val_bpd:.4f}",
+        auto_insert_metric_name=False,
+        save_last=True,
+    )
+    say = rank_zero_only(print)
+    watch = f"tensorboard --logdir {args.log_dir}"
+    trainer = make_trainer(
+        args,
+        gradient_clip_val=1.0,
+        logger=logger,
+        callbacks=[
+            SeedEpochs(args.seed),
+            GenerateCallback(save_to_disk=True),
+            LearningRateMonitor("step"),
+            checkpoints,
+            TQDMProgressBar() if args.progress_bar else EpochLines(),
+            LambdaCallback(
+                on_train_start=lambda *_: say(
+                    f"Logging to {logger.log_dir}; watch it with: {watch}"
+                )
+            ),
+        ],
+        enable_progress_bar=args.progress_bar,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,  # nothing to find out: one data set, one model
+        use_distributed_sampler=False,  # MNISTDataModule gives each process its share
+    )
+    trainer.fit(model, datamodule=data)
+    result = trainer.test(model, datamodule=data, ckpt_path="best", verbose=False)
+    if args.z_dim == 2:
+        show_latent_plane(trainer, model)
+    test = result[0]
+    settings = {name: vars(args)[name] for name in ("dataset", "batch_size", "epochs", "seed")}
+    logger.log_hyperparams({**model.hparams, **settings}, test)
+    logger.save()
+
+    say(
+        f"\nTest of the best checkpoint: {test['test_bpd']:.4f} bpd"
+        f" = {test['test_reconstruction_loss']:.1f} nats reconstruction"
+        f" + {test['test_regularization_loss']:.1f} nats KL\n"
+        f"Pictures:    {os.path.join(logger.log_dir, '*.png')}\n"
+        f"Checkpoint:  {checkpoints.best_model_path}\n"
+        f"TensorBoard: {watch}"
+    )
+    return result
+
+
+def whole_number(minimum: int):
+    """An argparse type: a whole number of at least `minimum`."""
+
+    def parse(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            value = None
+        if value is None or value < minimum:
+            raise argparse.ArgumentTypeError(f"{text}: give a whole number of at least {minimum}")
+        return value
+
+    return parse
+
+
+def positive_number(text: str) -> float:
+    """An argparse type: a finite number above 0."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not (math.isfinite(value) and value > 0):
+        raise argparse.ArgumentTypeError(f"{text}: give a number above 0, such as 0.004")
+    return value
+
+
+class OneLineParser(argparse.ArgumentParser):
+    """Answers bad input with one line, without the usage above it."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: error: {message}\n")
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The command line; its defaults are the recipe whose results the README reports."""
+    parser = OneLineParser(
+        description="Train a variational autoencoder on 4-bit MNIST.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--z_dim", type=whole_number(1), default=20, help="latent dimensions")
+    add("--num_filters", type=whole_number(1), default=32, help="width of both networks")
+    add("--lr", type=positive_number, default=4e-3, help="peak learning rate")
+    add("--batch_size", type=whole_number(1), default=64, help="images per step and process")
+    add("--data_dir", default=str(DATA_DIR), help="folder of the data files")
+    add("--dataset", choices=DATASETS, default="MNIST", help="images of the same file format")
+    add("--epochs", type=whole_number(1), default=16, help="passes over the training images")
+    add("--seed", type=whole_number(0), default=42, help="everything random derives from it")
+    add("--num_workers", type=whole_number(0), default=0, help="loader processes; 0 is fastest")
+    add("--log_dir", default="VAE_logs", help="folder for logs, pictures and checkpoints")
+    add("--progress_bar", action="store_true", help="a progress bar instead of a line per epoch")
+    lightning = parser.add_argument_group("handed through to Lightning's Trainer")
+    add = lightning.add_argument
+    add("--accelerator", default="auto", help="cpu, gpu, mps, ...")
+    add("--devices", default="auto", help="how many of them, or which")
+    add("--num_nodes", type=whole_number(1), default=1, help="machines")
+    add("--strategy", default="auto", help="how several processes work together, such as ddp")
+    add("--precision", default="32-true", help="such as 32-true or bf16-mixed")
+    return parser
+
+
+def main(argv: list[str] | None = None) -> None:
+    """The command line: bad input ends with one line and exit code 2."""
+    parser = make_parser()
+    args = parser.parse_args(argv)
+    try:
+        train_vae(args)
+    except InputError as error:
+        parser.error(str(error))
+
+
+if __name__ == "__main__":
+    main()
