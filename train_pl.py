@@ -22,6 +22,7 @@ import torch
 from matplotlib.figure import Figure
 from pytorch_lightning.callbacks import (
     Callback,
+    LambdaCallback,
     LearningRateMonitor,
     ModelCheckpoint,
     TQDMProgressBar,
@@ -47,45 +48,51 @@ from utils import (
 )
 
 
-class Muon(torch.optim.AdamW):
-    """Muon for the weight matrices, AdamW for everything else, as one optimiser.
+class Muon(torch.optim.Optimizer):
+    """Gradient descent along the orthogonalised momentum of every weight and bias.
 
-    A step of Muon (Jordan et al. 2024, https://kellerjordan.github.io/posts/muon/) goes along the
-    orthogonalised momentum of a weight, a convolution's seen as a matrix [out, in * 3 * 3]: every
-    direction of it learns equally fast, not the few that dominate the gradient. Scaled to the
-    root mean square of AdamW's steps (Liu et al. 2025, arXiv:2502.16982, eq. 4), both share one
-    learning rate. torch.optim.Muon does the same for linear layers only.
+    Muon (Jordan et al. 2024, https://kellerjordan.github.io/posts/muon/): a convolution's weight is
+    seen as a matrix [out, in * height * width], a bias as one of a single row, and every direction
+    of it learns equally fast, not the few that dominate the gradient. A step's root mean square is
+    at most 0.2 * lr whatever the shape (Liu et al. 2025, arXiv:2502.16982, eq. 4), so that one
+    learning rate, of the size that Adam takes, serves all. torch.optim.Muon is for linear layers
+    only.
 
     Args:
-        params: the parameters; those with two or more dimensions are matrices.
-        momentum: of Muon, in Nesterov's form.
-        lr, betas, weight_decay: AdamW's; Muon takes lr and weight_decay too.
+        params: the parameters.
+        lr: learning rate.
+        momentum: of the averaged gradient, in Nesterov's form.
+        weight_decay: share of a parameter that goes per step and unit of lr.
     """
 
-    def __init__(self, params: Iterable[Parameter], momentum: float = 0.9, **adamw):
-        params = list(params)
-        matrices = {"params": [p for p in params if p.ndim >= 2], "name": "matrices"}
-        others = {"params": [p for p in params if p.ndim < 2], "name": "biases"}
-        super().__init__([matrices, others], **adamw)
-        self.momentum = momentum
+    def __init__(
+        self,
+        params: Iterable[Parameter],
+        lr: float,
+        momentum: float = 0.9,
+        weight_decay: float = 0.01,
+    ):
+        super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
 
     @torch.no_grad()
-    def step(self, closure: Callable | None = None) -> Tensor | None:
+    def step(self, closure: Callable[[], Tensor] | None = None) -> Tensor | None:
         loss = None
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        matrices, _ = self.param_groups
-        for p in matrices["params"]:
-            if p.grad is None:
-                continue
-            average = self.state[p].setdefault("momentum", torch.zeros_like(p))
-            average.lerp_(p.grad, 1 - self.momentum)
-            update = orthogonalize(p.grad.lerp(average, self.momentum).flatten(1))
-            p.mul_(1 - matrices["lr"] * matrices["weight_decay"])
-            p.sub_(update.view_as(p), alpha=matrices["lr"] * 0.2 * max(update.shape) ** 0.5)
-            p.grad = None  # done: AdamW's own step passes over parameters without a gradient
-        super().step()
+        for group in self.param_groups:
+            for p in group["params"]:
+                if p.grad is None:
+                    continue
+                if p not in self.state:
+                    self.state[p]["average"] = torch.zeros_like(p)
+                average = self.state[p]["average"]
+                average.lerp_(p.grad, 1 - group["momentum"])
+                direction = p.grad.lerp(average, group["momentum"])
+                matrix = direction.flatten(1) if p.ndim > 1 else direction.unsqueeze(0)
+                update = orthogonalize(matrix).view_as(p)
+                p.mul_(1 - group["lr"] * group["weight_decay"])
+                p.sub_(update, alpha=group["lr"] * 0.2 * max(matrix.shape) ** 0.5)
         return loss
 
 
@@ -95,11 +102,8 @@ class VAE(pl.LightningModule):
     Args:
         num_filters: width of both networks, see cnn_encoder_decoder.py.
         z_dim: latent dimensions.
-        lr: peak learning rate of AdamW; it rises over the first steps and falls to 0 as a cosine.
-        betas: AdamW's averaging of the gradient and its square; the second one is short because
-            the run is.
-        weight_decay: AdamW's.
-        warmup: share of the training steps over which the learning rate rises.
+        lr: peak learning rate; it rises over the first steps and then falls to 0 as a cosine.
+        warmup: share of the training steps over which it rises.
     Raises:
         ValueError: a size below 1 or a learning rate that is not a positive finite number.
     """
@@ -109,8 +113,6 @@ class VAE(pl.LightningModule):
         num_filters: int = 32,
         z_dim: int = 20,
         lr: float = 4e-3,
-        betas: tuple[float, float] = (0.9, 0.95),
-        weight_decay: float = 0.01,
         warmup: float = 0.05,
     ):
         super().__init__()
@@ -158,13 +160,7 @@ class VAE(pl.LightningModule):
         return mean_image(self.decoder(mean))
 
     def configure_optimizers(self) -> dict:
-        optimizer = Muon(
-            self.parameters(),
-            lr=self.hparams.lr,
-            betas=self.hparams.betas,
-            weight_decay=self.hparams.weight_decay,
-            fused=True,
-        )
+        optimizer = Muon(self.parameters(), lr=self.hparams.lr)
         schedule = torch.optim.lr_scheduler.OneCycleLR(
             optimizer,
             max_lr=self.hparams.lr,
@@ -418,9 +414,9 @@ def train_vae(args: argparse.Namespace) -> list[dict[str, float]]:
     )
     say = rank_zero_only(print)
     watch = f"tensorboard --logdir {args.log_dir}"
+    greeting = f"Logging to {logger.log_dir}; watch it with: {watch}"
     trainer = make_trainer(
         args,
-        gradient_clip_val=1.0,
         logger=logger,
         callbacks=[
             SeedEpochs(args.seed),
@@ -428,11 +424,7 @@ def train_vae(args: argparse.Namespace) -> list[dict[str, float]]:
             LearningRateMonitor("step"),
             checkpoints,
             TQDMProgressBar() if args.progress_bar else EpochLines(),
-            LambdaCallback(
-                on_train_start=lambda *_: say(
-                    f"Logging to {logger.log_dir}; watch it with: {watch}"
-                )
-            ),
+            LambdaCallback(on_train_start=lambda *_: say(greeting, flush=True)),
         ],
         enable_progress_bar=args.progress_bar,
         enable_model_summary=False,

@@ -1,0 +1,194 @@
+"""The data: discretisation, split, loaders, and files that are missing or altered."""
+
+import gzip
+import shutil
+import tempfile
+import unittest
+from fractions import Fraction
+from pathlib import Path
+from types import SimpleNamespace
+from unittest import mock
+from urllib.error import URLError
+
+import torch
+from torchvision.datasets import MNIST
+
+import fmnist
+from fmnist import DATA_DIR, DiscreteImages, InputError, MNISTDataModule, discretize, mnist, prepare
+
+no_network = mock.patch("urllib.request.urlopen", side_effect=URLError("no network"))
+
+
+class TestDiscretize(unittest.TestCase):
+    def test_all_256_grey_levels_go_to_the_nearest_sixteenth(self):
+        # Worked out in fractions; 255 is odd, so no level lies halfway between two.
+        expected = [min(round(Fraction(grey, 255) * 16), 15) for grey in range(256)]
+        levels = discretize(torch.arange(256) / 255)
+        self.assertEqual(levels.tolist(), expected)
+        self.assertEqual(levels.dtype, torch.long)
+
+    def test_any_shape_and_number_of_values(self):
+        images = torch.rand(2, 3, 5)
+        self.assertEqual(discretize(images).shape, images.shape)
+        self.assertEqual(discretize(torch.tensor(1.0), num_values=4).item(), 3)
+        self.assertEqual(discretize(torch.tensor([0.0, 0.24, 0.26, 1.0]), 2).tolist(), [0, 0, 1, 1])
+
+    def test_images_that_are_not_between_zero_and_one_are_refused(self):
+        for images in (torch.tensor([0.0, 255.0]), torch.tensor([-0.1]), torch.tensor([torch.nan])):
+            with self.assertRaisesRegex(ValueError, r"\[0, 1\]"):
+                discretize(images)
+        with self.assertRaisesRegex(TypeError, "uint8"):
+            discretize(torch.zeros(3, dtype=torch.uint8))
+
+
+class TestLoaders(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.train, cls.val, cls.test = mnist()
+        cls.source = MNIST(DATA_DIR, train=True), MNIST(DATA_DIR, train=False)
+
+    def test_the_splits_have_54000_6000_and_10000_images(self):
+        sizes = [len(loader.dataset) for loader in (self.train, self.val, self.test)]
+        self.assertEqual(sizes, [54_000, 6_000, 10_000])
+
+    def test_training_and_validation_images_are_the_training_set_without_overlap(self):
+        order = torch.randperm(60_000, generator=torch.Generator().manual_seed(42))
+        expected = discretize(self.source[0].data / 255).to(torch.uint8).unsqueeze(1)[order]
+        parts = [self.train.dataset.images, self.val.dataset.images]
+        self.assertTrue(torch.equal(torch.cat(parts), expected))
+        parts = [self.train.dataset.labels, self.val.dataset.labels]
+        self.assertTrue(torch.equal(torch.cat(parts), self.source[0].targets[order]))
+
+    def test_the_test_set_is_the_official_one_in_its_order(self):
+        expected = discretize(self.source[1].data / 255).to(torch.uint8).unsqueeze(1)
+        self.assertTrue(torch.equal(self.test.dataset.images, expected))
+        self.assertTrue(torch.equal(self.test.dataset.labels, self.source[1].targets))
+
+    def test_batches_are_long_images_and_labels(self):
+        for loader in (self.train, self.val, self.test):
+            imgs, labels = next(iter(loader))
+            self.assertEqual((imgs.shape, imgs.dtype), ((128, 1, 28, 28), torch.long))
+            self.assertEqual((labels.shape, labels.dtype), ((128,), torch.long))
+            self.assertTrue(imgs.min() == 0 and imgs.max() == 15)
+
+    def test_every_image_comes_once_per_pass(self):
+        for loader in (self.train, self.val):
+            total = sum(imgs.sum() for imgs, _ in loader)
+            self.assertEqual(total, loader.dataset.images.sum(dtype=torch.long))
+
+    def test_only_the_training_loader_shuffles_and_anew_every_pass(self):
+        first, second = (next(iter(self.train))[1] for _ in range(2))
+        self.assertFalse(torch.equal(first, second))
+        for loader in (self.val, self.test):
+            self.assertTrue(torch.equal(next(iter(loader))[1], loader.dataset.labels[:128]))
+
+    def test_a_pass_leaves_the_global_random_stream_alone(self):
+        before = torch.get_rng_state()
+        for loader in (self.train, self.val):
+            next(iter(loader))
+        self.assertTrue(torch.equal(torch.get_rng_state(), before))
+
+    def test_a_batch_is_fetched_at_once_never_image_by_image(self):
+        with mock.patch.object(DiscreteImages, "__getitem__", side_effect=AssertionError):
+            next(iter(self.train))
+
+    def test_worker_processes_give_the_same_batches(self):
+        # Small on purpose: what is handed to a process is the data set itself.
+        data = self.test.dataset.subset(torch.arange(100))
+        loader = fmnist._loader(data, num_workers=1, batch_size=30)
+        batches = torch.cat([imgs for imgs, _ in loader])
+        self.assertTrue(torch.equal(batches, data.images.long()))
+
+
+class TestDataModule(unittest.TestCase):
+    def share(self, rank: int, world_size: int, epoch: int = 0) -> MNISTDataModule:
+        data = MNISTDataModule(batch_size=100)
+        numbers = torch.arange(1001)
+        data.train = data.val = data.test = DiscreteImages(numbers.view(-1, 1, 1, 1), numbers)
+        data.trainer = SimpleNamespace(global_rank=rank, world_size=world_size)
+        return data
+
+    def seen(self, loader) -> list[int]:
+        return [int(label) for _, labels in loader for label in labels]
+
+    def test_processes_train_on_separate_shares_of_one_order(self):
+        shares = [self.seen(self.share(rank, 2).train_dataloader()) for rank in range(2)]
+        self.assertEqual([len(share) for share in shares], [500, 500])
+        self.assertEqual(len(set(shares[0] + shares[1])), 1000)
+
+    def test_the_order_derives_from_seed_and_epoch(self):
+        loaders = [self.share(0, 1).train_dataloader() for _ in range(2)]
+        self.assertEqual(*(self.seen(loader) for loader in loaders))
+        first = self.seen(loaders[0])
+        loaders[0].sampler.set_epoch(1)
+        self.assertNotEqual(self.seen(loaders[0]), first)
+
+    def test_processes_evaluate_every_image_once(self):
+        for name in ("val_dataloader", "test_dataloader"):
+            loaders = [getattr(self.share(rank, 3), name)() for rank in range(3)]
+            seen = [label for loader in loaders for label in self.seen(loader)]
+            self.assertEqual(sorted(seen), list(range(1001)))
+
+
+class TestFiles(unittest.TestCase):
+    def setUp(self):
+        temporary = tempfile.TemporaryDirectory()
+        self.addCleanup(temporary.cleanup)
+        self.root = Path(temporary.name)
+        self.raw = self.root / "MNIST" / "raw"
+        self.raw.mkdir(parents=True)
+        for archive in (DATA_DIR / "MNIST" / "raw").glob("*.gz"):
+            shutil.copy(archive, self.raw)
+        self.archive = self.raw / "t10k-labels-idx1-ubyte.gz"
+        self.extracted = self.archive.with_suffix("")
+
+    def files(self) -> dict[str, bytes]:
+        return {str(p.relative_to(self.root)): p.read_bytes() for p in self.root.rglob("*.*")}
+
+    def test_archives_are_extracted_without_a_network_and_nothing_else_is_left(self):
+        with no_network:
+            prepare(self.root)
+        self.assertEqual(self.extracted.read_bytes(), gzip.decompress(self.archive.read_bytes()))
+        self.assertEqual(len(list(self.raw.iterdir())), 8)
+        self.assertEqual([p.name for p in self.root.rglob("preparing*")], [])
+
+    def test_an_altered_extracted_file_is_replaced_from_its_archive(self):
+        prepare(self.root)
+        whole = self.extracted.read_bytes()
+        flipped = whole[:5000] + bytes([whole[5000] ^ 1]) + whole[5001:]
+        for altered in (flipped, whole[:-1], whole + b"x", b""):
+            self.extracted.write_bytes(altered)
+            with no_network:
+                prepare(self.root)
+            self.assertEqual(self.extracted.read_bytes(), whole)
+
+    def test_an_altered_archive_without_network_is_named_and_nothing_changes(self):
+        whole = self.archive.read_bytes()
+        for altered in (whole[:100], whole[:-1] + b"x", b""):
+            self.archive.write_bytes(altered)
+            before = self.files()
+            with no_network, self.assertRaisesRegex(InputError, f"{self.archive.name} is altered"):
+                prepare(self.root)
+            self.assertEqual(self.files(), before)
+
+    def test_a_missing_file_without_network_is_named_and_no_folder_is_made(self):
+        nowhere = self.root / "nowhere"
+        with no_network, self.assertRaisesRegex(InputError, "train-images.*missing.*--data_dir"):
+            prepare(nowhere)
+        self.assertFalse(nowhere.exists())
+        self.archive.unlink()
+        with self.assertRaisesRegex(InputError, f"{self.archive.name} is missing"):
+            prepare(self.root, download=False)
+
+    def test_the_other_datasets_are_looked_for_in_their_own_folders(self):
+        for name in ("FashionMNIST", "KMNIST"):
+            with no_network, self.assertRaisesRegex(InputError, f"{name}.raw.*missing"):
+                prepare(self.root, name)
+
+    def test_an_unknown_dataset_is_refused_with_the_known_ones(self):
+        with self.assertRaisesRegex(ValueError, "EMNIST.*MNIST, FashionMNIST, KMNIST"):
+            prepare(self.root, "EMNIST")
+
+
+if __name__ == "__main__":
+    unittest.main()

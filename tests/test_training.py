@@ -1,0 +1,305 @@
+"""Training: what a run leaves behind, that it repeats, and that pictures do not change it."""
+
+import argparse
+import json
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import unittest
+import urllib.request
+from contextlib import redirect_stdout
+from io import StringIO
+from pathlib import Path
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.loggers import CSVLogger
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tiny import NUM_TRAIN, NUM_VAL, tiny_data
+from torch.nn import Parameter
+from torchvision.io import decode_image
+
+import fmnist
+from train_pl import VAE, GenerateCallback, Muon, SeedEpochs, train_vae
+
+PARTS = ("reconstruction_loss", "regularization_loss", "ELBO", "bpd")
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+class TestTrainVAE(unittest.TestCase):
+    """One run of the whole program with two latent dimensions, looked at from all sides."""
+
+    @classmethod
+    def setUpClass(cls):
+        temporary = tempfile.TemporaryDirectory()
+        cls.addClassCleanup(temporary.cleanup)
+        cls.log_dir = Path(temporary.name) / "logs"
+        # Only what the origin's callers know; the rest takes the command line's defaults.
+        args = argparse.Namespace(
+            z_dim=2,
+            num_filters=4,
+            lr=1e-3,
+            batch_size=30,
+            data_dir=fmnist.DATA_DIR,
+            epochs=5,
+            seed=1,
+            num_workers=0,
+            log_dir=str(cls.log_dir),
+            progress_bar=False,
+        )
+        with tiny_data(), redirect_stdout(StringIO()) as output:
+            cls.result = train_vae(args)
+        cls.output = output.getvalue()
+        cls.run_dir = cls.log_dir / "version_0"
+        # A run's hyperparameters and metrics are in event files of their own.
+        cls.events = [EventAccumulator(str(file)) for file in cls.run_dir.glob("events*")]
+        for events in cls.events:
+            events.Reload()
+
+    def tags(self, kind: str) -> set[str]:
+        return {tag for events in self.events for tag in events.Tags()[kind]}
+
+    def scalars(self, tag: str) -> list:
+        return next(e.Scalars(tag) for e in self.events if tag in e.Tags()["scalars"])
+
+    def test_returns_lightnings_test_result(self):
+        (test,) = self.result
+        self.assertEqual(set(test), {f"test_{part}" for part in PARTS})
+        self.assertTrue(0 < test["test_bpd"] < 6)
+
+    def test_leaves_pictures_of_the_untrained_and_the_trained_model(self):
+        for epoch in (0, 5):
+            for what in ("samples", "reconstructions"):
+                picture = decode_image(str(self.run_dir / f"epoch_{epoch}_{what}.png"))
+                self.assertEqual(picture.shape, (3, 8 * 30 + 2, 8 * 30 + 2))
+                self.assertGreater(picture.float().std(), 1)
+
+    def test_leaves_the_manifold_and_the_scatter_of_the_latent_means(self):
+        self.assertEqual(decode_image(str(self.run_dir / "vae_manifold.png")).shape, (3, 560, 560))
+        self.assertGreater(decode_image(str(self.run_dir / "latent_means.png")).shape[-1], 500)
+
+    def test_leaves_the_best_and_the_last_checkpoint(self):
+        names = sorted(file.name for file in (self.run_dir / "checkpoints").iterdir())
+        self.assertEqual(len(names), 2)
+        best_bpd = min(event.value for event in self.scalars("val_bpd"))
+        self.assertRegex(names[0], rf"^epoch_\d_val_bpd_{best_bpd:.4f}.ckpt$")
+        self.assertEqual(names[1], "last.ckpt")
+        model = VAE.load_from_checkpoint(self.run_dir / "checkpoints" / names[0])
+        self.assertEqual(model.hparams.z_dim, 2)
+
+    def test_logs_all_losses_of_all_stages_and_the_learning_rate(self):
+        expected = {f"{stage}_{part}" for stage in ("train", "val", "test") for part in PARTS}
+        self.assertLessEqual(expected, self.tags("scalars"))
+        for tag in ("train_bpd", "val_bpd"):
+            self.assertEqual(len(self.scalars(tag)), 5)
+        self.assertTrue(any(tag.startswith("lr-") for tag in self.tags("scalars")))
+
+    def test_logs_all_pictures(self):
+        expected = {"Samples", "Reconstructions", "Manifold", "Latent means"}
+        self.assertEqual(self.tags("images"), expected)
+
+    def test_logs_hyperparameters_with_the_final_metrics(self):
+        self.assertIn("_hparams_/session_start_info", self.tags("tensors") | self.hparams_tags())
+        self.assertAlmostEqual(
+            self.scalars("test_bpd")[-1].value, self.result[0]["test_bpd"], places=5
+        )
+
+    def hparams_tags(self) -> set[str]:
+        return {t for e in self.events for t in e.summary_metadata}
+
+    def test_the_model_has_learned(self):
+        bpd = [event.value for event in self.scalars("train_bpd")]
+        self.assertLess(bpd[-1], bpd[0])
+
+    def test_prints_a_line_per_epoch_and_at_the_end_where_everything_is(self):
+        lines = self.output.splitlines()
+        watch = f"tensorboard --logdir {self.log_dir}"
+        self.assertIn(watch, lines[0])
+        for epoch in range(1, 6):
+            self.assertRegex(
+                lines[epoch], rf"epoch +{epoch}/5 +train \d.* bpd +val \d.* bpd .* s .*left"
+            )
+        ending = "\n".join(lines[6:])
+        for said in (watch, str(self.run_dir), ".ckpt", f"{self.result[0]['test_bpd']:.4f} bpd"):
+            self.assertIn(said, ending)
+
+    def test_a_real_tensorboard_serves_the_scalars_and_images(self):
+        port = free_port()
+        command = [sys.executable, "-m", "tensorboard.main", "--logdir", str(self.log_dir)]
+        command += ["--host", "127.0.0.1", "--port", str(port), "--load_fast", "false"]
+        server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        self.addCleanup(server.wait)
+        self.addCleanup(server.terminate)
+
+        def get(path: str) -> bytes:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/{path}", timeout=10) as answer:
+                return answer.read()
+
+        for _ in range(300):
+            try:
+                if "version_0" in json.loads(get("data/plugin/scalars/tags")):
+                    break
+            except OSError:
+                self.assertIsNone(server.poll(), "tensorboard ended")
+            time.sleep(0.2)
+        points = json.loads(get("data/plugin/scalars/scalars?run=version_0&tag=val_bpd"))
+        self.assertEqual(len(points), 5)
+        shown = json.loads(
+            get("data/plugin/images/images?run=version_0&tag=Samples&sample=0&index=0")
+        )
+        picture = get(f"data/plugin/images/individualImage?{shown[0]['query']}")
+        self.assertTrue(picture.startswith(b"\x89PNG"))
+
+
+def fit(
+    seed: int = 0, pictures: bool = False, logger: object = False, log_dir: str | None = None
+) -> VAE:
+    """Two epochs on the tiny data without train_vae: only what is asked for."""
+    pl.seed_everything(seed, verbose=False)
+    model = VAE(num_filters=4, z_dim=3, lr=1e-3)
+    callbacks = [SeedEpochs(seed)]
+    if pictures:
+        callbacks.append(GenerateCallback(every_n_epochs=1, save_to_disk=log_dir is not None))
+    trainer = pl.Trainer(
+        max_epochs=2,
+        accelerator="cpu",
+        logger=logger,
+        callbacks=callbacks,
+        default_root_dir=log_dir,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+    )
+    with tiny_data():
+        trainer.fit(model, datamodule=fmnist.MNISTDataModule(batch_size=50, seed=seed))
+    return model
+
+
+def same_weights(a: VAE, b: VAE) -> bool:
+    return all(torch.equal(p, q) for p, q in zip(a.parameters(), b.parameters(), strict=True))
+
+
+class TestReproducibility(unittest.TestCase):
+    def test_the_same_seed_gives_the_same_weights_and_another_seed_others(self):
+        first = fit(seed=0)
+        self.assertTrue(same_weights(first, fit(seed=0)))
+        self.assertFalse(same_weights(first, fit(seed=1)))
+
+    def test_pictures_do_not_change_the_weights(self):
+        self.assertTrue(same_weights(fit(), fit(pictures=True)))
+
+    def test_every_epoch_and_process_has_noise_of_its_own_and_validation_always_the_same(self):
+        def noise(hook: str, seed: int, epoch: int, rank: int) -> float:
+            trainer = argparse.Namespace(current_epoch=epoch, global_rank=rank)
+            getattr(SeedEpochs(seed), hook)(trainer, None)
+            return torch.rand(1).item()
+
+        keys = [(seed, epoch, rank) for seed in (0, 1) for epoch in (0, 1) for rank in (0, 1)]
+        draws = {noise("on_train_epoch_start", *key) for key in keys}
+        self.assertEqual(len(draws), len(keys))
+        self.assertEqual(noise("on_train_epoch_start", *keys[3]) in draws, True)
+        draws = {noise("on_validation_epoch_start", 0, epoch, 0) for epoch in (0, 1)}
+        self.assertEqual(len(draws), 1)
+
+
+class TestGenerateCallback(unittest.TestCase):
+    def setUp(self):
+        temporary = tempfile.TemporaryDirectory()
+        self.addCleanup(temporary.cleanup)
+        self.folder = Path(temporary.name)
+
+    def pictures(self) -> list[str]:
+        return sorted(file.name for file in self.folder.rglob("*.png"))
+
+    def test_writes_every_n_epochs_without_any_logger(self):
+        fit(pictures=True, log_dir=str(self.folder))
+        expected = [f"epoch_{n}_{w}.png" for n in range(3) for w in ("reconstructions", "samples")]
+        self.assertEqual(self.pictures(), expected)
+
+    def test_works_with_a_logger_that_takes_no_images(self):
+        fit(pictures=True, logger=CSVLogger(self.folder), log_dir=str(self.folder))
+        self.assertEqual(len(self.pictures()), 6)
+
+    def test_writes_nothing_without_save_to_disk(self):
+        fit(pictures=True, logger=CSVLogger(self.folder))
+        self.assertEqual(self.pictures(), [])
+
+    def test_leaves_modes_and_the_random_stream_as_it_found_them(self):
+        model = VAE(num_filters=4, z_dim=3, lr=1e-3)
+        trainer = pl.Trainer(accelerator="cpu", logger=False, default_root_dir=self.folder)
+        before = torch.get_rng_state()
+        for mode in (True, False):
+            model.train(mode)
+            model.encoder.eval()
+            GenerateCallback(4, save_to_disk=True).sample_and_save(trainer, model, epoch=7)
+            self.assertEqual((model.training, model.encoder.training), (mode, False))
+        self.assertTrue(torch.equal(torch.get_rng_state(), before))
+        self.assertEqual(self.pictures(), ["epoch_7_samples.png"])
+
+
+class TestMuon(unittest.TestCase):
+    def step(self, *shape: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """The change of a parameter in one step, and its gradient."""
+        torch.manual_seed(0)
+        p = Parameter(torch.randn(shape))
+        before = p.detach().clone()
+        optimizer = Muon([p], lr=0.01, weight_decay=0.0)
+        p.grad = gradient = torch.randn(shape)
+        optimizer.step()
+        return p.detach() - before, gradient
+
+    def test_a_matrix_moves_along_its_orthogonalized_gradient(self):
+        for shape in ((8, 40), (8, 4, 3, 3)):
+            change, gradient = self.step(*shape)
+            u, _, vt = torch.linalg.svd(gradient.flatten(1), full_matrices=False)
+            inner = u.T @ change.flatten(1) @ vt.T
+            expected = -0.01 * 0.2 * max(change.flatten(1).shape) ** 0.5
+            self.assertTrue((inner.diag() / expected - 1).abs().max() < 0.4)
+            self.assertLess((inner - inner.diag().diag()).abs().max(), abs(expected) * 1e-3)
+
+    def test_a_vector_moves_along_its_gradient_by_a_length_of_its_own(self):
+        change, gradient = self.step(8)
+        cosine = torch.cosine_similarity(change, gradient, dim=0).item()
+        self.assertAlmostEqual(cosine, -1, places=5)
+        torch.testing.assert_close(self.step(8)[0], change)
+        self.assertAlmostEqual(change.square().mean().sqrt().item() / 0.002, 1, delta=0.4)
+
+    def test_a_stored_state_continues_exactly(self):
+        def run(optimizer: Muon, parameters: list[Parameter], steps: range) -> None:
+            for number in steps:
+                torch.manual_seed(number)
+                for p in parameters:
+                    p.grad = torch.randn_like(p)
+                optimizer.step()
+
+        start = [torch.randn(4, 6), torch.randn(4)]
+        whole, first = ([Parameter(t.clone()) for t in start] for _ in range(2))
+        run(Muon(whole, lr=0.01), whole, range(6))
+        optimizer = Muon(first, lr=0.01)
+        run(optimizer, first, range(3))
+        second = [Parameter(p.detach().clone()) for p in first]
+        resumed = Muon(second, lr=0.01)
+        resumed.load_state_dict(optimizer.state_dict())
+        run(resumed, second, range(3, 6))
+        for p, q in zip(whole, second, strict=True):
+            self.assertTrue(torch.equal(p, q))
+
+
+class TestTinyData(unittest.TestCase):
+    def test_the_tests_train_on_real_images(self):
+        with tiny_data():
+            train, val = fmnist.split(fmnist.load(fmnist.DATA_DIR))
+        self.assertEqual((len(train), len(val)), (NUM_TRAIN, NUM_VAL))
+        self.assertGreater(train.images.float().mean(), 1)
+
+
+if __name__ == "__main__":
+    unittest.main()

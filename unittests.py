@@ -1,0 +1,248 @@
+"""All tests: python -m unittest unittests.py (or python unittests.py).
+
+Here stand the tests of the networks and of utils.py; those of the data, of training and of the
+command line are in tests/ and are taken in by `load_tests`.
+"""
+
+import math
+import unittest
+from pathlib import Path
+
+import torch
+from torch import nn
+from torch.distributions import Categorical, Normal, kl_divergence
+
+from cnn_encoder_decoder import CNNDecoder, CNNEncoder, ResidualBlock
+from train_pl import VAE
+from utils import (
+    KLD,
+    elbo_to_bpd,
+    mean_image,
+    orthogonalize,
+    reconstruction_loss,
+    sample_reparameterize,
+    visualize_manifold,
+)
+
+SIZES = [(1, 2), (16, 20), (32, 64)]  # num_filters, z_dim
+
+
+def setUpModule():
+    torch.manual_seed(0)
+
+
+def images(batch_size: int = 4) -> torch.Tensor:
+    return torch.randint(0, 16, (batch_size, 1, 28, 28))
+
+
+class TestNetworks(unittest.TestCase):
+    def test_encoder_gives_mean_and_log_std_of_the_latents(self):
+        for num_filters, z_dim in SIZES:
+            mean, log_std = CNNEncoder(num_filters=num_filters, z_dim=z_dim)(images(3))
+            self.assertEqual((mean.shape, log_std.shape), ((3, z_dim), (3, z_dim)))
+            self.assertTrue(mean.is_floating_point())
+
+    def test_encoder_sees_the_grey_levels(self):
+        x = images(1)
+        mean, _ = CNNEncoder()(torch.cat([x, 15 - x]))
+        self.assertFalse(torch.allclose(mean[0], mean[1]))
+
+    def test_decoder_gives_logits_of_sixteen_levels_per_pixel(self):
+        for num_filters, z_dim in SIZES:
+            logits = CNNDecoder(num_filters=num_filters, z_dim=z_dim)(torch.randn(3, z_dim))
+            self.assertEqual(logits.shape, (3, 16, 28, 28))
+
+    def test_decoder_output_is_not_normalised(self):
+        logits = CNNDecoder()(torch.randn(3, 20))
+        self.assertGreater((logits.logsumexp(dim=1)).abs().max().item(), 0.01)
+        self.assertTrue((logits < 0).any() and (logits > 0).any())
+
+    def test_decoder_tells_the_device_of_its_parameters(self):
+        self.assertEqual(CNNDecoder().device, torch.device("cpu"))
+        self.assertEqual(CNNDecoder().to("meta").device, torch.device("meta"))
+
+    def test_zero_parameters_are_the_uniform_distribution_at_exactly_four_bpd(self):
+        for num_filters, z_dim in SIZES:
+            model = VAE(num_filters=num_filters, z_dim=z_dim, lr=1e-3)
+            for p in model.parameters():
+                nn.init.zeros_(p)
+            L_rec, L_reg, bpd = model(images(8))
+            self.assertAlmostEqual(L_rec.item(), 784 * math.log(16), delta=1e-3)
+            self.assertEqual(L_reg.item(), 0.0)
+            self.assertAlmostEqual(bpd.item(), 4.0, delta=1e-5)
+
+    def test_every_parameter_gets_a_gradient(self):
+        model = VAE(num_filters=8, z_dim=4, lr=1e-3)
+        for p in model.parameters():
+            nn.init.normal_(p, std=0.1)
+        model(images(8))[2].backward()
+        for name, p in model.named_parameters():
+            self.assertGreater(p.grad.abs().sum().item(), 0, name)
+
+    def test_residual_block_starts_as_the_identity(self):
+        x = torch.randn(2, 8, 7, 7)
+        torch.testing.assert_close(ResidualBlock(8)(x), x)
+
+    def test_sizes_below_one_are_refused_by_name(self):
+        for network in (CNNEncoder, CNNDecoder):
+            for name in ("num_input_channels", "num_filters", "z_dim"):
+                for value in (0, -1, 1.5):
+                    with self.assertRaisesRegex(ValueError, name):
+                        network(**{name: value})
+
+
+class TestModel(unittest.TestCase):
+    def test_forward_returns_the_means_of_the_two_losses_and_of_the_bpd(self):
+        model, x = VAE(num_filters=8, z_dim=4, lr=1e-3), images(6)
+        L_rec, L_reg, bpd = model(x)
+        self.assertEqual((L_rec.shape, L_reg.shape, bpd.shape), ((), (), ()))
+        self.assertAlmostEqual(
+            bpd.item(), (L_rec + L_reg).item() / 784 / math.log(2), delta=1e-4 * bpd.item()
+        )
+        mean, log_std = model.encoder(x)
+        expected = kl_divergence(Normal(mean, log_std.exp()), Normal(0, 1)).sum(1).mean()
+        torch.testing.assert_close(L_reg, expected, rtol=1e-4, atol=1e-4)
+
+    def test_samples_are_grey_levels_without_gradients(self):
+        samples = VAE(num_filters=8, z_dim=4, lr=1e-3).sample(5)
+        self.assertEqual((samples.shape, samples.dtype), ((5, 1, 28, 28), torch.long))
+        self.assertTrue(samples.min() >= 0 and samples.max() <= 15)
+        self.assertFalse(samples.requires_grad)
+
+    def test_samples_follow_the_decoders_distribution(self):
+        model = VAE(num_filters=8, z_dim=4, lr=1e-3)
+        for p in model.parameters():
+            nn.init.zeros_(p)
+        counts = model.sample(64).flatten().bincount(minlength=16) / (64 * 784)
+        torch.testing.assert_close(counts, torch.full((16,), 1 / 16), atol=5e-3, rtol=0)
+
+    def test_learning_rates_that_are_no_positive_number_are_refused(self):
+        for lr in (0.0, -1.0, math.nan, math.inf):
+            with self.assertRaisesRegex(ValueError, "lr"):
+                VAE(num_filters=8, z_dim=4, lr=lr)
+
+
+class TestReparameterization(unittest.TestCase):
+    def test_samples_have_the_mean_and_the_std(self):
+        torch.manual_seed(0)
+        z = sample_reparameterize(torch.full((100_000,), 3.0), torch.full((100_000,), 0.5))
+        self.assertAlmostEqual(z.mean().item(), 3.0, delta=0.01)
+        self.assertAlmostEqual(z.std().item(), 0.5, delta=0.01)
+
+    def test_gradients_are_one_for_the_mean_and_the_noise_for_the_std(self):
+        mean = torch.zeros(10, requires_grad=True)
+        std = torch.ones(10, requires_grad=True)
+        z = sample_reparameterize(mean, std)
+        z.sum().backward()
+        torch.testing.assert_close(mean.grad, torch.ones(10))
+        torch.testing.assert_close(std.grad, z.detach())  # z = 0 + 1 * noise
+
+    def test_zero_std_gives_the_mean(self):
+        mean = torch.randn(3, 4)
+        torch.testing.assert_close(sample_reparameterize(mean, torch.zeros(3, 4)), mean)
+
+    def test_a_negative_std_is_refused_with_the_question_whether_it_is_a_log_std(self):
+        for requires_grad in (False, True):
+            std = torch.tensor([0.1, -2.0], requires_grad=requires_grad)
+            with self.assertRaisesRegex(ValueError, "log std"):
+                sample_reparameterize(torch.zeros(2), std)
+
+    def test_a_training_step_on_an_accelerator_never_waits_for_a_value(self):
+        # A meta tensor has no values: to look at one is an error.
+        std = torch.ones(3, device="meta", requires_grad=True)
+        sample_reparameterize(torch.zeros(3, device="meta"), std)
+
+
+class TestKLD(unittest.TestCase):
+    def test_is_the_divergence_from_the_unit_gaussian(self):
+        mean, log_std = torch.randn(2, 5, 3), torch.randn(2, 5, 3)
+        expected = kl_divergence(Normal(mean, log_std.exp()), Normal(0, 1)).sum(-1)
+        torch.testing.assert_close(KLD(mean, log_std), expected)
+
+    def test_is_exactly_zero_for_the_prior_itself(self):
+        self.assertTrue((KLD(torch.zeros(4, 20), torch.zeros(4, 20)) == 0).all())
+
+    def test_is_exactly_symmetric_in_the_mean(self):
+        mean, log_std = torch.randn(100, 20), torch.randn(100, 20)
+        self.assertTrue(torch.equal(KLD(mean, log_std), KLD(-mean, log_std)))
+
+    def test_is_finite_and_positive_for_extreme_stds(self):
+        for log_std in (-20.0, 20.0):
+            kld = KLD(torch.zeros(1, 20), torch.full((1, 20), log_std))
+            self.assertTrue(kld.isfinite().all() and (kld > 0).all())
+
+    def test_any_leading_shape_is_kept(self):
+        for shape in ((7,), (2, 7), (2, 3, 4, 7)):
+            self.assertEqual(KLD(torch.zeros(shape), torch.zeros(shape)).shape, shape[:-1])
+
+
+class TestLosses(unittest.TestCase):
+    def test_reconstruction_loss_is_the_log_likelihood_summed_over_pixels(self):
+        x = images(3)
+        for layout in (torch.contiguous_format, torch.channels_last):
+            logits = torch.randn(3, 16, 28, 28).contiguous(memory_format=layout)
+            pixels = Categorical(logits=logits.permute(0, 2, 3, 1))
+            expected = -pixels.log_prob(x.squeeze(1)).sum(dim=(1, 2))
+            torch.testing.assert_close(reconstruction_loss(logits, x), expected)
+
+    def test_one_bit_per_dimension_is_ln_2_nats_per_dimension(self):
+        for shape in ((2, 1, 28, 28), (2, 3, 32, 32)):
+            elbo = torch.tensor([1.0, 4.0]) * math.log(2) * math.prod(shape[1:])
+            torch.testing.assert_close(elbo_to_bpd(elbo, shape), torch.tensor([1.0, 4.0]))
+
+    def test_mean_image_is_the_expected_grey_level(self):
+        logits = torch.full((1, 16, 2, 2), -100.0)
+        logits[:, 15], logits[:, 0, 0, 0] = 100.0, 100.0  # one pixel: half black, half white
+        expected = torch.tensor([[[[0.5, 1.0], [1.0, 1.0]]]])
+        torch.testing.assert_close(mean_image(logits), expected)
+
+    def test_orthogonalize_brings_every_singular_value_near_one(self):
+        for shape in ((20, 300), (300, 20), (1, 9)):
+            singular = torch.linalg.svdvals(orthogonalize(torch.randn(shape)))
+            self.assertLess((singular - 1).abs().max().item(), 0.4, shape)
+
+    def test_orthogonalize_keeps_the_singular_vectors(self):
+        u, _ = torch.linalg.qr(torch.randn(30, 5))
+        v, _ = torch.linalg.qr(torch.randn(9, 5))
+        matrix = u @ torch.diag(torch.tensor([5.0, 4.0, 3.0, 2.0, 1.0])) @ v.T
+        inner = u.T @ orthogonalize(matrix) @ v
+        torch.testing.assert_close(inner, inner.diag().diag(), atol=1e-4, rtol=0)
+        self.assertEqual(orthogonalize(torch.zeros(3, 4)).abs().max().item(), 0)
+
+
+class TestManifold(unittest.TestCase):
+    def test_is_one_picture_of_all_grid_points(self):
+        grid = visualize_manifold(CNNDecoder(num_filters=4, z_dim=2), grid_size=5)
+        self.assertEqual(grid.shape, (3, 5 * 28, 5 * 28))
+        self.assertTrue(grid.min() >= 0 and grid.max() <= 1)
+        self.assertFalse(grid.requires_grad)
+
+    def test_shows_the_normal_percentiles_rightwards_and_upwards(self):
+        class Recorder(nn.Module):
+            z_dim, device = 2, torch.device("cpu")
+
+            def forward(self, z):
+                self.z = z
+                return torch.zeros(len(z), 16, 28, 28)
+
+        decoder = Recorder()
+        visualize_manifold(decoder, grid_size=4)
+        z = decoder.z.view(4, 4, 2)
+        percentiles = Normal(0, 1).cdf(z)
+        expected = torch.tensor([0.125, 0.375, 0.625, 0.875])
+        torch.testing.assert_close(percentiles[0, :, 0], expected)
+        torch.testing.assert_close(percentiles[:, 0, 1], expected.flip(0))
+
+    def test_another_latent_size_is_refused_by_name(self):
+        with self.assertRaisesRegex(ValueError, "z_dim 2.*20"):
+            visualize_manifold(CNNDecoder(num_filters=4, z_dim=20))
+
+
+def load_tests(loader: unittest.TestLoader, tests: unittest.TestSuite, pattern: str | None):
+    """unittest's own hook: adds the files of tests/."""
+    tests.addTests(loader.discover(str(Path(__file__).resolve().parent / "tests")))
+    return tests
+
+
+if __name__ == "__main__":
+    unittest.main()
