@@ -17,14 +17,14 @@ def check_size(name: str, value: int) -> None:
 
 
 class ResidualBlock(nn.Module):
-    """x + conv(gelu(conv(gelu(x)))), 3x3, starting as the identity (zero last layer)."""
+    """x + conv(silu(conv(silu(x)))), 3x3, starting as the identity (zero last layer)."""
 
     def __init__(self, channels: int):
         super().__init__()
         self.net = nn.Sequential(
-            nn.GELU(),
+            nn.SiLU(),
             nn.Conv2d(channels, channels, 3, padding=1),
-            nn.GELU(),
+            nn.SiLU(),
             nn.Conv2d(channels, channels, 3, padding=1),
         )
         nn.init.zeros_(self.net[-1].weight)
@@ -53,10 +53,10 @@ class CNNEncoder(nn.Module):
         f = num_filters
         self.net = nn.Sequential(
             nn.Conv2d(num_input_channels, f, 3, stride=2, padding=1),  # 28 -> 14
-            nn.GELU(),
+            nn.SiLU(),
             nn.Conv2d(f, 2 * f, 3, stride=2, padding=1),  # 14 -> 7
             ResidualBlock(2 * f),
-            nn.GELU(),
+            nn.SiLU(),
             nn.Flatten(),
             nn.Linear(2 * f * GRID**2, 2 * z_dim),
         )
@@ -72,7 +72,7 @@ class CNNEncoder(nn.Module):
 class CNNDecoder(nn.Module):
     """p(x|z): latents to the unnormalised log-probabilities of every pixel's 16 grey levels.
 
-    Upsampling is a 1x1 or 3x3 convolution to four times the channels and a pixel shuffle.
+    Upsampling is a transposed convolution whose 2x2 patches meet without overlap.
 
     Args:
         num_input_channels: number of grey levels (the name is the origin's).
@@ -93,13 +93,11 @@ class CNNDecoder(nn.Module):
             nn.Linear(z_dim, 2 * f * GRID**2),
             nn.Unflatten(1, (2 * f, GRID, GRID)),
             ResidualBlock(2 * f),
-            nn.GELU(),
-            nn.Conv2d(2 * f, 4 * f, 1),
-            nn.PixelShuffle(2),  # 7 -> 14
+            nn.SiLU(),
+            nn.ConvTranspose2d(2 * f, f, 2, stride=2),  # 7 -> 14
             ResidualBlock(f),
-            nn.GELU(),
-            nn.Conv2d(f, 4 * num_input_channels, 3, padding=1),
-            nn.PixelShuffle(2),  # 14 -> 28
+            nn.SiLU(),
+            nn.ConvTranspose2d(f, num_input_channels, 2, stride=2),  # 14 -> 28
         )
 
     def forward(self, z: Tensor) -> Tensor:

@@ -52,11 +52,9 @@ class Muon(torch.optim.Optimizer):
     """Gradient descent along the orthogonalised momentum of every weight and bias.
 
     Muon (Jordan et al. 2024, https://kellerjordan.github.io/posts/muon/): a convolution's weight is
-    seen as a matrix [out, in * height * width], a bias as one of a single row, and every direction
-    of it learns equally fast, not the few that dominate the gradient. A step's root mean square is
-    at most 0.2 * lr whatever the shape (Liu et al. 2025, arXiv:2502.16982, eq. 4), so that one
-    learning rate, of the size that Adam takes, serves all. torch.optim.Muon is for linear layers
-    only.
+    seen as a matrix [out, in * height * width], a bias as a single column, and every direction of
+    it learns equally fast, not the few that dominate the gradient. torch.optim.Muon does this for
+    linear layers only.
 
     Args:
         params: the parameters.
@@ -64,6 +62,8 @@ class Muon(torch.optim.Optimizer):
         momentum: of the averaged gradient, in Nesterov's form.
         weight_decay: share of a parameter that goes per step and unit of lr.
     """
+
+    STEP = 5.0  # largest singular value of a step per unit of lr: makes lr the size Adam's has
 
     def __init__(
         self,
@@ -89,10 +89,11 @@ class Muon(torch.optim.Optimizer):
                 average = self.state[p]["average"]
                 average.lerp_(p.grad, 1 - group["momentum"])
                 direction = p.grad.lerp(average, group["momentum"])
-                matrix = direction.flatten(1) if p.ndim > 1 else direction.unsqueeze(0)
-                update = orthogonalize(matrix).view_as(p)
-                p.mul_(1 - group["lr"] * group["weight_decay"])
-                p.sub_(update, alpha=group["lr"] * 0.2 * max(matrix.shape) ** 0.5)
+                matrix = direction.flatten(1) if p.ndim > 1 else direction.unsqueeze(1)
+                rows, columns = matrix.shape
+                length = self.STEP * group["lr"] * max(1, rows / columns) ** 0.5
+                p.mul_(1 - self.STEP * group["lr"] * group["weight_decay"])
+                p.sub_(orthogonalize(matrix).view_as(p), alpha=length)
         return loss
 
 

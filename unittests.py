@@ -201,6 +201,15 @@ class TestLosses(unittest.TestCase):
             singular = torch.linalg.svdvals(orthogonalize(torch.randn(shape)))
             self.assertLess((singular - 1).abs().max().item(), 0.4, shape)
 
+    def test_orthogonalize_is_the_plain_newton_schulz_iteration(self):
+        for shape in ((64, 576), (40, 3136), (32, 9)):
+            matrix = torch.randn(shape)
+            x = matrix.double() / matrix.norm()
+            for _ in range(5):
+                gram = x @ x.T
+                x = 3.4445 * x - 4.7750 * gram @ x + 2.0315 * gram @ gram @ x
+            torch.testing.assert_close(orthogonalize(matrix), x.float(), atol=1e-5, rtol=1e-4)
+
     def test_orthogonalize_keeps_the_singular_vectors(self):
         u, _ = torch.linalg.qr(torch.randn(30, 5))
         v, _ = torch.linalg.qr(torch.randn(9, 5))

@@ -103,18 +103,25 @@ def orthogonalize(matrix: Tensor, num_steps: int = 5) -> Tensor:
     fast and leave all of them around 1, between about 0.7 and 1.2, which is all that a step needs.
 
     Args:
-        matrix: float [rows, columns].
-        num_steps: iterations; each squares out the gap between the singular values.
+        matrix: float [rows, columns]; a single row or column is brought to length 1 exactly.
+        num_steps: iterations; each brings the singular values closer to each other.
     Returns:
         float [rows, columns]; zero for a zero matrix.
     """
-    tall = matrix.shape[0] > matrix.shape[1]
-    x = matrix.T if tall else matrix  # the products are as large as the short side
-    x = x / (x.norm() + 1e-7)
-    for _ in range(num_steps):
-        gram = x @ x.T
-        x = 3.4445 * x + (-4.7750 * gram + 2.0315 * gram @ gram) @ x
-    return x.T if tall else x
+    wide = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
+    wide = wide / (wide.norm() + 1e-7)
+    if len(wide) > 1:
+        # X <- (a I + b G + c G^2) X with G = X X^T: as all factors are polynomials in the first G,
+        # they are multiplied on the short side, and the long one is met only twice.
+        gram = wide @ wide.T
+        product = torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
+        for _ in range(num_steps):
+            factor = torch.addmm(gram, gram, gram, beta=-4.7750, alpha=2.0315)
+            factor.diagonal().add_(3.4445)
+            product = factor @ product
+            gram = factor @ gram @ factor
+        wide = product @ wide
+    return wide if matrix.shape[0] <= matrix.shape[1] else wide.T
 
 
 @torch.no_grad()

@@ -15,11 +15,11 @@ from pathlib import Path
 
 import pytorch_lightning as pl
 import torch
+from matplotlib.image import imread
 from pytorch_lightning.loggers import CSVLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tiny import NUM_TRAIN, NUM_VAL, tiny_data
 from torch.nn import Parameter
-from torchvision.io import decode_image
 
 import fmnist
 from train_pl import VAE, GenerateCallback, Muon, SeedEpochs, train_vae
@@ -77,13 +77,13 @@ class TestTrainVAE(unittest.TestCase):
     def test_leaves_pictures_of_the_untrained_and_the_trained_model(self):
         for epoch in (0, 5):
             for what in ("samples", "reconstructions"):
-                picture = decode_image(str(self.run_dir / f"epoch_{epoch}_{what}.png"))
-                self.assertEqual(picture.shape, (3, 8 * 30 + 2, 8 * 30 + 2))
-                self.assertGreater(picture.float().std(), 1)
+                picture = imread(self.run_dir / f"epoch_{epoch}_{what}.png")
+                self.assertEqual(picture.shape, (8 * 30 + 2, 8 * 30 + 2, 3))
+                self.assertGreater(picture.std(), 0.01)
 
     def test_leaves_the_manifold_and_the_scatter_of_the_latent_means(self):
-        self.assertEqual(decode_image(str(self.run_dir / "vae_manifold.png")).shape, (3, 560, 560))
-        self.assertGreater(decode_image(str(self.run_dir / "latent_means.png")).shape[-1], 500)
+        self.assertEqual(imread(self.run_dir / "vae_manifold.png").shape[:2], (560, 560))
+        self.assertGreater(imread(self.run_dir / "latent_means.png").shape[1], 500)
 
     def test_leaves_the_best_and_the_last_checkpoint(self):
         names = sorted(file.name for file in (self.run_dir / "checkpoints").iterdir())
@@ -257,11 +257,12 @@ class TestMuon(unittest.TestCase):
         return p.detach() - before, gradient
 
     def test_a_matrix_moves_along_its_orthogonalized_gradient(self):
-        for shape in ((8, 40), (8, 4, 3, 3)):
+        for shape in ((8, 40), (40, 8), (8, 4, 3, 3)):
             change, gradient = self.step(*shape)
             u, _, vt = torch.linalg.svd(gradient.flatten(1), full_matrices=False)
             inner = u.T @ change.flatten(1) @ vt.T
-            expected = -0.01 * 0.2 * max(change.flatten(1).shape) ** 0.5
+            rows, columns = change.flatten(1).shape
+            expected = -5 * 0.01 * max(1, rows / columns) ** 0.5
             self.assertTrue((inner.diag() / expected - 1).abs().max() < 0.4)
             self.assertLess((inner - inner.diag().diag()).abs().max(), abs(expected) * 1e-3)
 
@@ -270,7 +271,7 @@ class TestMuon(unittest.TestCase):
         cosine = torch.cosine_similarity(change, gradient, dim=0).item()
         self.assertAlmostEqual(cosine, -1, places=5)
         torch.testing.assert_close(self.step(8)[0], change)
-        self.assertAlmostEqual(change.square().mean().sqrt().item() / 0.002, 1, delta=0.4)
+        self.assertAlmostEqual(change.square().mean().sqrt().item() / (5 * 0.01), 1, delta=0.4)
 
     def test_a_stored_state_continues_exactly(self):
         def run(optimizer: Muon, parameters: list[Parameter], steps: range) -> None:

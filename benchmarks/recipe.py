@@ -1,0 +1,63 @@
+"""One row of recipe.md: the default network in a bare loop, with the optimiser's settings to vary.
+
+python benchmarks/recipe.py --epochs 4                                   # the default, shorter
+python benchmarks/recipe.py --epochs 4 --optimizer adamw --lr 4e-3
+python benchmarks/recipe.py --epochs 4 --batch_size 128 --num_filters 48
+"""
+
+import argparse
+import sys
+import time
+from pathlib import Path
+
+import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from origin import mean_bpd
+
+import fmnist
+from train_pl import VAE, Muon, make_parser
+
+
+def main() -> None:
+    defaults = make_parser().parse_args([])
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--optimizer", choices=("muon", "adamw"), default="muon")
+    parser.add_argument("--momentum", type=float, default=0.9, help="Muon's")
+    for name in ("lr", "batch_size", "num_filters", "z_dim", "epochs"):
+        value = getattr(defaults, name)
+        parser.add_argument(f"--{name}", type=type(value), default=value)
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args()
+
+    torch.manual_seed(args.seed)
+    model = VAE(args.num_filters, args.z_dim, args.lr)
+    if args.optimizer == "muon":
+        optimizer = Muon(model.parameters(), lr=args.lr, momentum=args.momentum)
+    else:
+        optimizer = torch.optim.AdamW(
+            model.parameters(), lr=args.lr, betas=(0.9, 0.95), weight_decay=0.01, fused=True
+        )
+    train_loader, val_loader, test_loader = fmnist.mnist(batch_size=args.batch_size)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer,
+        max_lr=args.lr,
+        total_steps=args.epochs * len(train_loader),
+        pct_start=model.hparams.warmup,
+        cycle_momentum=False,
+    )
+    start = time.perf_counter()
+    for _ in range(args.epochs):
+        for imgs, _ in train_loader:
+            bpd = model(imgs)[2]
+            optimizer.zero_grad()
+            bpd.backward()
+            optimizer.step()
+            schedule.step()
+    seconds = (time.perf_counter() - start) / args.epochs
+    val, test = (mean_bpd(lambda imgs: model(imgs)[2], part) for part in (val_loader, test_loader))
+    print(f"{vars(args)}: val {val:.4f} test {test:.4f} bpd, {seconds:.1f} s/epoch")
+
+
+if __name__ == "__main__":
+    main()

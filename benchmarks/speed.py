@@ -1,0 +1,229 @@
+"""What a run costs and where the time goes; every comparison alternates its two sides.
+
+    python benchmarks/speed.py data        # our loader against the origin's pipeline
+    python benchmarks/speed.py lightning   # train_pl.py against a bare PyTorch loop
+    python benchmarks/speed.py startup     # from the command to the first step, and peak memory
+    python benchmarks/speed.py cost        # seconds and memory against the sizes
+    python benchmarks/speed.py origin      # seconds per epoch of the origin's recipe and of ours
+
+Figures are medians; ratios are taken pair by pair, as these machines' speed drifts.
+"""
+
+import argparse
+import os
+import re
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import redirect_stdout
+from io import StringIO
+from itertools import islice
+from pathlib import Path
+from statistics import median
+
+import torch
+from torch.utils.data import DataLoader
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+from origin import OriginVAE, mean_bpd, origin_loaders  # noqa: E402
+
+import fmnist  # noqa: E402
+from train_pl import VAE, Muon, make_parser, train_vae  # noqa: E402
+
+DEFAULTS = make_parser().parse_args([])
+
+
+def seconds(run: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    run()
+    return time.perf_counter() - start
+
+
+def compare(name_a: str, a: Callable[[], float], name_b: str, b: Callable[[], float], rounds: int):
+    """Runs a and b in turn, each returning a figure, and prints medians and the ratio a / b."""
+    pairs = []
+    for _ in range(rounds):
+        pairs.append((a(), b()))
+        print(f"  {name_a} {pairs[-1][0]:.4g}   {name_b} {pairs[-1][1]:.4g}", flush=True)
+    ratios = sorted(first / second for first, second in pairs)
+    print(
+        f"median {name_a} {median(p[0] for p in pairs):.4g}, {name_b} "
+        f"{median(p[1] for p in pairs):.4g}; ratio {median(ratios):.3f} "
+        f"({ratios[0]:.3f} to {ratios[-1]:.3f})"
+    )
+
+
+def images_per_second(loader: DataLoader, batches: int) -> float:
+    loaded = iter(loader)
+    next(loaded)  # the start of worker processes is not counted
+    start = time.perf_counter()
+    count = sum(len(imgs) for imgs, _ in islice(loaded, batches))
+    return count / (time.perf_counter() - start)
+
+
+def train(model: torch.nn.Module, optimizer: torch.optim.Optimizer, loader, steps: int) -> float:
+    """A bare loop over `steps` batches; returns the share of its time spent waiting for data."""
+    waited, start = 0.0, time.perf_counter()
+    batches = iter(loader)
+    for _ in range(steps):
+        before = time.perf_counter()
+        imgs, _ = next(batches)
+        waited += time.perf_counter() - before
+        out = model(imgs)
+        loss = out[2] if isinstance(out, tuple) else out
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return waited / (time.perf_counter() - start)
+
+
+def ours(num_filters=DEFAULTS.num_filters, z_dim=DEFAULTS.z_dim) -> tuple[VAE, Muon]:
+    model = VAE(num_filters, z_dim, DEFAULTS.lr)
+    return model, Muon(model.parameters(), lr=DEFAULTS.lr)
+
+
+def bench_data(rounds: int) -> None:
+    print("Images per second of the training loader alone, batch size 128")
+    mine, its = fmnist.mnist(batch_size=128)[0], origin_loaders()[0]
+    compare(
+        *("gathered", lambda: images_per_second(mine, len(mine) - 1)),
+        *("origin, 2 workers", lambda: images_per_second(its, 100)),
+        rounds,
+    )
+    loader = fmnist.mnist(batch_size=DEFAULTS.batch_size)[0]
+    share = median(train(*ours(), loader, 50) for _ in range(rounds))
+    print(f"Share of a default training step spent waiting for data: {100 * share:.2f} %")
+
+
+def bench_lightning(rounds: int) -> None:
+    print("Seconds per epoch, training and validation, the default network and data")
+
+    def lightning() -> float:
+        with tempfile.TemporaryDirectory() as log_dir, redirect_stdout(StringIO()) as output:
+            train_vae(argparse.Namespace(epochs=1, log_dir=log_dir))
+        return float(re.search(r"([\d.]+) s   about", output.getvalue())[1])
+
+    train_loader, val_loader, _ = fmnist.mnist(batch_size=DEFAULTS.batch_size)
+    val_loader = DataLoader(val_loader.dataset, batch_size=500, collate_fn=val_loader.collate_fn)
+
+    def bare() -> float:
+        model, optimizer = ours()
+
+        def epoch() -> None:
+            train(model, optimizer, train_loader, len(train_loader))
+            mean_bpd(lambda imgs: model(imgs)[2], val_loader)
+
+        return seconds(epoch)
+
+    compare("train_pl.py", lightning, "bare loop", bare, rounds)
+
+
+def bench_origin(rounds: int, steps: int = 100) -> None:
+    print(f"Seconds per epoch of 54,000 images, training only, from {steps} steps each")
+
+    def origin() -> float:
+        model = OriginVAE()
+        optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+        loader = origin_loaders()[0]
+        batches = iter(loader)
+        next(batches)
+        return seconds(lambda: train(model, optimizer, batches, steps)) / steps * len(loader)
+
+    loader = fmnist.mnist(batch_size=DEFAULTS.batch_size)[0]
+
+    def default() -> float:
+        model, optimizer = ours()
+        return seconds(lambda: train(model, optimizer, loader, steps)) / steps * len(loader)
+
+    compare("origin's recipe", origin, "ours", default, rounds)
+
+
+FIRST_STEP = """
+import os, sys, time
+sys.path.insert(0, {root!r})
+import train_pl
+def report(self, batch, batch_idx):
+    print("first step", time.time(), flush=True)
+    os._exit(0)
+train_pl.VAE.training_step = report
+train_pl.main(["--log_dir", {log_dir!r}, "--data_dir", {data_dir!r}])
+"""
+
+
+def bench_startup(rounds: int) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        raw = Path(folder, "data", "MNIST", "raw")
+        raw.mkdir(parents=True)
+        for archive in Path(fmnist.DATA_DIR, "MNIST", "raw").glob("*.gz"):
+            shutil.copy(archive, raw)
+
+        def start(extracted: bool) -> float:
+            if not extracted:
+                for archive in raw.glob("*.gz"):
+                    archive.with_suffix("").unlink(missing_ok=True)
+            code = FIRST_STEP.format(
+                root=str(ROOT), log_dir=f"{folder}/logs", data_dir=f"{folder}/data"
+            )
+            before = time.time()
+            command = [sys.executable, "-c", code]
+            said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+            return float(re.search(r"first step ([\d.]+)", said)[1]) - before
+
+        print("Seconds from the command to the first training step")
+        compare(
+            *("with extraction", lambda: start(extracted=False)),
+            *("data extracted", lambda: start(extracted=True)),
+            rounds,
+        )
+        command = [sys.executable, str(ROOT / "train_pl.py"), "--epochs", "1"]
+        subprocess.run([*command, "--log_dir", f"{folder}/logs"], capture_output=True, check=True)
+        peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
+        print(f"Peak memory of a run of one epoch: {peak:.0f} MB")
+
+
+def bench_cost(rounds: int, steps: int = 40) -> None:
+    print("num_filters  z_dim  batch  parameters  s/epoch  peak MB")
+    default = (DEFAULTS.num_filters, DEFAULTS.z_dim, DEFAULTS.batch_size)
+    settings = [default]
+    for position, values in enumerate([(16, 32, 64), (2, 20, 64), (64, 128, 512)]):
+        for value in values:
+            setting = (*default[:position], value, *default[position + 1 :])
+            if setting not in settings:
+                settings.append(setting)
+    for num_filters, z_dim, batch_size in settings:
+        child = os.fork()  # a process of its own, for a peak of its own
+        if child == 0:
+            model, optimizer = ours(num_filters, z_dim)
+            loader = fmnist.mnist(batch_size=batch_size)[0]
+            train(model, optimizer, loader, 5)
+            per_step = median(
+                seconds(lambda: train(model, optimizer, loader, steps)) / steps  # noqa: B023
+                for _ in range(rounds)
+            )
+            size = sum(p.numel() for p in model.parameters())
+            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+            row = f"{num_filters:>11}  {z_dim:>5}  {batch_size:>5}  {size:>10,}"
+            print(f"{row}  {per_step * len(loader):>7.1f}  {peak:>7.0f}", flush=True)
+            os._exit(0)
+        os.waitpid(child, 0)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    benches = {
+        "data": bench_data,
+        "lightning": bench_lightning,
+        "startup": bench_startup,
+        "cost": bench_cost,
+        "origin": bench_origin,
+    }
+    parser.add_argument("what", choices=benches)
+    parser.add_argument("--rounds", type=int, default=3, help="alternations")
+    args = parser.parse_args()
+    fmnist.prepare()
+    benches[args.what](args.rounds)
