@@ -315,39 +315,58 @@ def tensorboard_writers(trainer: pl.Trainer) -> list:
     return [log.experiment for log in trainer.loggers if isinstance(log, TensorBoardLogger)]
 
 
-def scatter_figure(means: Tensor, labels: Tensor) -> Figure:
-    """The plane of two latent dimensions with each image at its posterior mean.
+def principal_plane(points: Tensor) -> tuple[Tensor, Tensor]:
+    """The two directions in which points vary most, by singular value decomposition.
 
     Args:
-        means: float [N, 2].
-        labels: long [N], digits 0..9, shown as colours.
+        points: float [N, D], D >= 2.
+    Returns:
+        float [N, 2], the points' coordinates on their first two principal components, and
+        float [2], the share of the points' variance that each component explains.
     """
+    centred = points - points.mean(dim=0)
+    _, singular, directions = torch.linalg.svd(centred, full_matrices=False)
+    return centred @ directions[:2].T, (singular.square() / singular.square().sum())[:2]
+
+
+def latent_figure(means: Tensor, labels: Tensor) -> Figure:
+    """Each image at its posterior mean: the latent plane, or the principal one of more dimensions.
+
+    Args:
+        means: float [N, z_dim], z_dim >= 2.
+        labels: long [N], classes 0..9, shown as colours.
+    """
+    names = ["$z_1$", "$z_2$"]
+    if means.shape[1] > 2:
+        means, shares = principal_plane(means)
+        names = [f"principal component {n + 1} ({shares[n]:.0%} of the variance)" for n in (0, 1)]
     figure = Figure(figsize=(7, 6), layout="constrained")
     axes = figure.add_subplot()
     points = axes.scatter(*means.T, c=labels, cmap="tab10", vmin=-0.5, vmax=9.5, s=3, linewidths=0)
-    figure.colorbar(points, ticks=range(10), label="digit")
-    axes.set(
-        title=f"Latent means of {len(means):,} test images",
-        xlabel="$z_1$",
-        ylabel="$z_2$",
-        aspect="equal",
-    )
+    figure.colorbar(points, ticks=range(10), label="class")
+    axes.set(xlabel=names[0], ylabel=names[1], aspect="equal")
+    axes.set_title(f"Latent means of {len(means):,} test images")
     return figure
 
 
 @rank_zero_only
 @torch.no_grad()
-def show_latent_plane(trainer: pl.Trainer, model: VAE) -> None:
-    """For two latent dimensions: the manifold, and where the test set lies on it."""
-    grid = visualize_manifold(model.decoder).cpu()
-    save_image(grid, os.path.join(trainer.log_dir, "vae_manifold.png"))
-    batches = [(model.encoder(imgs.to(model.device))[0], y) for imgs, y in trainer.test_dataloaders]
-    means, labels = (torch.cat(parts).cpu() for parts in zip(*batches, strict=True))
-    figure = scatter_figure(means, labels)
-    figure.savefig(os.path.join(trainer.log_dir, "latent_means.png"), dpi=150)
-    for writer in tensorboard_writers(trainer):
-        writer.add_image("Manifold", grid)
-        writer.add_figure("Latent means", figure)
+def show_latents(trainer: pl.Trainer, model: VAE) -> None:
+    """Where the test set lies in the latent space and, for two dimensions, the manifold there."""
+    if model.hparams.z_dim > 1:
+        test_set = trainer.datamodule.test
+        means = [
+            model.encoder(imgs.long().to(model.device))[0] for imgs in test_set.images.split(500)
+        ]
+        figure = latent_figure(torch.cat(means).cpu(), test_set.labels.cpu())
+        figure.savefig(os.path.join(trainer.log_dir, "latent_means.png"), dpi=150)
+        for writer in tensorboard_writers(trainer):
+            writer.add_figure("Latent means", figure)
+    if model.hparams.z_dim == 2:
+        grid = visualize_manifold(model.decoder).cpu()
+        save_image(grid, os.path.join(trainer.log_dir, "vae_manifold.png"))
+        for writer in tensorboard_writers(trainer):
+            writer.add_image("Manifold", grid)
 
 
 def check_writable(folder: str | Path) -> None:
@@ -434,8 +453,7 @@ def train_vae(args: argparse.Namespace) -> list[dict[str, float]]:
     )
     trainer.fit(model, datamodule=data)
     result = trainer.test(model, datamodule=data, ckpt_path="best", verbose=False)
-    if args.z_dim == 2:
-        show_latent_plane(trainer, model)
+    show_latents(trainer, model)
     test = result[0]
     settings = {name: vars(args)[name] for name in ("dataset", "batch_size", "epochs", "seed")}
     logger.log_hyperparams({**model.hparams, **settings}, test)

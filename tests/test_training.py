@@ -22,7 +22,16 @@ from tiny import NUM_TRAIN, NUM_VAL, tiny_data
 from torch.nn import Parameter
 
 import fmnist
-from train_pl import VAE, GenerateCallback, Muon, SeedEpochs, train_vae
+from train_pl import (
+    VAE,
+    GenerateCallback,
+    Muon,
+    SeedEpochs,
+    latent_figure,
+    principal_plane,
+    quiet_lightning,
+    train_vae,
+)
 
 PARTS = ("reconstruction_loss", "regularization_loss", "ELBO", "bpd")
 
@@ -162,6 +171,7 @@ def fit(
     seed: int = 0, pictures: bool = False, logger: object = False, log_dir: str | None = None
 ) -> VAE:
     """Two epochs on the tiny data without train_vae: only what is asked for."""
+    quiet_lightning()
     pl.seed_everything(seed, verbose=False)
     model = VAE(num_filters=4, z_dim=3, lr=1e-3)
     callbacks = [SeedEpochs(seed)]
@@ -234,6 +244,7 @@ class TestGenerateCallback(unittest.TestCase):
 
     def test_leaves_modes_and_the_random_stream_as_it_found_them(self):
         model = VAE(num_filters=4, z_dim=3, lr=1e-3)
+        quiet_lightning()
         trainer = pl.Trainer(accelerator="cpu", logger=False, default_root_dir=self.folder)
         before = torch.get_rng_state()
         for mode in (True, False):
@@ -243,6 +254,23 @@ class TestGenerateCallback(unittest.TestCase):
             self.assertEqual((model.training, model.encoder.training), (mode, False))
         self.assertTrue(torch.equal(torch.get_rng_state(), before))
         self.assertEqual(self.pictures(), ["epoch_7_samples.png"])
+
+
+class TestLatentMap(unittest.TestCase):
+    def test_more_than_two_dimensions_are_seen_along_the_two_that_vary_most(self):
+        torch.manual_seed(0)
+        points = torch.randn(1000, 5) * torch.tensor([0.1, 3.0, 0.1, 1.0, 0.1]) + 7
+        plane, shares = principal_plane(points)
+        for column, dimension in enumerate((1, 3)):
+            pair = torch.stack([plane[:, column], points[:, dimension]])
+            self.assertGreater(torch.corrcoef(pair)[0, 1].abs(), 0.99)
+        torch.testing.assert_close(shares, torch.tensor([0.9, 0.1]), atol=0.03, rtol=0)
+
+    def test_two_dimensions_are_the_plane_itself(self):
+        means = torch.randn(50, 2)
+        axes = latent_figure(means, torch.arange(50) % 10).axes[0]
+        torch.testing.assert_close(torch.tensor(axes.collections[0].get_offsets()).float(), means)
+        self.assertEqual((axes.get_xlabel(), axes.get_ylabel()), ("$z_1$", "$z_2$"))
 
 
 class TestMuon(unittest.TestCase):
