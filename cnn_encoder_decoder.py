@@ -93,6 +93,7 @@ class CNNDecoder(nn.Module):
             nn.Linear(z_dim, 2 * f * GRID**2),
             nn.Unflatten(1, (2 * f, GRID, GRID)),
             ResidualBlock(2 * f),
+            ResidualBlock(2 * f),
             nn.SiLU(),
             nn.ConvTranspose2d(2 * f, f, 2, stride=2),  # 7 -> 14
             ResidualBlock(f),
