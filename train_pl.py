@@ -11,6 +11,7 @@ import os
 import tempfile
 import time
 import warnings
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -81,6 +82,7 @@ class Muon(torch.optim.Optimizer):
             with torch.enable_grad():
                 loss = closure()
         for group in self.param_groups:
+            same_shape = defaultdict(list)  # matrices of one shape are orthogonalised together
             for p in group["params"]:
                 if p.grad is None:
                     continue
@@ -90,10 +92,13 @@ class Muon(torch.optim.Optimizer):
                 average.lerp_(p.grad, 1 - group["momentum"])
                 direction = p.grad.lerp(average, group["momentum"])
                 matrix = direction.flatten(1) if p.ndim > 1 else direction.unsqueeze(1)
-                rows, columns = matrix.shape
+                same_shape[matrix.shape].append((p, matrix))
+            for (rows, columns), pairs in same_shape.items():
                 length = self.STEP * group["lr"] * max(1, rows / columns) ** 0.5
-                p.mul_(1 - self.STEP * group["lr"] * group["weight_decay"])
-                p.sub_(orthogonalize(matrix).view_as(p), alpha=length)
+                updates = orthogonalize(torch.stack([matrix for _, matrix in pairs]))
+                for (p, _), update in zip(pairs, updates, strict=True):
+                    p.mul_(1 - self.STEP * group["lr"] * group["weight_decay"])
+                    p.sub_(update.view_as(p), alpha=length)
         return loss
 
 
@@ -113,7 +118,7 @@ class VAE(pl.LightningModule):
         self,
         num_filters: int = 32,
         z_dim: int = 20,
-        lr: float = 4e-3,
+        lr: float = 3e-3,
         warmup: float = 0.05,
     ):
         super().__init__()
@@ -492,7 +497,7 @@ def positive_number(text: str) -> float:
     except ValueError:
         value = math.nan
     if not (math.isfinite(value) and value > 0):
-        raise argparse.ArgumentTypeError(f"{text}: give a number above 0, such as 0.004")
+        raise argparse.ArgumentTypeError(f"{text}: give a number above 0, such as 0.003")
     return value
 
 
@@ -512,11 +517,11 @@ def make_parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--z_dim", type=whole_number(1), default=20, help="latent dimensions")
     add("--num_filters", type=whole_number(1), default=32, help="width of both networks")
-    add("--lr", type=positive_number, default=4e-3, help="peak learning rate")
+    add("--lr", type=positive_number, default=3e-3, help="peak learning rate")
     add("--batch_size", type=whole_number(1), default=64, help="images per step and process")
     add("--data_dir", default=str(DATA_DIR), help="folder of the data files")
     add("--dataset", choices=DATASETS, default="MNIST", help="images of the same file format")
-    add("--epochs", type=whole_number(1), default=16, help="passes over the training images")
+    add("--epochs", type=whole_number(1), default=15, help="passes over the training images")
     add("--seed", type=whole_number(0), default=42, help="everything random derives from it")
     add("--num_workers", type=whole_number(0), default=0, help="loader processes; 0 is fastest")
     add("--log_dir", default="VAE_logs", help="folder for logs, pictures and checkpoints")

@@ -197,26 +197,27 @@ class TestLosses(unittest.TestCase):
         torch.testing.assert_close(mean_image(logits), expected)
 
     def test_orthogonalize_brings_every_singular_value_near_one(self):
-        for shape in ((20, 300), (300, 20), (1, 9)):
+        for shape in ((2, 20, 300), (2, 300, 20), (2, 1, 9), (2, 9, 1)):
             singular = torch.linalg.svdvals(orthogonalize(torch.randn(shape)))
             self.assertLess((singular - 1).abs().max().item(), 0.4, shape)
 
-    def test_orthogonalize_is_the_plain_newton_schulz_iteration(self):
-        for shape in ((64, 576), (40, 3136), (32, 9)):
-            matrix = torch.randn(shape)
-            x = matrix.double() / matrix.norm()
-            for _ in range(5):
-                gram = x @ x.T
-                x = 3.4445 * x - 4.7750 * gram @ x + 2.0315 * gram @ gram @ x
-            torch.testing.assert_close(orthogonalize(matrix), x.float(), atol=1e-5, rtol=1e-4)
+    def test_orthogonalize_is_the_plain_newton_schulz_iteration_of_each_matrix(self):
+        for shape in ((2, 64, 576), (2, 40, 3136), (2, 32, 9)):
+            matrices = torch.randn(shape)
+            for matrix, result in zip(matrices, orthogonalize(matrices), strict=True):
+                x = matrix.double() / matrix.norm()
+                for _ in range(5):
+                    gram = x @ x.T
+                    x = 3.4445 * x - 4.7750 * gram @ x + 2.0315 * gram @ gram @ x
+                torch.testing.assert_close(result, x.float(), atol=1e-5, rtol=1e-4)
 
-    def test_orthogonalize_keeps_the_singular_vectors(self):
+    def test_orthogonalize_keeps_the_singular_vectors_and_zero(self):
         u, _ = torch.linalg.qr(torch.randn(30, 5))
         v, _ = torch.linalg.qr(torch.randn(9, 5))
         matrix = u @ torch.diag(torch.tensor([5.0, 4.0, 3.0, 2.0, 1.0])) @ v.T
-        inner = u.T @ orthogonalize(matrix) @ v
+        inner = u.T @ orthogonalize(matrix[None])[0] @ v
         torch.testing.assert_close(inner, inner.diag().diag(), atol=1e-4, rtol=0)
-        self.assertEqual(orthogonalize(torch.zeros(3, 4)).abs().max().item(), 0)
+        self.assertEqual(orthogonalize(torch.zeros(1, 3, 4)).abs().max().item(), 0)
 
 
 class TestManifold(unittest.TestCase):

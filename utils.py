@@ -95,33 +95,34 @@ def mean_image(logits: Tensor) -> Tensor:
     return torch.einsum("bvhw,v->bhw", logits.float().softmax(dim=1), levels).unsqueeze(1)
 
 
-def orthogonalize(matrix: Tensor, num_steps: int = 5) -> Tensor:
-    """About the nearest matrix with orthonormal rows (or columns): U V^T of matrix = U S V^T.
+def orthogonalize(matrices: Tensor, num_steps: int = 5) -> Tensor:
+    """About the nearest matrix with orthonormal rows (or columns): U V^T for a matrix U S V^T.
 
     The odd quintic Newton-Schulz iteration of the Muon optimiser (Jordan et al. 2024,
     https://kellerjordan.github.io/posts/muon/), whose coefficients bring small singular values up
     fast and leave all of them around 1, between about 0.7 and 1.2, which is all that a step needs.
 
     Args:
-        matrix: float [rows, columns]; a single row or column is brought to length 1 exactly.
-        num_steps: iterations; each brings the singular values closer to each other.
+        matrices: float [N, rows, columns]; a single row or column is brought to length 1 exactly.
+        num_steps: iterations; each brings a matrix's singular values closer to each other.
     Returns:
-        float [rows, columns]; zero for a zero matrix.
+        float [N, rows, columns]; zero for a zero matrix.
     """
-    wide = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
-    wide = wide / (wide.norm() + 1e-7)
-    if len(wide) > 1:
+    _, rows, columns = matrices.shape
+    x = matrices if rows <= columns else matrices.mT
+    x = x / (torch.linalg.matrix_norm(x, keepdim=True) + 1e-7)
+    if min(rows, columns) > 1:
         # X <- (a I + b G + c G^2) X with G = X X^T: as all factors are polynomials in the first G,
         # they are multiplied on the short side, and the long one is met only twice.
-        gram = wide @ wide.T
-        product = torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
+        gram = torch.bmm(x, x.mT)
+        product = torch.eye(len(gram[0]), dtype=x.dtype, device=x.device).expand_as(gram)
         for _ in range(num_steps):
-            factor = torch.addmm(gram, gram, gram, beta=-4.7750, alpha=2.0315)
-            factor.diagonal().add_(3.4445)
-            product = factor @ product
-            gram = factor @ gram @ factor
-        wide = product @ wide
-    return wide if matrix.shape[0] <= matrix.shape[1] else wide.T
+            factor = torch.baddbmm(gram, gram, gram, beta=-4.7750, alpha=2.0315)
+            factor.diagonal(dim1=1, dim2=2).add_(3.4445)
+            product = torch.bmm(factor, product)
+            gram = torch.bmm(torch.bmm(factor, gram), factor)
+        x = torch.bmm(product, x)
+    return x if rows <= columns else x.mT
 
 
 @torch.no_grad()
