@@ -244,28 +244,28 @@ class GenerateCallback(Callback):
         if epoch % self.every_n_epochs == 0 or epoch == trainer.max_epochs:
             self.sample_and_save(trainer, pl_module, epoch)
 
-    @rank_zero_only
     def sample_and_save(self, trainer: pl.Trainer, pl_module: VAE, epoch: int) -> None:
         """Writes both pictures for this epoch to TensorBoard and, with save_to_disk, to PNG."""
+        folder = log_folder(trainer)
+        if not trainer.is_global_zero:
+            return
+        grids = {}
         with isolate_rng(), evaluating(pl_module):
             torch.manual_seed(self.SEED)
             samples = pl_module.sample(self.batch_size) / 15
-            self._show(trainer, "Samples", make_grid(samples.cpu(), nrow=8), epoch)
+            grids["Samples"] = make_grid(samples.cpu(), nrow=8)
             if (loader := trainer.val_dataloaders) is not None:
                 data = loader.dataset
                 shown = range(min(self.NUM_RECONSTRUCTIONS, len(data)))
                 imgs = torch.stack([data[i][0] for i in shown]).to(pl_module.device)
                 pairs = torch.stack([imgs / 15, pl_module.reconstruct(imgs)])  # [2, N, 1, 28, 28]
                 rows = [row for eight in pairs.split(8, dim=1) for row in eight]
-                grid = make_grid(torch.cat(rows).cpu(), nrow=8)
-                self._show(trainer, "Reconstructions", grid, epoch)
-
-    def _show(self, trainer: pl.Trainer, tag: str, grid: Tensor, epoch: int) -> None:
-        for writer in tensorboard_writers(trainer):
-            writer.add_image(tag, grid, global_step=epoch)
-        if self.save_to_disk:
-            os.makedirs(trainer.log_dir, exist_ok=True)
-            save_image(grid, os.path.join(trainer.log_dir, f"epoch_{epoch}_{tag.lower()}.png"))
+                grids["Reconstructions"] = make_grid(torch.cat(rows).cpu(), nrow=8)
+        for tag, grid in grids.items():
+            for writer in tensorboard_writers(trainer):
+                writer.add_image(tag, grid, global_step=epoch)
+            if self.save_to_disk:
+                save_image(grid, folder / f"epoch_{epoch}_{tag.lower()}.png")
 
 
 class SeedEpochs(Callback):
@@ -315,6 +315,14 @@ class EpochLines(Callback):
         self.epoch_start = now
 
 
+def log_folder(trainer: pl.Trainer) -> Path:
+    """The run's folder for files; every process has to ask, as rank zero tells it to the others."""
+    folder = Path(trainer.log_dir or trainer.default_root_dir)
+    if trainer.is_global_zero:
+        folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
 def tensorboard_writers(trainer: pl.Trainer) -> list:
     """The SummaryWriters of the trainer's TensorBoard loggers; none with another logger."""
     return [log.experiment for log in trainer.loggers if isinstance(log, TensorBoardLogger)]
@@ -354,22 +362,24 @@ def latent_figure(means: Tensor, labels: Tensor) -> Figure:
     return figure
 
 
-@rank_zero_only
 @torch.no_grad()
 def show_latents(trainer: pl.Trainer, model: VAE) -> None:
     """Where the test set lies in the latent space and, for two dimensions, the manifold there."""
+    folder = log_folder(trainer)
+    if not trainer.is_global_zero:
+        return
     if model.hparams.z_dim > 1:
         test_set = trainer.datamodule.test
         means = [
             model.encoder(imgs.long().to(model.device))[0] for imgs in test_set.images.split(500)
         ]
         figure = latent_figure(torch.cat(means).cpu(), test_set.labels.cpu())
-        figure.savefig(os.path.join(trainer.log_dir, "latent_means.png"), dpi=150)
+        figure.savefig(folder / "latent_means.png", dpi=150)
         for writer in tensorboard_writers(trainer):
             writer.add_figure("Latent means", figure)
     if model.hparams.z_dim == 2:
         grid = visualize_manifold(model.decoder).cpu()
-        save_image(grid, os.path.join(trainer.log_dir, "vae_manifold.png"))
+        save_image(grid, folder / "vae_manifold.png")
         for writer in tensorboard_writers(trainer):
             writer.add_image("Manifold", grid)
 

@@ -109,6 +109,16 @@ class TestCommandLine(unittest.TestCase):
         self.assertNotRegex(result.stderr, "(?i)warn|deprecat")
         self.assertTrue((self.folder / "VAE_logs" / "version_0" / "epoch_1_samples.png").exists())
 
+    def test_two_processes_train_one_model_and_write_one_run(self):
+        result = self.python(
+            *(ROOT / "tests" / "tiny.py", "--epochs", 2, "--num_filters", 4, "--batch_size", 50),
+            *("--accelerator", "cpu", "--devices", 2, "--strategy", "ddp"),
+        )
+        self.assertEqual(result.returncode, 0, result.stderr)
+        self.assertEqual(result.stdout.count("Test of the best checkpoint"), 1)
+        self.assertEqual(result.stdout.count("epoch   2/2"), 1)
+        self.assertEqual([p.name for p in (self.folder / "VAE_logs").iterdir()], ["version_0"])
+
 
 if __name__ == "__main__":
     unittest.main()
