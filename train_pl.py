@@ -228,6 +228,7 @@ class GenerateCallback(Callback):
 
     NUM_RECONSTRUCTIONS = 32
     SEED = 0
+    ZOOM = 3  # screen pixels per pixel: a digit of 28 is small to look at
 
     def __init__(self, batch_size: int = 64, every_n_epochs: int = 5, save_to_disk: bool = False):
         super().__init__()
@@ -262,6 +263,7 @@ class GenerateCallback(Callback):
                 rows = [row for eight in pairs.split(8, dim=1) for row in eight]
                 grids["Reconstructions"] = make_grid(torch.cat(rows).cpu(), nrow=8)
         for tag, grid in grids.items():
+            grid = grid.repeat_interleave(self.ZOOM, dim=1).repeat_interleave(self.ZOOM, dim=2)
             for writer in tensorboard_writers(trainer):
                 writer.add_image(tag, grid, global_step=epoch)
             if self.save_to_disk:

@@ -87,7 +87,7 @@ class TestTrainVAE(unittest.TestCase):
         for epoch in (0, 5):
             for what in ("samples", "reconstructions"):
                 picture = imread(self.run_dir / f"epoch_{epoch}_{what}.png")
-                self.assertEqual(picture.shape, (8 * 30 + 2, 8 * 30 + 2, 3))
+                self.assertEqual(picture.shape, (3 * (8 * 30 + 2), 3 * (8 * 30 + 2), 3))
                 self.assertGreater(picture.std(), 0.01)
 
     def test_leaves_the_manifold_and_the_scatter_of_the_latent_means(self):
