@@ -65,7 +65,9 @@ class CNNEncoder(nn.Module):
         """Images long [B, 1, 28, 28] in 0..15 to mean and log_std, float [B, z_dim] each."""
         x = x.to(self.net[0].weight.dtype) / 15 * 2 - 1
         x = x.contiguous(memory_format=torch.channels_last)
-        mean, log_std = self.net(x).chunk(2, dim=1)
+        out = self.net(x)
+        out = out.to(torch.promote_types(out.dtype, torch.float32))  # the KL needs more than half
+        mean, log_std = out.chunk(2, dim=1)
         return mean, log_std
 
 
@@ -103,7 +105,7 @@ class CNNDecoder(nn.Module):
 
     def forward(self, z: Tensor) -> Tensor:
         """Latents float [B, z_dim] to logits float [B, 16, 28, 28], no softmax."""
-        return self.net(z)
+        return self.net(z.to(self.net[0].weight.dtype))
 
     @property
     def device(self) -> torch.device:

@@ -9,6 +9,7 @@ import gzip
 import os
 import shutil
 import tempfile
+from http.client import HTTPException
 from pathlib import Path
 
 import pytorch_lightning as pl
@@ -20,7 +21,6 @@ from torchvision.datasets.utils import check_integrity
 
 DATA_DIR = Path(__file__).resolve().parent / "data"  # holds the four official MNIST files
 DATASETS = ("MNIST", "FashionMNIST", "KMNIST")  # torchvision classes that share one file format
-IMG_SHAPE = (1, 28, 28)
 NUM_TRAIN, NUM_VAL = 54_000, 6_000
 SPLIT_SEED = 42  # fixed, so that every run is judged on the same validation images
 
@@ -122,17 +122,13 @@ def prepare(root: str | Path = DATA_DIR, dataset: str = "MNIST", download: bool 
     torchvision_class = getattr(datasets, dataset)
     folder = Path(root) / dataset / "raw"
     archives = {folder / name: md5 for name, md5 in torchvision_class.resources}
-    if all(_matches_archive(path.with_suffix(""), path, md5) for path, md5 in archives.items()):
-        return
-
-    bad = [path for path, md5 in archives.items() if not check_integrity(path, md5)]
-    names = ", ".join(
-        f"{path.name} {'is altered' if path.exists() else 'is missing'}" for path in bad
-    )
-    remedy = "restore the files or choose another --data_dir"
-    if bad and not download:
-        raise InputError(f"in {folder}, {names}: {remedy}")
+    bad: list[Path] = []
     try:
+        if all(_matches_archive(path.with_suffix(""), path, md5) for path, md5 in archives.items()):
+            return
+        bad = [path for path, md5 in archives.items() if not check_integrity(path, md5)]
+        if bad and not download:
+            raise OSError("not allowed")
         with tempfile.TemporaryDirectory(dir=nearest_folder(folder), prefix="preparing-") as staged:
             staging = Path(staged) / dataset / "raw"
             staging.mkdir(parents=True)
@@ -145,10 +141,16 @@ def prepare(root: str | Path = DATA_DIR, dataset: str = "MNIST", download: bool 
                 target = folder / path.name
                 if not (target.is_file() and filecmp.cmp(path, target, shallow=False)):
                     os.replace(path, target)
-    except (OSError, RuntimeError) as error:  # RuntimeError: no mirror answered, or a wrong MD5
-        if bad:
-            raise InputError(f"in {folder}, {names}, and no download: {remedy}") from error
-        raise InputError(f"cannot extract into {folder} ({error}): {remedy}") from error
+    except (OSError, HTTPException, RuntimeError) as error:  # RuntimeError: torchvision's own
+        names = ", ".join(
+            f"{path.name} is {'altered' if path.exists() else 'missing'}" for path in bad
+        )
+        what = f"in {folder}, {names}; to download" if bad else f"to extract into {folder}"
+        why = " ".join(str(error).split())[:200]
+        raise InputError(
+            f"{what} failed ({why}): connect to the network, restore the files or choose another "
+            "--data_dir"
+        ) from error
 
 
 def load(root: str | Path = DATA_DIR, dataset: str = "MNIST", train: bool = True) -> DiscreteImages:
@@ -213,6 +215,8 @@ class MNISTDataModule(pl.LightningDataModule):
         batch_size: training images per step and process.
         num_workers: loader processes; 0 is fastest, as a batch is one indexing operation.
         seed: of the training order.
+    Raises:
+        ValueError: a batch_size or num_workers that makes no sense.
     """
 
     EVAL_BATCH_SIZE = 500  # divides both sets; not an option, so that no figure depends on it
@@ -221,11 +225,17 @@ class MNISTDataModule(pl.LightningDataModule):
         self,
         data_dir: str | Path = DATA_DIR,
         dataset: str = "MNIST",
-        batch_size: int = 128,
+        batch_size: int = 64,
         num_workers: int = 0,
         seed: int = 42,
     ):
         super().__init__()
+        for name, value, minimum in (
+            ("batch_size", batch_size, 1),
+            ("num_workers", num_workers, 0),
+        ):
+            if value < minimum:
+                raise ValueError(f"{name} must be at least {minimum}, got {value}")
         self.data_dir = data_dir
         self.dataset = dataset
         self.batch_size = batch_size

@@ -8,6 +8,7 @@ import argparse
 import logging
 import math
 import os
+import shlex
 import tempfile
 import time
 import warnings
@@ -23,7 +24,6 @@ import torch
 from matplotlib.figure import Figure
 from pytorch_lightning.callbacks import (
     Callback,
-    LambdaCallback,
     LearningRateMonitor,
     ModelCheckpoint,
     TQDMProgressBar,
@@ -36,7 +36,7 @@ from torch import Tensor
 from torch.nn import Parameter
 from torchvision.utils import make_grid, save_image
 
-from cnn_encoder_decoder import CNNDecoder, CNNEncoder
+from cnn_encoder_decoder import CNNDecoder, CNNEncoder, check_size
 from fmnist import DATA_DIR, DATASETS, InputError, MNISTDataModule, nearest_folder
 from utils import (
     KLD,
@@ -53,18 +53,19 @@ class Muon(torch.optim.Optimizer):
     """Gradient descent along the orthogonalised momentum of every weight and bias.
 
     Muon (Jordan et al. 2024, https://kellerjordan.github.io/posts/muon/): a convolution's weight is
-    seen as a matrix [out, in * height * width], a bias as a single column, and every direction of
-    it learns equally fast, not the few that dominate the gradient. torch.optim.Muon does this for
-    linear layers only.
+    seen as the matrix of its first dimension against all others, a bias as a single column, and
+    every direction of it learns equally fast, not the few that dominate the gradient.
+    torch.optim.Muon does this for linear layers only.
 
     Args:
         params: the parameters.
-        lr: learning rate.
+        lr: learning rate, of the size that Adam's has. The singular values of a step are about
+            STEP * lr, times sqrt(rows / columns) for a matrix with more rows than columns.
         momentum: of the averaged gradient, in Nesterov's form.
-        weight_decay: share of a parameter that goes per step and unit of lr.
+        weight_decay: a step takes this share of a parameter, times STEP * lr.
     """
 
-    STEP = 5.0  # largest singular value of a step per unit of lr: makes lr the size Adam's has
+    STEP = 5.0
 
     def __init__(
         self,
@@ -102,25 +103,34 @@ class Muon(torch.optim.Optimizer):
         return loss
 
 
+def warmup_and_cosine(step: int, total: int, warmup: float) -> float:
+    """The learning rate's share of its peak at a step of 0..total: a line up, half a cosine down.
+
+    Args:
+        step: steps taken.
+        total: steps of the whole training.
+        warmup: share of them over which the learning rate rises.
+    """
+    rise = max(1, round(warmup * total))
+    if step < rise:
+        return (step + 1) / (rise + 1)
+    return 0.5 + 0.5 * math.cos(math.pi * min(1, (step - rise) / max(1, total - rise)))
+
+
 class VAE(pl.LightningModule):
     """A convolutional VAE with a unit Gaussian prior and a categorical distribution per pixel.
 
     Args:
         num_filters: width of both networks, see cnn_encoder_decoder.py.
         z_dim: latent dimensions.
-        lr: peak learning rate; it rises over the first steps and then falls to 0 as a cosine.
-        warmup: share of the training steps over which it rises.
+        lr: peak learning rate; rises over the first steps, then falls to 0 as a cosine.
     Raises:
         ValueError: a size below 1 or a learning rate that is not a positive finite number.
     """
 
-    def __init__(
-        self,
-        num_filters: int = 32,
-        z_dim: int = 20,
-        lr: float = 3e-3,
-        warmup: float = 0.05,
-    ):
+    WARMUP = 0.05  # share of the training steps over which the learning rate rises
+
+    def __init__(self, num_filters: int = 32, z_dim: int = 20, lr: float = 3e-3):
         super().__init__()
         if not (math.isfinite(lr) and lr > 0):
             raise ValueError(f"lr must be a positive number, got {lr}")
@@ -167,12 +177,9 @@ class VAE(pl.LightningModule):
 
     def configure_optimizers(self) -> dict:
         optimizer = Muon(self.parameters(), lr=self.hparams.lr)
-        schedule = torch.optim.lr_scheduler.OneCycleLR(
-            optimizer,
-            max_lr=self.hparams.lr,
-            total_steps=self.trainer.estimated_stepping_batches,
-            pct_start=self.hparams.warmup,
-            cycle_momentum=False,
+        total = self.trainer.estimated_stepping_batches
+        schedule = torch.optim.lr_scheduler.LambdaLR(
+            optimizer, lambda step: warmup_and_cosine(step, total, self.WARMUP)
         )
         return {
             "optimizer": optimizer,
@@ -188,8 +195,16 @@ class VAE(pl.LightningModule):
     def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         self._log_losses("test", batch)
 
+    def on_validation_epoch_end(self) -> None:
+        bpd = self.trainer.callback_metrics["val_bpd"]
+        if not bpd.isfinite():
+            raise FloatingPointError(
+                f"the loss is {bpd.item()} in epoch {self.current_epoch + 1}: "
+                f"try a lower --lr than {self.hparams.lr:g}"
+            )
+
     def _log_losses(self, stage: str, batch: tuple[Tensor, Tensor]) -> Tensor:
-        """Logs the means over the epoch and over all processes; returns the bpd."""
+        """Logs the means over the epoch and over all processes, the ELBO as its negative."""
         imgs, _ = batch
         L_rec, L_reg, bpd = self(imgs)
         losses = {
@@ -222,7 +237,8 @@ class GenerateCallback(Callback):
 
     Args:
         batch_size: samples per picture.
-        every_n_epochs: epochs between pictures; one more is made before the first epoch.
+        every_n_epochs: epochs between pictures; there are some before and after the first epoch
+            and after the last one in any case.
         save_to_disk: also write PNG files into the run's log directory.
     """
 
@@ -232,6 +248,8 @@ class GenerateCallback(Callback):
 
     def __init__(self, batch_size: int = 64, every_n_epochs: int = 5, save_to_disk: bool = False):
         super().__init__()
+        check_size("batch_size", batch_size)
+        check_size("every_n_epochs", every_n_epochs)
         self.batch_size = batch_size
         self.every_n_epochs = every_n_epochs
         self.save_to_disk = save_to_disk
@@ -242,7 +260,7 @@ class GenerateCallback(Callback):
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: VAE) -> None:
         epoch = trainer.current_epoch + 1
-        if epoch % self.every_n_epochs == 0 or epoch == trainer.max_epochs:
+        if epoch % self.every_n_epochs == 0 or epoch in (1, trainer.max_epochs):
             self.sample_and_save(trainer, pl_module, epoch)
 
     def sample_and_save(self, trainer: pl.Trainer, pl_module: VAE, epoch: int) -> None:
@@ -301,20 +319,34 @@ class EpochLines(Callback):
         self.first_epoch = trainer.current_epoch
         self.start = self.epoch_start = time.monotonic()
 
-    @rank_zero_only
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: VAE) -> None:
+        metrics = trainer.callback_metrics  # every process: to read them is to average over all
         now = time.monotonic()
         epoch = trainer.current_epoch + 1
         per_epoch = (now - self.start) / (epoch - self.first_epoch)
         left = round(per_epoch * (trainer.max_epochs - epoch))
-        metrics = trainer.callback_metrics
-        print(
+        say(
             f"epoch {epoch:>3}/{trainer.max_epochs}"
             f"   train {metrics['train_bpd']:.4f} bpd   val {metrics['val_bpd']:.4f} bpd"
-            f"   {now - self.epoch_start:5.1f} s   about {left // 60}:{left % 60:02} left",
-            flush=True,
+            f"   {now - self.epoch_start:5.1f} s   about {left // 60}:{left % 60:02} left"
         )
         self.epoch_start = now
+
+
+class Greeting(Callback):
+    """Says, once the data has turned out well, where the run can be watched."""
+
+    def __init__(self, command: str):
+        super().__init__()
+        self.command = command
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: VAE) -> None:
+        say(f"Logging to {log_folder(trainer)}; watch it with: {self.command}")
+
+
+@rank_zero_only
+def say(text: str) -> None:
+    print(text, flush=True)
 
 
 def log_folder(trainer: pl.Trainer) -> Path:
@@ -365,7 +397,7 @@ def latent_figure(means: Tensor, labels: Tensor) -> Figure:
 
 
 @torch.no_grad()
-def show_latents(trainer: pl.Trainer, model: VAE) -> None:
+def show_latents(trainer: pl.Trainer, model: VAE, data: MNISTDataModule) -> None:
     """Where the test set lies in the latent space and, for two dimensions, the manifold there."""
     folder = log_folder(trainer)
     if not trainer.is_global_zero:
@@ -433,47 +465,50 @@ def train_vae(args: argparse.Namespace) -> list[dict[str, float]]:
     Raises:
         InputError: data files, the log directory or the Trainer's options cannot be used.
         ValueError: a hyperparameter that makes no sense.
+        FloatingPointError: the loss is no longer a finite number.
     """
     args = argparse.Namespace(**{**vars(make_parser().parse_args([])), **vars(args)})
+    check_size("epochs", args.epochs)
     quiet_lightning()
     pl.seed_everything(args.seed, verbose=False)
+    model = VAE(args.num_filters, args.z_dim, args.lr)
     data = MNISTDataModule(
         args.data_dir, args.dataset, args.batch_size, args.num_workers, args.seed
     )
-    model = VAE(args.num_filters, args.z_dim, args.lr)
     check_writable(args.log_dir)
     logger = TensorBoardLogger(args.log_dir, name=None, default_hp_metric=False)
-    checkpoints = ModelCheckpoint(
-        monitor="val_bpd",
-        filename="epoch_{epoch}_val_bpd_{val_bpd:.4f}",
-        auto_insert_metric_name=False,
-        save_last=True,
+    best = ModelCheckpoint(
+        monitor="val_bpd", filename="best_val_bpd_{val_bpd:.4f}", auto_insert_metric_name=False
     )
-    say = rank_zero_only(print)
-    watch = f"tensorboard --logdir {args.log_dir}"
-    greeting = f"Logging to {logger.log_dir}; watch it with: {watch}"
+    # Lightning's save_last follows the best one; this is the state after the last epoch.
+    last = ModelCheckpoint(filename="last", enable_version_counter=False)
+    watch = f"tensorboard --logdir {shlex.quote(str(args.log_dir))}"
     trainer = make_trainer(
         args,
         logger=logger,
         callbacks=[
+            Greeting(watch),
             SeedEpochs(args.seed),
             GenerateCallback(save_to_disk=True),
             LearningRateMonitor("step"),
-            checkpoints,
+            best,
+            last,
             TQDMProgressBar() if args.progress_bar else EpochLines(),
-            LambdaCallback(on_train_start=lambda *_: say(greeting, flush=True)),
         ],
         enable_progress_bar=args.progress_bar,
         enable_model_summary=False,
         num_sanity_val_steps=0,  # nothing to find out: one data set, one model
         use_distributed_sampler=False,  # MNISTDataModule gives each process its share
     )
+    if rank_zero_only.rank == 0:
+        data.prepare_data()  # before other processes start, which would wait for a failed one
     trainer.fit(model, datamodule=data)
-    result = trainer.test(model, datamodule=data, ckpt_path="best", verbose=False)
-    show_latents(trainer, model)
-    test = result[0]
+    (test,) = result = trainer.test(
+        model, datamodule=data, ckpt_path=best.best_model_path, verbose=False
+    )
+    show_latents(trainer, model, data)
     settings = {name: vars(args)[name] for name in ("dataset", "batch_size", "epochs", "seed")}
-    logger.log_hyperparams({**model.hparams, **settings}, test)
+    logger.log_hyperparams({**model.hparams, **settings}, test, step=trainer.global_step)
     logger.save()
 
     say(
@@ -481,22 +516,25 @@ def train_vae(args: argparse.Namespace) -> list[dict[str, float]]:
         f" = {test['test_reconstruction_loss']:.1f} nats reconstruction"
         f" + {test['test_regularization_loss']:.1f} nats KL\n"
         f"Pictures:    {os.path.join(logger.log_dir, '*.png')}\n"
-        f"Checkpoint:  {checkpoints.best_model_path}\n"
+        f"Checkpoint:  {best.best_model_path}\n"
         f"TensorBoard: {watch}"
     )
     return result
 
 
-def whole_number(minimum: int):
-    """An argparse type: a whole number of at least `minimum`."""
+def whole_number(minimum: int, maximum: float = math.inf) -> Callable[[str], int]:
+    """An argparse type: a whole number in these bounds."""
 
     def parse(text: str) -> int:
         try:
             value = int(text)
         except ValueError:
             value = None
-        if value is None or value < minimum:
-            raise argparse.ArgumentTypeError(f"{text}: give a whole number of at least {minimum}")
+        if value is None or not minimum <= value <= maximum:
+            most = f" and at most {maximum}" if maximum < math.inf else ""
+            raise argparse.ArgumentTypeError(
+                f"{text}: give a whole number of at least {minimum}{most}"
+            )
         return value
 
     return parse
@@ -534,7 +572,12 @@ def make_parser() -> argparse.ArgumentParser:
     add("--data_dir", default=str(DATA_DIR), help="folder of the data files")
     add("--dataset", choices=DATASETS, default="MNIST", help="images of the same file format")
     add("--epochs", type=whole_number(1), default=15, help="passes over the training images")
-    add("--seed", type=whole_number(0), default=42, help="everything random derives from it")
+    add(
+        "--seed",
+        type=whole_number(0, 2**32 - 1),
+        default=42,
+        help="everything random derives from it",
+    )
     add("--num_workers", type=whole_number(0), default=0, help="loader processes; 0 is fastest")
     add("--log_dir", default="VAE_logs", help="folder for logs, pictures and checkpoints")
     add("--progress_bar", action="store_true", help="a progress bar instead of a line per epoch")
@@ -549,13 +592,15 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: list[str] | None = None) -> None:
-    """The command line: bad input ends with one line and exit code 2."""
+    """The command line: bad input ends with one line and exit code 2, a lost training with 1."""
     parser = make_parser()
     args = parser.parse_args(argv)
     try:
         train_vae(args)
     except InputError as error:
         parser.error(str(error))
+    except FloatingPointError as error:
+        parser.exit(1, f"{parser.prog}: {error}\n")
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from torch import nn
 from torch.distributions import Categorical, Normal, kl_divergence
 
 from cnn_encoder_decoder import CNNDecoder, CNNEncoder, ResidualBlock
-from train_pl import VAE
+from train_pl import VAE, warmup_and_cosine
 from utils import (
     KLD,
     elbo_to_bpd,
@@ -113,8 +113,38 @@ class TestModel(unittest.TestCase):
         model = VAE(num_filters=8, z_dim=4, lr=1e-3)
         for p in model.parameters():
             nn.init.zeros_(p)
+        expected = torch.arange(1, 17) / 136
+        model.decoder.net[-1].bias.data = expected.log()
         counts = model.sample(64).flatten().bincount(minlength=16) / (64 * 784)
-        torch.testing.assert_close(counts, torch.full((16,), 1 / 16), atol=5e-3, rtol=0)
+        torch.testing.assert_close(counts, expected, atol=5e-3, rtol=0)
+
+    def test_samples_reconstructions_and_manifold_run_on_the_models_device_and_dtype(self):
+        model = VAE(num_filters=4, z_dim=2, lr=1e-3)
+        for other in ("meta", torch.bfloat16, torch.float64):
+            model.to(other)
+            where = model.decoder.device
+            self.assertEqual(model.sample(2).device, where)
+            self.assertEqual(model.reconstruct(images(2).to(where)).device, where)
+            self.assertEqual(visualize_manifold(model.decoder, grid_size=2).device, where)
+            model = VAE(num_filters=4, z_dim=2, lr=1e-3)
+
+    def test_the_losses_are_float32_whatever_the_networks_compute_in(self):
+        model = VAE(num_filters=8, z_dim=4, lr=1e-3)
+        with torch.autocast("cpu", torch.bfloat16):
+            losses = model(images(4))
+        self.assertEqual({loss.dtype for loss in losses}, {torch.float32})
+
+    def test_the_learning_rate_rises_once_and_falls_to_zero_for_any_number_of_steps(self):
+        for total in (1, 2, 19, 20, 21, 1000):
+            shares = [warmup_and_cosine(step, total, 0.05) for step in range(total + 1)]
+            self.assertTrue(all(0 <= share <= 1 for share in shares), total)
+            self.assertGreater(shares[0], 0)
+            top = shares.index(max(shares))
+            self.assertEqual(top, max(1, round(0.05 * total)))
+            self.assertEqual(shares[top], 1)
+            self.assertEqual(shares, sorted(shares[:top]) + sorted(shares[top:], reverse=True))
+            if total > 1:
+                self.assertAlmostEqual(shares[-1], 0)
 
     def test_learning_rates_that_are_no_positive_number_are_refused(self):
         for lr in (0.0, -1.0, math.nan, math.inf):

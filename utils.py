@@ -145,8 +145,8 @@ def visualize_manifold(decoder: nn.Module, grid_size: int = 20) -> Tensor:
         raise ValueError(f"the manifold needs a decoder with z_dim 2, this one has {decoder.z_dim}")
     if grid_size < 1:
         raise ValueError(f"grid_size must be at least 1, got {grid_size}")
-    percentiles = (torch.arange(grid_size, device=decoder.device) + 0.5) / grid_size
-    axis = torch.special.ndtri(percentiles)
+    percentiles = (torch.arange(grid_size) + 0.5) / grid_size
+    axis = torch.special.ndtri(percentiles).to(decoder.device)
     upward, rightward = torch.meshgrid(axis.flip(0), axis, indexing="ij")
     z = torch.stack([rightward, upward], dim=-1).reshape(-1, 2)
     images = torch.cat([mean_image(decoder(part)) for part in z.split(500)])

@@ -10,6 +10,9 @@ from contextlib import redirect_stderr
 from io import StringIO
 from pathlib import Path
 
+import tiny
+import torch
+
 import fmnist
 import train_pl
 
@@ -68,6 +71,7 @@ class TestCommandLine(unittest.TestCase):
             ("--num_workers", -2),
             ("--num_nodes", 0),
             ("--seed", -1),
+            ("--seed", 2**32),
             ("--dataset", "EMNIST"),
             ("--accelerator", "abacus"),
             ("--devices", "none"),
@@ -84,7 +88,7 @@ class TestCommandLine(unittest.TestCase):
 
     def test_missing_data_without_network_ends_with_one_line_and_no_traceback(self):
         result = self.python(ROOT / "train_pl.py", "--data_dir", "nowhere", "--accelerator", "cpu")
-        said = ("nowhere", "train-images-idx3-ubyte.gz is missing", "--data_dir")
+        said = ("nowhere", "train-images-idx3-ubyte.gz is missing", "network", "--data_dir")
         self.assert_refused((result.returncode, result.stderr), *said)
         self.assertEqual(list(self.folder.iterdir()), [])
 
@@ -117,8 +121,16 @@ class TestCommandLine(unittest.TestCase):
         self.assertEqual(result.returncode, 0, result.stderr)
         self.assertEqual(result.stdout.count("Test of the best checkpoint"), 1)
         self.assertEqual(result.stdout.count("epoch   2/2"), 1)
-        self.assertEqual([p.name for p in (self.folder / "VAE_logs").iterdir()], ["version_0"])
+        self.assertNotRegex(result.stderr, "(?i)warn|deprecat")
+        (run,) = (self.folder / "VAE_logs").iterdir()
+        last = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
+        self.assertEqual(last["global_step"], 2 * tiny.NUM_TRAIN / 50 / 2)
 
+    def test_missing_data_ends_two_processes_with_one_line_too(self):
+        ddp = ("--accelerator", "cpu", "--devices", 2, "--strategy", "ddp")
+        result = self.python(ROOT / "train_pl.py", "--data_dir", "nowhere", *ddp)
+        self.assert_refused((result.returncode, result.stderr), "nowhere", "--data_dir")
 
-if __name__ == "__main__":
-    unittest.main()
+    def test_a_default_run_prints_no_warning(self):
+        result = self.python(ROOT / "tests" / "tiny.py", "--epochs", 2, "--num_filters", 4)
+        self.assertEqual((result.returncode, result.stderr), (0, ""))

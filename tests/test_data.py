@@ -4,6 +4,7 @@ import gzip
 import shutil
 import tempfile
 import unittest
+from collections import Counter
 from fractions import Fraction
 from pathlib import Path
 from types import SimpleNamespace
@@ -72,9 +73,11 @@ class TestLoaders(unittest.TestCase):
             self.assertTrue(imgs.min() == 0 and imgs.max() == 15)
 
     def test_every_image_comes_once_per_pass(self):
-        for loader in (self.train, self.val):
-            total = sum(imgs.sum() for imgs, _ in loader)
-            self.assertEqual(total, loader.dataset.images.sum(dtype=torch.long))
+        for loader in (self.train, self.val, self.test):
+            batches = [imgs.to(torch.uint8) for imgs, _ in loader]
+            seen = Counter(image.numpy().tobytes() for image in torch.cat(batches))
+            images = Counter(image.numpy().tobytes() for image in loader.dataset.images)
+            self.assertEqual(seen, images)
 
     def test_only_the_training_loader_shuffles_and_anew_every_pass(self):
         first, second = (next(iter(self.train))[1] for _ in range(2))
@@ -101,7 +104,7 @@ class TestLoaders(unittest.TestCase):
 
 
 class TestDataModule(unittest.TestCase):
-    def share(self, rank: int, world_size: int, epoch: int = 0) -> MNISTDataModule:
+    def share(self, rank: int, world_size: int) -> MNISTDataModule:
         data = MNISTDataModule(batch_size=100)
         numbers = torch.arange(1001)
         data.train = data.val = data.test = DiscreteImages(numbers.view(-1, 1, 1, 1), numbers)
@@ -109,6 +112,9 @@ class TestDataModule(unittest.TestCase):
         return data
 
     def seen(self, loader) -> list[int]:
+        """The numbers in the order of the batches; each is image and label at once."""
+        for imgs, labels in loader:
+            self.assertEqual(imgs.flatten().tolist(), labels.tolist())
         return [int(label) for _, labels in loader for label in labels]
 
     def test_processes_train_on_separate_shares_of_one_order(self):
@@ -180,6 +186,16 @@ class TestFiles(unittest.TestCase):
         with self.assertRaisesRegex(InputError, f"{self.archive.name} is missing"):
             prepare(self.root, download=False)
 
+    def test_a_folder_that_cannot_be_read_or_made_is_named(self):
+        for root in (self.root / ("x" * 300), self.archive / "below_a_file"):
+            with no_network, self.assertRaisesRegex(InputError, "--data_dir"):
+                prepare(root)
+
+    def test_values_of_the_data_module_that_make_no_sense_are_refused(self):
+        for wrong in ({"batch_size": 0}, {"num_workers": -2}):
+            with self.assertRaisesRegex(ValueError, next(iter(wrong))):
+                MNISTDataModule(**wrong)
+
     def test_the_other_datasets_are_looked_for_in_their_own_folders(self):
         for name in ("FashionMNIST", "KMNIST"):
             with no_network, self.assertRaisesRegex(InputError, f"{name}.raw.*missing"):
@@ -188,7 +204,3 @@ class TestFiles(unittest.TestCase):
     def test_an_unknown_dataset_is_refused_with_the_known_ones(self):
         with self.assertRaisesRegex(ValueError, "EMNIST.*MNIST, FashionMNIST, KMNIST"):
             prepare(self.root, "EMNIST")
-
-
-if __name__ == "__main__":
-    unittest.main()
