@@ -1,4 +1,4 @@
-"""One row of recipe.md: the default network in a bare loop, with the optimiser's settings to vary.
+"""The default network in a bare loop, with the settings of the optimiser to vary; see recipe.md.
 
 python benchmarks/recipe.py --epochs 4                                   # the default, shorter
 python benchmarks/recipe.py --epochs 4 --optimizer adamw --lr 4e-3
@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from origin import mean_bpd
 
 import fmnist
-from train_pl import VAE, Muon, make_parser
+from train_pl import VAE, Muon, make_parser, warmup_and_cosine
 
 
 def main() -> None:
@@ -39,12 +39,9 @@ def main() -> None:
             model.parameters(), lr=args.lr, betas=(0.9, 0.95), weight_decay=0.01, fused=True
         )
     train_loader, val_loader, test_loader = fmnist.mnist(batch_size=args.batch_size)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer,
-        max_lr=args.lr,
-        total_steps=args.epochs * len(train_loader),
-        pct_start=model.hparams.warmup,
-        cycle_momentum=False,
+    total = args.epochs * len(train_loader)
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: warmup_and_cosine(step, total, VAE.WARMUP)
     )
     start = time.perf_counter()
     for _ in range(args.epochs):
