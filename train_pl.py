@@ -49,74 +49,6 @@ from utils import (
 )
 
 
-class Muon(torch.optim.Optimizer):
-    """Gradient descent along the orthogonalised momentum of every weight and bias.
-
-    Muon (Jordan et al. 2024, https://kellerjordan.github.io/posts/muon/): a convolution's weight is
-    seen as the matrix of its first dimension against all others, a bias as a single column, and
-    every direction of it learns equally fast, not the few that dominate the gradient.
-    torch.optim.Muon does this for linear layers only.
-
-    Args:
-        params: the parameters.
-        lr: learning rate, of the size that Adam's has. The singular values of a step are about
-            STEP * lr, times sqrt(rows / columns) for a matrix with more rows than columns.
-        momentum: of the averaged gradient, in Nesterov's form.
-        weight_decay: a step takes this share of a parameter, times STEP * lr.
-    """
-
-    STEP = 5.0
-
-    def __init__(
-        self,
-        params: Iterable[Parameter],
-        lr: float,
-        momentum: float = 0.9,
-        weight_decay: float = 0.01,
-    ):
-        super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
-
-    @torch.no_grad()
-    def step(self, closure: Callable[[], Tensor] | None = None) -> Tensor | None:
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
-        for group in self.param_groups:
-            same_shape = defaultdict(list)  # matrices of one shape are orthogonalised together
-            for p in group["params"]:
-                if p.grad is None:
-                    continue
-                if p not in self.state:
-                    self.state[p]["average"] = torch.zeros_like(p)
-                average = self.state[p]["average"]
-                average.lerp_(p.grad, 1 - group["momentum"])
-                direction = p.grad.lerp(average, group["momentum"])
-                matrix = direction.flatten(1) if p.ndim > 1 else direction.unsqueeze(1)
-                same_shape[matrix.shape].append((p, matrix))
-            for (rows, columns), pairs in same_shape.items():
-                length = self.STEP * group["lr"] * max(1, rows / columns) ** 0.5
-                updates = orthogonalize(torch.stack([matrix for _, matrix in pairs]))
-                for (p, _), update in zip(pairs, updates, strict=True):
-                    p.mul_(1 - self.STEP * group["lr"] * group["weight_decay"])
-                    p.sub_(update.view_as(p), alpha=length)
-        return loss
-
-
-def warmup_and_cosine(step: int, total: int, warmup: float) -> float:
-    """The learning rate's share of its peak at a step of 0..total: a line up, half a cosine down.
-
-    Args:
-        step: steps taken.
-        total: steps of the whole training.
-        warmup: share of them over which the learning rate rises.
-    """
-    rise = max(1, round(warmup * total))
-    if step < rise:
-        return (step + 1) / (rise + 1)
-    return 0.5 + 0.5 * math.cos(math.pi * min(1, (step - rise) / max(1, total - rise)))
-
-
 class VAE(pl.LightningModule):
     """A convolutional VAE with a unit Gaussian prior and a categorical distribution per pixel.
 
@@ -215,6 +147,74 @@ class VAE(pl.LightningModule):
         }
         self.log_dict(losses, on_step=False, on_epoch=True, sync_dist=True, batch_size=len(imgs))
         return bpd
+
+
+class Muon(torch.optim.Optimizer):
+    """Gradient descent along the orthogonalised momentum of every weight and bias.
+
+    Muon (Jordan et al. 2024, https://kellerjordan.github.io/posts/muon/): a convolution's weight is
+    seen as the matrix of its first dimension against all others, a bias as a single column, and
+    every direction of it learns equally fast, not the few that dominate the gradient.
+    torch.optim.Muon does this for linear layers only.
+
+    Args:
+        params: the parameters.
+        lr: learning rate, of the size that Adam's has. The singular values of a step are about
+            STEP * lr, times sqrt(rows / columns) for a matrix with more rows than columns.
+        momentum: of the averaged gradient, in Nesterov's form.
+        weight_decay: a step takes this share of a parameter, times STEP * lr.
+    """
+
+    STEP = 5.0
+
+    def __init__(
+        self,
+        params: Iterable[Parameter],
+        lr: float,
+        momentum: float = 0.9,
+        weight_decay: float = 0.01,
+    ):
+        super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Tensor] | None = None) -> Tensor | None:
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            same_shape = defaultdict(list)  # matrices of one shape are orthogonalised together
+            for p in group["params"]:
+                if p.grad is None:
+                    continue
+                if p not in self.state:
+                    self.state[p]["average"] = torch.zeros_like(p)
+                average = self.state[p]["average"]
+                average.lerp_(p.grad, 1 - group["momentum"])
+                direction = p.grad.lerp(average, group["momentum"])
+                matrix = direction.flatten(1) if p.ndim > 1 else direction.unsqueeze(1)
+                same_shape[matrix.shape].append((p, matrix))
+            for (rows, columns), pairs in same_shape.items():
+                length = self.STEP * group["lr"] * max(1, rows / columns) ** 0.5
+                updates = orthogonalize(torch.stack([matrix for _, matrix in pairs]))
+                for (p, _), update in zip(pairs, updates, strict=True):
+                    p.mul_(1 - self.STEP * group["lr"] * group["weight_decay"])
+                    p.sub_(update.view_as(p), alpha=length)
+        return loss
+
+
+def warmup_and_cosine(step: int, total: int, warmup: float) -> float:
+    """The learning rate's share of its peak at a step of 0..total: a line up, half a cosine down.
+
+    Args:
+        step: steps taken.
+        total: steps of the whole training.
+        warmup: share of them over which the learning rate rises.
+    """
+    rise = max(1, round(warmup * total))
+    if step < rise:
+        return (step + 1) / (rise + 1)
+    return 0.5 + 0.5 * math.cos(math.pi * min(1, (step - rise) / max(1, total - rise)))
 
 
 @contextmanager
@@ -403,11 +403,10 @@ def show_latents(trainer: pl.Trainer, model: VAE, data: MNISTDataModule) -> None
     if not trainer.is_global_zero:
         return
     if model.hparams.z_dim > 1:
-        test_set = trainer.datamodule.test
-        means = [
-            model.encoder(imgs.long().to(model.device))[0] for imgs in test_set.images.split(500)
-        ]
-        figure = latent_figure(torch.cat(means).cpu(), test_set.labels.cpu())
+        data.setup("test")  # already done, unless the processes that trained have ended
+        batches = data.test.images.split(500)
+        means = torch.cat([model.encoder(imgs.long().to(model.device))[0] for imgs in batches])
+        figure = latent_figure(means.cpu(), data.test.labels.cpu())
         figure.savefig(folder / "latent_means.png", dpi=150)
         for writer in tensorboard_writers(trainer):
             writer.add_figure("Latent means", figure)
