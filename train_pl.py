@@ -139,13 +139,14 @@ class VAE(pl.LightningModule):
         """Logs the means over the epoch and over all processes, the ELBO as its negative."""
         imgs, _ = batch
         L_rec, L_reg, bpd = self(imgs)
-        losses = {
+        parts = {
             f"{stage}_reconstruction_loss": L_rec,
             f"{stage}_regularization_loss": L_reg,
             f"{stage}_ELBO": L_rec + L_reg,
-            f"{stage}_bpd": bpd,
         }
-        self.log_dict(losses, on_step=False, on_epoch=True, sync_dist=True, batch_size=len(imgs))
+        how = {"on_step": False, "on_epoch": True, "sync_dist": True, "batch_size": len(imgs)}
+        self.log_dict(parts, **how)
+        self.log(f"{stage}_bpd", bpd, prog_bar=True, **how)
         return bpd
 
 
