@@ -1,6 +1,6 @@
 """The picture at the top of the README, from the PNG files of two runs.
 
-    python benchmarks/gallery.py RUN RUN_WITH_Z_DIM_2 figures/gallery.png
+python benchmarks/gallery.py RUN RUN_WITH_Z_DIM_2 figures/gallery.png
 """
 
 import argparse
