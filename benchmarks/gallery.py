@@ -22,7 +22,7 @@ def main() -> None:
 
     panels = {
         "samples": newest("samples"),
-        "test images over their reconstructions": newest("reconstructions"),
+        "validation images over their reconstructions": newest("reconstructions"),
         "the manifold for two latent dimensions": args.plane / "vae_manifold.png",
     }
     figure = Figure(figsize=(12, 4.3), layout="constrained")
