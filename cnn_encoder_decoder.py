@@ -1,7 +1,7 @@
 """The two convolutional networks of the VAE.
 
 encoder   image 28x28 -> f channels at 14x14 -> 2f at 7x7, residual block -> mean, log_std
-decoder   z -> 2f channels at 7x7, residual block -> f at 14x14, residual block -> 16 at 28x28
+decoder   z -> 2f at 7x7, two residual blocks -> f at 14x14, residual block -> 16 at 28x28
 """
 
 import torch
@@ -11,7 +11,7 @@ GRID = 7  # the smallest feature maps are 7x7, a quarter of the image's side
 
 
 def check_size(name: str, value: int) -> None:
-    """Raises ValueError unless a network's size is a whole number of at least 1."""
+    """Raises ValueError, with the name, unless the value is a whole number of at least 1."""
     if not isinstance(value, int) or value < 1:
         raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
 

@@ -266,7 +266,7 @@ class GenerateCallback(Callback):
 
     def sample_and_save(self, trainer: pl.Trainer, pl_module: VAE, epoch: int) -> None:
         """Writes both pictures for this epoch to TensorBoard and, with save_to_disk, to PNG."""
-        folder = log_folder(trainer)
+        folder = log_folder(trainer) if self.save_to_disk else None
         if not trainer.is_global_zero:
             return
         grids = {}
@@ -285,7 +285,7 @@ class GenerateCallback(Callback):
             grid = grid.repeat_interleave(self.ZOOM, dim=1).repeat_interleave(self.ZOOM, dim=2)
             for writer in tensorboard_writers(trainer):
                 writer.add_image(tag, grid, global_step=epoch)
-            if self.save_to_disk:
+            if folder is not None:
                 save_image(grid, folder / f"epoch_{epoch}_{tag.lower()}.png")
 
 
