@@ -12,6 +12,7 @@ import shlex
 import tempfile
 import time
 import warnings
+import zipfile
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -21,7 +22,6 @@ from typing import NoReturn
 import numpy as np
 import pytorch_lightning as pl
 import torch
-from matplotlib.figure import Figure
 from pytorch_lightning.callbacks import (
     Callback,
     LearningRateMonitor,
@@ -41,6 +41,7 @@ from fmnist import DATA_DIR, DATASETS, InputError, MNISTDataModule, nearest_fold
 from utils import (
     KLD,
     elbo_to_bpd,
+    latent_figure,
     mean_image,
     orthogonalize,
     reconstruction_loss,
@@ -148,6 +149,67 @@ class VAE(pl.LightningModule):
         self.log_dict(parts, **how)
         self.log(f"{stage}_bpd", bpd, prog_bar=True, **how)
         return bpd
+
+
+def read_checkpoint(path: str | Path) -> dict:
+    """What a checkpoint file of this program contains; the file is not trusted.
+
+    Only tensors and plain values are unpickled (weights_only=True), so that no code in the file can
+    run. Every part is first compared with its checksum, and must be stored as it is: a file cannot
+    claim more memory than it has bytes.
+
+    Raises:
+        InputError: the file is missing, damaged or not a checkpoint of this program.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            if any(part.compress_type != zipfile.ZIP_STORED for part in archive.infolist()):
+                raise ValueError("it is compressed, which torch.save never does")
+            if (damaged := archive.testzip()) is not None:
+                raise ValueError(f"its part {damaged} is damaged")
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        if not isinstance(checkpoint, dict):
+            raise TypeError(f"it contains a {type(checkpoint).__name__} in place of a dictionary")
+        for name in ("hyper_parameters", "state_dict"):
+            if not isinstance(checkpoint.get(name), dict):
+                raise KeyError(f"it has no {name}")
+    except Exception as error:  # there is no end to what a damaged file can raise
+        why = " ".join(str(error).split())[:200]
+        raise InputError(
+            f"checkpoint {path} cannot be used ({why}): give a .ckpt file that train_pl.py wrote"
+        ) from error
+    return checkpoint
+
+
+def load_model(path: str | Path) -> VAE:
+    """The model in a checkpoint, on the CPU, in eval mode; the file is not trusted.
+
+    Raises:
+        InputError: see `read_checkpoint`, and for hyperparameters or weights of another model.
+    """
+    checkpoint = read_checkpoint(path)
+    weights = checkpoint["state_dict"]
+    try:
+        with torch.device("meta"):  # no memory for the sizes in the file until its weights fit
+            model = VAE(**checkpoint["hyper_parameters"])
+        for name, expected in model.state_dict().items():
+            found = weights.get(name)
+            if not isinstance(found, Tensor):
+                raise ValueError(f"{name} is missing")
+            if (found.shape, found.dtype) != (expected.shape, expected.dtype):
+                raise ValueError(
+                    f"{name} is {found.dtype} {list(found.shape)}, not {list(expected.shape)}"
+                )
+            if not found.isfinite().all():
+                raise ValueError(f"{name} has values that are not finite")
+        model.load_state_dict(weights, assign=True)
+    except (TypeError, ValueError, RuntimeError) as error:
+        why = " ".join(str(error).split())[:200]
+        raise InputError(
+            f"checkpoint {path} is of another model ({why}): give one that this version of "
+            "train_pl.py wrote"
+        ) from error
+    return model.to(memory_format=torch.channels_last).eval()
 
 
 class Muon(torch.optim.Optimizer):
@@ -363,40 +425,6 @@ def tensorboard_writers(trainer: pl.Trainer) -> list:
     return [log.experiment for log in trainer.loggers if isinstance(log, TensorBoardLogger)]
 
 
-def principal_plane(points: Tensor) -> tuple[Tensor, Tensor]:
-    """The two directions in which points vary most, by singular value decomposition.
-
-    Args:
-        points: float [N, D], D >= 2.
-    Returns:
-        float [N, 2], the points' coordinates on their first two principal components, and
-        float [2], the share of the points' variance that each component explains.
-    """
-    centred = points - points.mean(dim=0)
-    _, singular, directions = torch.linalg.svd(centred, full_matrices=False)
-    return centred @ directions[:2].T, (singular.square() / singular.square().sum())[:2]
-
-
-def latent_figure(means: Tensor, labels: Tensor) -> Figure:
-    """Each image at its posterior mean: the latent plane, or the principal one of more dimensions.
-
-    Args:
-        means: float [N, z_dim], z_dim >= 2.
-        labels: long [N], classes 0..9, shown as colours.
-    """
-    names = ["$z_1$", "$z_2$"]
-    if means.shape[1] > 2:
-        means, shares = principal_plane(means)
-        names = [f"principal component {n + 1} ({shares[n]:.0%} of the variance)" for n in (0, 1)]
-    figure = Figure(figsize=(7, 6), layout="constrained")
-    axes = figure.add_subplot()
-    points = axes.scatter(*means.T, c=labels, cmap="tab10", vmin=-0.5, vmax=9.5, s=3, linewidths=0)
-    figure.colorbar(points, ticks=range(10), label="class")
-    axes.set(xlabel=names[0], ylabel=names[1], aspect="equal")
-    axes.set_title(f"Latent means of {len(means):,} test images")
-    return figure
-
-
 @torch.no_grad()
 def show_latents(trainer: pl.Trainer, model: VAE, data: MNISTDataModule) -> None:
     """Where the test set lies in the latent space and, for two dimensions, the manifold there."""
@@ -478,7 +506,10 @@ def train_vae(args: argparse.Namespace) -> list[dict[str, float]]:
     check_writable(args.log_dir)
     logger = TensorBoardLogger(args.log_dir, name=None, default_hp_metric=False)
     best = ModelCheckpoint(
-        monitor="val_bpd", filename="best_val_bpd_{val_bpd:.4f}", auto_insert_metric_name=False
+        monitor="val_bpd",
+        filename="best_val_bpd_{val_bpd:.4f}",
+        auto_insert_metric_name=False,
+        save_weights_only=True,  # the model to use; the one to go on training from is `last`
     )
     # Lightning's save_last follows the best one; this is the state after the last epoch.
     last = ModelCheckpoint(filename="last", enable_version_counter=False)

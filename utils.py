@@ -1,4 +1,4 @@
-"""The maths of the VAE as small pure functions, and the picture of a two-dimensional latent space.
+"""The maths of the VAE as small pure functions, and pictures of its latent space.
 
 The training loss is the negative evidence lower bound (Kingma & Welling 2014, eq. 3),
 
@@ -14,6 +14,7 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
+from matplotlib.figure import Figure
 from torch import Tensor, nn
 from torchvision.utils import make_grid
 
@@ -123,6 +124,40 @@ def orthogonalize(matrices: Tensor, num_steps: int = 5) -> Tensor:
             gram = torch.bmm(torch.bmm(factor, gram), factor)
         x = torch.bmm(product, x)
     return x if rows <= columns else x.mT
+
+
+def principal_plane(points: Tensor) -> tuple[Tensor, Tensor]:
+    """The two directions in which points vary most, by singular value decomposition.
+
+    Args:
+        points: float [N, D], D >= 2.
+    Returns:
+        float [N, 2], the points' coordinates on their first two principal components, and
+        float [2], the share of the points' variance that each component explains.
+    """
+    centred = points - points.mean(dim=0)
+    _, singular, directions = torch.linalg.svd(centred, full_matrices=False)
+    return centred @ directions[:2].T, (singular.square() / singular.square().sum())[:2]
+
+
+def latent_figure(means: Tensor, labels: Tensor) -> Figure:
+    """Each image at its posterior mean: the latent plane, or the principal one of more dimensions.
+
+    Args:
+        means: float [N, z_dim], z_dim >= 2.
+        labels: long [N], classes 0..9, shown as colours.
+    """
+    names = ["$z_1$", "$z_2$"]
+    if means.shape[1] > 2:
+        means, shares = principal_plane(means)
+        names = [f"principal component {n + 1} ({shares[n]:.0%} of the variance)" for n in (0, 1)]
+    figure = Figure(figsize=(7, 6), layout="constrained")
+    axes = figure.add_subplot()
+    points = axes.scatter(*means.T, c=labels, cmap="tab10", vmin=-0.5, vmax=9.5, s=3, linewidths=0)
+    figure.colorbar(points, ticks=range(10), label="class")
+    axes.set(xlabel=names[0], ylabel=names[1], aspect="equal")
+    axes.set_title(f"Latent means of {len(means):,} test images")
+    return figure
 
 
 @torch.no_grad()

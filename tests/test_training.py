@@ -29,11 +29,10 @@ from train_pl import (
     GenerateCallback,
     Muon,
     SeedEpochs,
-    latent_figure,
-    principal_plane,
     quiet_lightning,
     train_vae,
 )
+from utils import latent_figure, principal_plane
 
 PARTS = ("reconstruction_loss", "regularization_loss", "ELBO", "bpd")
 
