@@ -40,10 +40,15 @@ from cnn_encoder_decoder import CNNDecoder, CNNEncoder, check_size
 from fmnist import DATA_DIR, DATASETS, InputError, MNISTDataModule, nearest_folder
 from utils import (
     KLD,
+    active_units,
     elbo_to_bpd,
+    importance_weighted_bpd,
+    kl_figure,
+    kl_per_dimension,
     latent_figure,
     mean_image,
     orthogonalize,
+    pairs_grid,
     reconstruction_loss,
     sample_reparameterize,
     visualize_manifold,
@@ -62,6 +67,7 @@ class VAE(pl.LightningModule):
     """
 
     WARMUP = 0.05  # share of the training steps over which the learning rate rises
+    IW_SAMPLES = 8  # of the importance-weighted bound in a test; evaluate.py takes more
 
     def __init__(self, num_filters: int = 32, z_dim: int = 20, lr: float = 3e-3):
         super().__init__()
@@ -126,7 +132,12 @@ class VAE(pl.LightningModule):
         self._log_losses("val", batch)
 
     def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+        imgs, _ = batch
         self._log_losses("test", batch)
+        mean, log_std = self.encoder(imgs)
+        noise = (torch.randn_like(mean).unsqueeze(0) for _ in range(self.IW_SAMPLES))
+        bpd = importance_weighted_bpd(self.decoder, imgs, mean, log_std, noise).mean()
+        self.log("test_importance_weighted_bpd", bpd, sync_dist=True, batch_size=len(imgs))
 
     def on_validation_epoch_end(self) -> None:
         bpd = self.trainer.callback_metrics["val_bpd"]
@@ -293,10 +304,11 @@ def evaluating(module: torch.nn.Module) -> Iterator[None]:
 
 
 class GenerateCallback(Callback):
-    """Pictures of what the model has learned: samples, and reconstructions under their originals.
+    """What the model has learned: samples, reconstructions, and what each latent dimension holds.
 
-    They are drawn from the same latents every time, so that two epochs can be compared, and from
-    a random stream of their own, so that a run with pictures ends with the weights of one without.
+    Pictures are drawn from the same latents every time, so that two epochs can be compared, and
+    from a random stream of their own, so that a run with pictures ends with the weights of one
+    without.
 
     Args:
         batch_size: samples per picture.
@@ -306,6 +318,7 @@ class GenerateCallback(Callback):
     """
 
     NUM_RECONSTRUCTIONS = 32
+    NUM_ENCODED = 2000  # validation images that the latent dimensions are judged by
     SEED = 0
     ZOOM = 3  # screen pixels per pixel: a digit of 28 is small to look at
 
@@ -327,25 +340,32 @@ class GenerateCallback(Callback):
             self.sample_and_save(trainer, pl_module, epoch)
 
     def sample_and_save(self, trainer: pl.Trainer, pl_module: VAE, epoch: int) -> None:
-        """Writes both pictures for this epoch to TensorBoard and, with save_to_disk, to PNG."""
+        """Writes the pictures of this epoch to TensorBoard and, with save_to_disk, to PNG.
+
+        To TensorBoard also go the KL of each latent dimension and the number of active units.
+        """
         folder = log_folder(trainer) if self.save_to_disk else None
         if not trainer.is_global_zero:
             return
+        writers = tensorboard_writers(trainer)
         grids = {}
         with isolate_rng(), evaluating(pl_module):
             torch.manual_seed(self.SEED)
             samples = pl_module.sample(self.batch_size) / 15
             grids["Samples"] = make_grid(samples.cpu(), nrow=8)
             if (loader := trainer.val_dataloaders) is not None:
-                data = loader.dataset
-                shown = range(min(self.NUM_RECONSTRUCTIONS, len(data)))
-                imgs = torch.stack([data[i][0] for i in shown]).to(pl_module.device)
-                pairs = torch.stack([imgs / 15, pl_module.reconstruct(imgs)])  # [2, N, 1, 28, 28]
-                rows = [row for eight in pairs.split(8, dim=1) for row in eight]
-                grids["Reconstructions"] = make_grid(torch.cat(rows).cpu(), nrow=8)
+                images = loader.dataset.images[: self.NUM_ENCODED].long()
+                with torch.no_grad():
+                    mean, log_std = pl_module.encoder(images.to(pl_module.device))
+                kl = kl_per_dimension(mean, log_std).mean(dim=0).cpu()
+                for writer in writers:
+                    writer.add_figure("KL per latent dimension", kl_figure(kl), epoch)
+                    writer.add_scalar("val_active_units", active_units(mean), epoch)
+                imgs = images[: self.NUM_RECONSTRUCTIONS].to(pl_module.device)
+                grids["Reconstructions"] = pairs_grid(imgs / 15, pl_module.reconstruct(imgs)).cpu()
         for tag, grid in grids.items():
             grid = grid.repeat_interleave(self.ZOOM, dim=1).repeat_interleave(self.ZOOM, dim=2)
-            for writer in tensorboard_writers(trainer):
+            for writer in writers:
                 writer.add_image(tag, grid, global_step=epoch)
             if folder is not None:
                 save_image(grid, folder / f"epoch_{epoch}_{tag.lower()}.png")
@@ -426,47 +446,58 @@ def tensorboard_writers(trainer: pl.Trainer) -> list:
 
 
 @torch.no_grad()
-def show_latents(trainer: pl.Trainer, model: VAE, data: MNISTDataModule) -> None:
-    """Where the test set lies in the latent space and, for two dimensions, the manifold there."""
+def show_latents(trainer: pl.Trainer, model: VAE, data: MNISTDataModule) -> dict[str, float]:
+    """Where the test set lies in the latent space and, for two dimensions, the manifold there.
+
+    TensorBoard's projector gets the means of the first 2,000 images, with labels and thumbnails.
+
+    Returns:
+        test_active_units, on rank zero.
+    """
     folder = log_folder(trainer)
     if not trainer.is_global_zero:
-        return
+        return {}
+    writers = tensorboard_writers(trainer)
+    data.setup("test")  # already done, unless the processes that trained have ended
+    batches = data.test.images.split(500)
+    means = torch.cat([model.encoder(imgs.long().to(model.device))[0] for imgs in batches]).cpu()
+    labels = data.test.labels.cpu()
     if model.hparams.z_dim > 1:
-        data.setup("test")  # already done, unless the processes that trained have ended
-        batches = data.test.images.split(500)
-        means = torch.cat([model.encoder(imgs.long().to(model.device))[0] for imgs in batches])
-        figure = latent_figure(means.cpu(), data.test.labels.cpu())
+        figure = latent_figure(means, labels)
         figure.savefig(folder / "latent_means.png", dpi=150)
-        for writer in tensorboard_writers(trainer):
+        thumbnails = data.test.images[:2000].cpu().expand(-1, 3, -1, -1) / 15
+        for writer in writers:
             writer.add_figure("Latent means", figure)
+            writer.add_embedding(
+                means[:2000], labels[:2000].tolist(), thumbnails, tag="Latent means"
+            )
     if model.hparams.z_dim == 2:
         grid = visualize_manifold(model.decoder).cpu()
         save_image(grid, folder / "vae_manifold.png")
-        for writer in tensorboard_writers(trainer):
+        for writer in writers:
             writer.add_image("Manifold", grid)
+    return {"test_active_units": float(active_units(means))}
 
 
-def check_writable(folder: str | Path) -> None:
+def check_writable(option: str, folder: str | Path) -> None:
     """Raises InputError unless files can be made in the folder or, so far, where it would be."""
     try:
         with tempfile.TemporaryFile(dir=nearest_folder(folder)):
             pass
     except OSError as error:
         raise InputError(
-            f"argument --log_dir: {folder} cannot be written ({error.strerror}): choose another"
+            f"argument {option}: {folder} cannot be written ({error.strerror}): choose another"
         ) from error
 
 
-def make_trainer(args: argparse.Namespace, **settings: object) -> pl.Trainer:
-    """Lightning's Trainer with the options that are handed through to it.
+def make_trainer(options: dict[str, object], **settings: object) -> pl.Trainer:
+    """Lightning's Trainer with the user's options that are handed through to it.
 
     Raises:
         InputError: Lightning or the machine has no such accelerator, strategy or precision.
     """
-    names = ("accelerator", "devices", "num_nodes", "strategy", "precision")
-    options = {name: vars(args)[name] for name in names}
     try:
-        return pl.Trainer(max_epochs=args.epochs, **options, **settings)
+        return pl.Trainer(**options, **settings)
     except (ValueError, TypeError, RuntimeError, ImportError, MisconfigurationException) as error:
         given = " ".join(f"--{name} {value}" for name, value in options.items())
         raise InputError(f"Lightning refuses {given}: {' '.join(str(error).split())}") from error
@@ -503,7 +534,7 @@ def train_vae(args: argparse.Namespace) -> list[dict[str, float]]:
     data = MNISTDataModule(
         args.data_dir, args.dataset, args.batch_size, args.num_workers, args.seed
     )
-    check_writable(args.log_dir)
+    check_writable("--log_dir", args.log_dir)
     logger = TensorBoardLogger(args.log_dir, name=None, default_hp_metric=False)
     best = ModelCheckpoint(
         monitor="val_bpd",
@@ -514,8 +545,10 @@ def train_vae(args: argparse.Namespace) -> list[dict[str, float]]:
     # Lightning's save_last follows the best one; this is the state after the last epoch.
     last = ModelCheckpoint(filename="last", enable_version_counter=False)
     watch = f"tensorboard --logdir {shlex.quote(str(args.log_dir))}"
+    names = ("accelerator", "devices", "num_nodes", "strategy", "precision")
     trainer = make_trainer(
-        args,
+        {name: vars(args)[name] for name in names},
+        max_epochs=args.epochs,
         logger=logger,
         callbacks=[
             Greeting(watch),
@@ -537,9 +570,11 @@ def train_vae(args: argparse.Namespace) -> list[dict[str, float]]:
     (test,) = result = trainer.test(
         model, datamodule=data, ckpt_path=best.best_model_path, verbose=False
     )
-    show_latents(trainer, model, data)
+    latents = show_latents(trainer, model, data)
     settings = {name: vars(args)[name] for name in ("dataset", "batch_size", "epochs", "seed")}
-    logger.log_hyperparams({**model.hparams, **settings}, test, step=trainer.global_step)
+    logger.log_hyperparams(
+        {**model.hparams, **settings}, {**test, **latents}, step=trainer.global_step
+    )
     logger.save()
 
     say(

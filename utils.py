@@ -10,7 +10,7 @@ distribution over the 16 grey levels per pixel from the decoder.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -42,20 +42,31 @@ def sample_reparameterize(mean: Tensor, std: Tensor) -> Tensor:
     return mean + std * torch.randn_like(mean)
 
 
-def KLD(mean: Tensor, log_std: Tensor) -> Tensor:
-    """KL(N(mean, std) || N(0, 1)) in nats, summed over the last dimension.
+def kl_per_dimension(mean: Tensor, log_std: Tensor) -> Tensor:
+    """KL(N(mean, std) || N(0, 1)) in nats of each latent dimension on its own.
 
-        KL = 1/2 sum_d (std_d^2 - 1 - log std_d^2 + mean_d^2)
+        KL_d = 1/2 (std_d^2 - 1 - log std_d^2 + mean_d^2)
 
     (Kingma & Welling 2014, appendix B.)
 
     Args:
         mean, log_std: float [..., z_dim].
     Returns:
-        float [...], >= 0 up to rounding, in nats.
+        float [..., z_dim], >= 0 up to rounding, in nats.
     """
     # expm1 keeps its digits where std is near 1 and std^2 - 1 would cancel.
-    return 0.5 * (torch.expm1(2 * log_std) - 2 * log_std + mean.square()).sum(dim=-1)
+    return 0.5 * (torch.expm1(2 * log_std) - 2 * log_std + mean.square())
+
+
+def KLD(mean: Tensor, log_std: Tensor) -> Tensor:
+    """KL(N(mean, std) || N(0, 1)) in nats: `kl_per_dimension` summed over the last dimension.
+
+    Args:
+        mean, log_std: float [..., z_dim].
+    Returns:
+        float [...], >= 0 up to rounding, in nats.
+    """
+    return kl_per_dimension(mean, log_std).sum(dim=-1)
 
 
 def reconstruction_loss(logits: Tensor, imgs: Tensor) -> Tensor:
@@ -82,6 +93,67 @@ def elbo_to_bpd(elbo: Tensor, img_shape: Sequence[int]) -> Tensor:
         float [B], bits per dimension.
     """
     return elbo / (math.log(2) * math.prod(img_shape[1:]))
+
+
+@torch.no_grad()
+def importance_weighted_bpd(
+    decoder: nn.Module, imgs: Tensor, mean: Tensor, log_std: Tensor, noise: Iterable[Tensor]
+) -> Tensor:
+    """The importance-weighted bound on -log p(x) with K samples of z (Burda et al. 2016, eq. 8).
+
+        -log 1/K sum_k w_k,   w_k = p(x|z_k) p(z_k) / q(z_k|x),   z_k ~ q(z|x)
+
+    For K = 1 it is the negative ELBO with the KL estimated too; it falls towards -log p(x) as K
+    grows.
+
+    Args:
+        decoder: maps z [N, z_dim] to logits [N, 16, H, W].
+        imgs: long [B, 1, H, W], values 0..15.
+        mean, log_std: float [B, z_dim], of q(z|x).
+        noise: standard normal, in parts of any size: float [k, B, z_dim] each, K the sum of the k.
+            Only one part is in memory at a time.
+    Returns:
+        float [B], bits per dimension.
+    Raises:
+        ValueError: there is no noise, K = 0.
+    """
+    total, count = torch.full((len(imgs),), -math.inf, device=imgs.device), 0
+    for part in noise:
+        z = mean + log_std.exp() * part
+        repeated = imgs.expand(len(part), *imgs.shape).flatten(0, 1)
+        log_px = -reconstruction_loss(decoder(z.flatten(0, 1)), repeated).view(z.shape[:2])
+        # The normalising constants of p(z) and q(z|x) cancel but for the std.
+        log_w = log_px + 0.5 * (part.square() - z.square()).sum(dim=-1) + log_std.sum(dim=-1)
+        total = torch.logaddexp(total, log_w.logsumexp(dim=0))
+        count += len(part)
+    if count == 0:
+        raise ValueError("importance_weighted_bpd needs noise for at least one sample of z")
+    return elbo_to_bpd(math.log(count) - total, imgs.shape)
+
+
+def active_units(means: Tensor, threshold: float = 0.01) -> int:
+    """How many latent dimensions the encoder uses (Burda et al. 2016, section 5.1).
+
+    A dimension is active if the variance of its posterior mean over the data is above the
+    threshold.
+
+    Args:
+        means: float [N, z_dim], the posterior means of N >= 2 images.
+    """
+    return int((means.var(dim=0) > threshold).sum())
+
+
+def interpolate(start: Tensor, end: Tensor, num_steps: int) -> Tensor:
+    """Points at equal distances on the line from start to end, both included.
+
+    Args:
+        start, end: float [B, z_dim].
+        num_steps: points per line.
+    Returns:
+        float [B, num_steps, z_dim].
+    """
+    share = torch.linspace(0, 1, num_steps, device=start.device).view(1, -1, 1)
+    return torch.lerp(start.unsqueeze(1), end.unsqueeze(1), share)
 
 
 def mean_image(logits: Tensor) -> Tensor:
@@ -126,6 +198,34 @@ def orthogonalize(matrices: Tensor, num_steps: int = 5) -> Tensor:
     return x if rows <= columns else x.mT
 
 
+def pairs_grid(imgs: Tensor, reconstructions: Tensor) -> Tensor:
+    """One picture: rows of eight images, each row over the row of their reconstructions.
+
+    Args:
+        imgs, reconstructions: float [N, 1, H, W] in [0, 1].
+    Returns:
+        float [3, height, width] in [0, 1].
+    """
+    pairs = torch.stack([imgs, reconstructions])
+    return make_grid(torch.cat([row for eight in pairs.split(8, dim=1) for row in eight]), nrow=8)
+
+
+def kl_figure(kl: Tensor) -> Figure:
+    """What each latent dimension tells about an image, as bars, the most informative one first.
+
+    Args:
+        kl: float [z_dim], in nats, mean over images; see `kl_per_dimension`.
+    """
+    order = kl.argsort(descending=True)
+    figure = Figure(figsize=(max(4.5, 0.25 * len(kl)), 3.5), layout="constrained")
+    axes = figure.add_subplot()
+    axes.bar(range(len(kl)), kl[order])
+    axes.set_xticks(range(len(kl)), [str(d + 1) for d in order.tolist()], fontsize=8)
+    axes.set(xlabel="latent dimension", ylabel="KL to the prior in nats per image")
+    axes.set_title(f"KL per latent dimension, {kl.sum():.1f} nats in all")
+    return figure
+
+
 def principal_plane(points: Tensor) -> tuple[Tensor, Tensor]:
     """The two directions in which points vary most, by singular value decomposition.
 
@@ -153,10 +253,12 @@ def latent_figure(means: Tensor, labels: Tensor) -> Figure:
         names = [f"principal component {n + 1} ({shares[n]:.0%} of the variance)" for n in (0, 1)]
     figure = Figure(figsize=(7, 6), layout="constrained")
     axes = figure.add_subplot()
-    points = axes.scatter(*means.T, c=labels, cmap="tab10", vmin=-0.5, vmax=9.5, s=3, linewidths=0)
+    size = 3 if len(means) > 2000 else 12
+    how = {"cmap": "tab10", "vmin": -0.5, "vmax": 9.5, "s": size, "linewidths": 0}
+    points = axes.scatter(*means.T, c=labels, **how)
     figure.colorbar(points, ticks=range(10), label="class")
     axes.set(xlabel=names[0], ylabel=names[1], aspect="equal")
-    axes.set_title(f"Latent means of {len(means):,} test images")
+    axes.set_title(f"Latent means of {len(means):,} images")
     return figure
 
 

@@ -1,0 +1,370 @@
+"""How good a trained model is, in numbers and pictures: python evaluate.py [CHECKPOINT]
+
+Without a checkpoint it judges the one in pretrained/. The maths is in utils.py.
+"""
+
+import argparse
+import bz2
+import io
+import json
+import lzma
+import math
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from PIL import Image
+from torch import Tensor
+from torchvision.utils import make_grid
+from tqdm import tqdm
+
+from fmnist import (
+    DATA_DIR,
+    DATASETS,
+    DiscreteImages,
+    InputError,
+    load,
+    nearest_folder,
+    prepare,
+    split,
+)
+from train_pl import (
+    VAE,
+    OneLineParser,
+    check_writable,
+    load_model,
+    make_trainer,
+    quiet_lightning,
+    whole_number,
+)
+from utils import (
+    KLD,
+    active_units,
+    elbo_to_bpd,
+    importance_weighted_bpd,
+    interpolate,
+    kl_figure,
+    kl_per_dimension,
+    latent_figure,
+    mean_image,
+    pairs_grid,
+    reconstruction_loss,
+    visualize_manifold,
+)
+
+PRETRAINED = Path(__file__).resolve().parent / "pretrained" / "default.ckpt"
+DECODER_BATCH = 500  # latents decoded at a time, the memory that any number of samples needs
+
+
+def find_checkpoint(path: str | Path) -> Path:
+    """The checkpoint file itself or, for a run's log directory, its best one.
+
+    Raises:
+        InputError: there is no such file, or the directory is not that of a run.
+    """
+    path = Path(path)
+    if path.is_dir():
+        found = sorted(path.glob("checkpoints/best_val_bpd_*.ckpt"))
+        if not found:
+            raise InputError(
+                f"{path} has no checkpoints/best_val_bpd_*.ckpt: give a checkpoint file or a run's "
+                "log directory, such as VAE_logs/version_0"
+            )
+        return found[0]  # the names sort by bpd
+    if not path.exists():
+        raise InputError(f"checkpoint {path} does not exist: give a .ckpt file or a log directory")
+    return path
+
+
+def image_noise(indices: range, num_samples: int, z_dim: int, seed: int) -> Iterator[Tensor]:
+    """Standard normal noise for these images of a set, in parts: float [k, B, z_dim] each.
+
+    Every image has a stream of its own from (seed, index), so that its noise depends neither on
+    the batch that it is in nor on the size of the parts.
+    """
+    streams = [np.random.default_rng((seed, index)) for index in indices]
+    part = max(1, DECODER_BATCH // len(indices))
+    for start in range(0, num_samples, part):
+        shape = (min(part, num_samples - start), z_dim)
+        noise = [stream.standard_normal(shape, dtype=np.float32) for stream in streams]
+        yield torch.from_numpy(np.stack(noise, axis=1))
+
+
+@torch.no_grad()
+def judge(
+    model: VAE,
+    images: Tensor,
+    num_samples: int = 64,
+    batch_size: int = 100,
+    seed: int = 42,
+    progress_bar: bool = False,
+) -> dict[str, Tensor]:
+    """The bounds of every image and its latents.
+
+    Args:
+        images: uint8 [N, 1, 28, 28], values 0..15.
+        num_samples: K of the importance-weighted bound.
+    Returns:
+        On the CPU: reconstruction, kl, elbo (negative), float [N] in nats, from one sample of z;
+        bpd and importance_weighted_bpd, float [N]; mean and log_std, float [N, z_dim].
+    """
+    device, z_dim = model.device, model.decoder.z_dim
+    batches = []
+    for start in tqdm(range(0, len(images), batch_size), unit="batch", disable=not progress_bar):
+        imgs = images[start : start + batch_size].long().to(device)
+        indices = range(start, start + len(imgs))
+        mean, log_std = model.encoder(imgs)
+        (one,) = image_noise(indices, 1, z_dim, seed)
+        z = mean + log_std.exp() * one[0].to(device)
+        noise = (part.to(device) for part in image_noise(indices, num_samples, z_dim, seed))
+        L_rec, L_reg = reconstruction_loss(model.decoder(z), imgs), KLD(mean, log_std)
+        result = {
+            "reconstruction": L_rec,
+            "kl": L_reg,
+            "elbo": L_rec + L_reg,
+            "bpd": elbo_to_bpd(L_rec + L_reg, imgs.shape),
+            "importance_weighted_bpd": importance_weighted_bpd(
+                model.decoder, imgs, mean, log_std, noise
+            ),
+            "mean": mean,
+            "log_std": log_std,
+        }
+        batches.append({name: value.cpu() for name, value in result.items()})
+    return {name: torch.cat([batch[name] for batch in batches]) for name in batches[0]}
+
+
+def codec_bpd(images: Tensor) -> dict[str, float]:
+    """Bits per dimension of general codecs, lossless, on these images, for scale.
+
+    PNG (at 4 bits per pixel) and WebP get all images laid out as one square sheet, bz2 and xz a
+    byte for each pixel.
+
+    Args:
+        images: uint8 [N, 1, 28, 28], values 0..15.
+    """
+    levels = make_grid(images, nrow=math.isqrt(len(images) - 1) + 1, padding=0)[0].numpy()
+    four_bit = Image.frombytes("P", levels.shape[::-1], levels.tobytes())
+    four_bit.putpalette([17 * level for level in range(16) for _ in "rgb"])
+    raw = images.numpy().tobytes()
+    sizes = {"bz2": len(bz2.compress(raw, 9)), "xz": len(lzma.compress(raw, preset=9))}
+    for name, sheet, how in (
+        ("PNG", four_bit, {"bits": 4, "optimize": True}),
+        ("WebP", Image.fromarray(17 * levels), {"lossless": True, "quality": 100, "method": 6}),
+    ):
+        file = io.BytesIO()
+        sheet.save(file, name, **how)
+        sizes[name] = file.tell()
+    return {name: 8 * size / images.numel() for name, size in sorted(sizes.items())}
+
+
+def summary(judged: dict[str, Tensor]) -> dict[str, object]:
+    """Means over the images with their standard errors, and what the latent dimensions hold."""
+    importance_weighted = judged["importance_weighted_bpd"]
+    nats_per_bpd = (judged["elbo"] / judged["bpd"]).mean()
+
+    def over_images(values: Tensor) -> dict[str, float]:
+        values = values.double()
+        error = values.std() / math.sqrt(len(values)) if len(values) > 1 else torch.tensor(math.nan)
+        return {"mean": values.mean().item(), "standard_error": error.item()}
+
+    kl = kl_per_dimension(judged["mean"], judged["log_std"]).mean(dim=0)
+    return {
+        "reconstruction_nats": over_images(judged["reconstruction"]),
+        "kl_nats": over_images(judged["kl"]),
+        "elbo_nats": over_images(judged["elbo"]),
+        "elbo_bpd": over_images(judged["bpd"]),
+        "importance_weighted_nats": over_images(importance_weighted * nats_per_bpd),
+        "importance_weighted_bpd": over_images(importance_weighted),
+        "kl_per_dimension_nats": kl.tolist(),
+        "active_units": active_units(judged["mean"]),
+    }
+
+
+def grid_figure(rows: list[Tensor], title: str, names: list[str] | None = None) -> Figure:
+    """Rows of images under a title, each row with its name at the left.
+
+    Args:
+        rows: float [columns, 1, H, W] in [0, 1] each.
+    """
+    grid = make_grid(torch.cat(rows), nrow=len(rows[0]), padding=2, pad_value=0.25)
+    height, width = grid.shape[1:]
+    figure = Figure(figsize=(width / 45, height / 45 + 0.4), layout="constrained")
+    axes = figure.add_subplot()
+    axes.imshow(grid.permute(1, 2, 0), interpolation="nearest")
+    axes.set_title(title)
+    side = height // len(rows)
+    axes.set_xticks([])
+    axes.set_yticks([side // 2 + row * side for row in range(len(rows))], names or [""] * len(rows))
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    return figure
+
+
+@torch.no_grad()
+def pictures(model: VAE, data: DiscreteImages, judged: dict[str, Tensor], seed: int) -> dict:
+    """The figures of a report by file name: what the model draws and what its latents mean."""
+    device, mean = model.device, judged["mean"]
+
+    def decoded(z: Tensor) -> Tensor:
+        return mean_image(model.decoder(z.to(device))).cpu()
+
+    torch.manual_seed(seed)
+    samples = (model.sample(64).cpu() / 15).split(8)
+    figures = {"samples": grid_figure(samples, "Samples: z from the prior, pixels drawn")}
+
+    imgs = data.images[:32].long()
+    figure = Figure(figsize=(6.4, 6.7), layout="constrained")
+    axes = figure.add_subplot()
+    grid = pairs_grid(imgs / 15, model.reconstruct(imgs.to(device)).cpu())
+    axes.imshow(grid.permute(1, 2, 0), interpolation="nearest")
+    axes.set_title("Images, each row over its reconstructions")
+    axes.set_axis_off()
+    figures["reconstructions"] = figure
+
+    firsts = torch.tensor([(data.labels == label).int().argmax() for label in data.labels.unique()])
+    starts, ends = firsts, firsts.roll(-1)
+    lines = interpolate(mean[starts], mean[ends], num_steps=10)
+    rows = [
+        torch.cat([start / 15, decoded(line), end / 15])
+        for start, line, end in zip(
+            data.images[starts].split(1), lines, data.images[ends].split(1), strict=True
+        )
+    ]
+    title = "Interpolations between two images (outermost) along the latent line"
+    figures["interpolations"] = grid_figure(rows, title)
+
+    kl = kl_per_dimension(mean, judged["log_std"]).mean(dim=0)
+    most = kl.argsort(descending=True)[:8]
+    values = torch.linspace(-3, 3, 11)
+    rows = []
+    for dimension in most:
+        z = mean[:1].repeat(len(values), 1)
+        z[:, dimension] = values
+        rows.append(decoded(z))
+    title = "Traversals: one latent dimension of an image from -3 to 3"
+    names = [f"$z_{{{d + 1}}}$, {kl[d]:.1f} nats" for d in most.tolist()]
+    figures["traversals"] = grid_figure(rows, title, names)
+
+    figures["kl_per_dimension"] = kl_figure(kl)
+    if model.decoder.z_dim > 1 and len(mean) > 1:
+        figures["latent_means"] = latent_figure(mean, data.labels)
+    if model.decoder.z_dim == 2:
+        manifold = visualize_manifold(model.decoder).cpu()
+        figures["manifold"] = grid_figure([manifold[:1].unsqueeze(0)], "The latent plane, decoded")
+    return figures
+
+
+def table(metrics: dict[str, dict]) -> str:
+    """The metrics for a reader."""
+
+    def entry(name: str, digits: int) -> str:
+        value = metrics[name]
+        return f"{value['mean']:.{digits}f} ± {value['standard_error']:.{digits}f}".rjust(18)
+
+    K = f"importance-weighted, K = {metrics['iwae_samples']}"
+    lines = [
+        f"{metrics['checkpoint']}: {metrics['images']:,} images, {metrics['dataset']} "
+        f"{metrics['split']}, seed {metrics['seed']}",
+        "",
+        f"{'':32}{'nats per image':>18}{'bits per dimension':>22}",
+        f"{'reconstruction':32}{entry('reconstruction_nats', 2)}",
+        f"{'KL to the prior':32}{entry('kl_nats', 2)}",
+        f"{'negative ELBO':32}{entry('elbo_nats', 2)}    {entry('elbo_bpd', 4)}",
+        f"{K:32}{entry('importance_weighted_nats', 2)}    {entry('importance_weighted_bpd', 4)}",
+        "",
+        f"active units: {metrics['active_units']} of {len(metrics['kl_per_dimension_nats'])}",
+        "general codecs on the same images, bits per dimension: "
+        + ", ".join(f"{name} {bpd:.3f}" for name, bpd in metrics["codec_bpd"].items()),
+    ]
+    return "\n".join(lines)
+
+
+def load_split(data_dir: str, dataset: str, name: str, limit: int | None) -> DiscreteImages:
+    """The first `limit` images of the train, val or test split."""
+    prepare(data_dir, dataset)
+    if name == "test":
+        data = load(data_dir, dataset, train=False)
+    else:
+        data = dict(zip(("train", "val"), split(load(data_dir, dataset)), strict=True))[name]
+    return data if limit is None else data.subset(torch.arange(min(limit, len(data))))
+
+
+def evaluate(args: argparse.Namespace) -> dict[str, object]:
+    """Judges a checkpoint, prints the table, writes metrics.json and the pictures; the metrics.
+
+    Raises:
+        InputError: the checkpoint, the data, the output directory or the accelerator is unusable.
+    """
+    path = find_checkpoint(args.checkpoint)
+    model = load_model(path)
+    check_writable("--output", args.output)
+    quiet_lightning()
+    trainer = make_trainer({"accelerator": args.accelerator}, devices=1, logger=False)
+    data = load_split(args.data_dir, args.dataset, args.split, args.limit)
+    model.to(trainer.strategy.root_device)
+    judged = judge(
+        model, data.images, args.iwae_samples, args.batch_size, args.seed, args.progress_bar
+    )
+    metrics = {
+        "checkpoint": path.name,
+        "dataset": args.dataset,
+        "split": args.split,
+        "images": len(data),
+        "seed": args.seed,
+        "iwae_samples": args.iwae_samples,
+        **summary(judged),
+        "codec_bpd": codec_bpd(data.images),
+    }
+    output = Path(args.output)
+    with tempfile.TemporaryDirectory(dir=nearest_folder(output), prefix="evaluating-") as staged:
+        for name, figure in pictures(model, data, judged, args.seed).items():
+            figure.savefig(Path(staged, f"{name}.png"), dpi=110)
+        Path(staged, "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n")
+        output.mkdir(parents=True, exist_ok=True)
+        for file in Path(staged).iterdir():
+            os.replace(file, output / file.name)
+    print(f"{table(metrics)}\nmetrics.json and pictures: {output}{os.sep}")
+    return metrics
+
+
+def make_parser() -> argparse.ArgumentParser:
+    parser = OneLineParser(
+        description="Judge a trained model: bounds on its likelihood, its latents, pictures.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    add = parser.add_argument
+    add(
+        "checkpoint",
+        nargs="?",
+        default=str(PRETRAINED),
+        help="a .ckpt file, or a run's log directory for its best one",
+    )
+    add("--split", choices=("test", "val", "train"), default="test", help="images to judge it on")
+    add("--iwae_samples", type=whole_number(1), default=64, help="z's per image, for the bound")
+    add("--limit", type=whole_number(1), help="only the split's first images")
+    add("--batch_size", type=whole_number(1), default=100, help="images at a time")
+    add("--output", default="evaluation", help="folder for metrics.json and the pictures")
+    add("--accelerator", default="auto", help="cpu, gpu, mps, ...")
+    add("--seed", type=whole_number(0, 2**32 - 1), default=42, help="of all noise")
+    add("--progress_bar", action="store_true", help="a progress bar")
+    add("--data_dir", default=str(DATA_DIR), help="folder of the data files")
+    add("--dataset", choices=DATASETS, default="MNIST", help="images of the same file format")
+    return parser
+
+
+def main(argv: list[str] | None = None) -> None:
+    """The command line: bad input ends with one line and exit code 2."""
+    parser = make_parser()
+    args = parser.parse_args(argv)
+    try:
+        evaluate(args)
+    except InputError as error:
+        parser.error(str(error))
+
+
+if __name__ == "__main__":
+    main()
