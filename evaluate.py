@@ -22,16 +22,8 @@ from torch import Tensor
 from torchvision.utils import make_grid
 from tqdm import tqdm
 
-from fmnist import (
-    DATA_DIR,
-    DATASETS,
-    DiscreteImages,
-    InputError,
-    load,
-    nearest_folder,
-    prepare,
-    split,
-)
+import fmnist
+from fmnist import DATA_DIR, DATASETS, DiscreteImages, InputError, nearest_folder
 from train_pl import (
     VAE,
     OneLineParser,
@@ -57,7 +49,7 @@ from utils import (
 )
 
 PRETRAINED = Path(__file__).resolve().parent / "pretrained" / "default.ckpt"
-DECODER_BATCH = 500  # latents decoded at a time, the memory that any number of samples needs
+DECODER_BATCH = 200  # latents decoded at a time: the memory that any number of samples needs
 
 
 def find_checkpoint(path: str | Path) -> Path:
@@ -112,7 +104,7 @@ def judge(
         On the CPU: reconstruction, kl, elbo (negative), float [N] in nats, from one sample of z;
         bpd and importance_weighted_bpd, float [N]; mean and log_std, float [N, z_dim].
     """
-    device, z_dim = model.device, model.decoder.z_dim
+    device, z_dim = model.decoder.device, model.decoder.z_dim
     batches = []
     for start in tqdm(range(0, len(images), batch_size), unit="batch", disable=not progress_bar):
         imgs = images[start : start + batch_size].long().to(device)
@@ -194,7 +186,7 @@ def grid_figure(rows: list[Tensor], title: str, names: list[str] | None = None) 
     height, width = grid.shape[1:]
     figure = Figure(figsize=(width / 45, height / 45 + 0.4), layout="constrained")
     axes = figure.add_subplot()
-    axes.imshow(grid.permute(1, 2, 0), interpolation="nearest")
+    axes.imshow(grid.permute(1, 2, 0).numpy(), interpolation="nearest")
     axes.set_title(title)
     side = height // len(rows)
     axes.set_xticks([])
@@ -207,7 +199,7 @@ def grid_figure(rows: list[Tensor], title: str, names: list[str] | None = None) 
 @torch.no_grad()
 def pictures(model: VAE, data: DiscreteImages, judged: dict[str, Tensor], seed: int) -> dict:
     """The figures of a report by file name: what the model draws and what its latents mean."""
-    device, mean = model.device, judged["mean"]
+    device, mean = model.decoder.device, judged["mean"]
 
     def decoded(z: Tensor) -> Tensor:
         return mean_image(model.decoder(z.to(device))).cpu()
@@ -220,7 +212,7 @@ def pictures(model: VAE, data: DiscreteImages, judged: dict[str, Tensor], seed: 
     figure = Figure(figsize=(6.4, 6.7), layout="constrained")
     axes = figure.add_subplot()
     grid = pairs_grid(imgs / 15, model.reconstruct(imgs.to(device)).cpu())
-    axes.imshow(grid.permute(1, 2, 0), interpolation="nearest")
+    axes.imshow(grid.permute(1, 2, 0).numpy(), interpolation="nearest")
     axes.set_title("Images, each row over its reconstructions")
     axes.set_axis_off()
     figures["reconstructions"] = figure
@@ -285,12 +277,11 @@ def table(metrics: dict[str, dict]) -> str:
 
 def load_split(data_dir: str, dataset: str, name: str, limit: int | None) -> DiscreteImages:
     """The first `limit` images of the train, val or test split."""
-    prepare(data_dir, dataset)
-    if name == "test":
-        data = load(data_dir, dataset, train=False)
-    else:
-        data = dict(zip(("train", "val"), split(load(data_dir, dataset)), strict=True))[name]
-    return data if limit is None else data.subset(torch.arange(min(limit, len(data))))
+    fmnist.prepare(data_dir, dataset)
+    whole = fmnist.load(data_dir, dataset, train=name != "test")
+    if name != "test":
+        whole = dict(zip(("train", "val"), fmnist.split(whole), strict=True))[name]
+    return whole if limit is None else whole.subset(torch.arange(min(limit, len(whole))))
 
 
 def evaluate(args: argparse.Namespace) -> dict[str, object]:

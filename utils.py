@@ -138,9 +138,9 @@ def active_units(means: Tensor, threshold: float = 0.01) -> int:
     threshold.
 
     Args:
-        means: float [N, z_dim], the posterior means of N >= 2 images.
+        means: float [N, z_dim], the posterior means of N images.
     """
-    return int((means.var(dim=0) > threshold).sum())
+    return int((means.var(dim=0, correction=0) > threshold).sum())
 
 
 def interpolate(start: Tensor, end: Tensor, num_steps: int) -> Tensor:
@@ -219,7 +219,7 @@ def kl_figure(kl: Tensor) -> Figure:
     order = kl.argsort(descending=True)
     figure = Figure(figsize=(max(4.5, 0.25 * len(kl)), 3.5), layout="constrained")
     axes = figure.add_subplot()
-    axes.bar(range(len(kl)), kl[order])
+    axes.bar(range(len(kl)), kl[order].tolist())
     axes.set_xticks(range(len(kl)), [str(d + 1) for d in order.tolist()], fontsize=8)
     axes.set(xlabel="latent dimension", ylabel="KL to the prior in nats per image")
     axes.set_title(f"KL per latent dimension, {kl.sum():.1f} nats in all")
@@ -255,7 +255,7 @@ def latent_figure(means: Tensor, labels: Tensor) -> Figure:
     axes = figure.add_subplot()
     size = 3 if len(means) > 2000 else 12
     how = {"cmap": "tab10", "vmin": -0.5, "vmax": 9.5, "s": size, "linewidths": 0}
-    points = axes.scatter(*means.T, c=labels, **how)
+    points = axes.scatter(*means.T.numpy(), c=labels.numpy(), **how)
     figure.colorbar(points, ticks=range(10), label="class")
     axes.set(xlabel=names[0], ylabel=names[1], aspect="equal")
     axes.set_title(f"Latent means of {len(means):,} images")

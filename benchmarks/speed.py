@@ -5,6 +5,7 @@
     python benchmarks/speed.py startup     # from the command to the first step, and peak memory
     python benchmarks/speed.py cost        # seconds and memory against the sizes
     python benchmarks/speed.py origin      # seconds per epoch of the origin's recipe and of ours
+    python benchmarks/speed.py bound       # the importance-weighted bound against the plain decoder
 
 Figures are medians; ratios are taken pair by pair, as these machines' speed drifts.
 """
@@ -33,7 +34,9 @@ sys.path.insert(0, str(ROOT))
 from origin import OriginVAE, mean_bpd, origin_loaders  # noqa: E402
 
 import fmnist  # noqa: E402
+from evaluate import DECODER_BATCH  # noqa: E402
 from train_pl import VAE, Muon, make_parser, train_vae  # noqa: E402
+from utils import importance_weighted_bpd, reconstruction_loss  # noqa: E402
 
 DEFAULTS = make_parser().parse_args([])
 
@@ -143,6 +146,29 @@ def bench_origin(rounds: int, steps: int = 100) -> None:
     compare("origin's recipe", origin, "ours", default, rounds)
 
 
+@torch.no_grad()
+def bench_bound(rounds: int, num_samples: int = 64, batch_size: int = 100) -> None:
+    print("Milliseconds per image and sample of z of the importance-weighted bound")
+    model, _ = ours()
+    imgs = fmnist.load(train=False).images[:batch_size].long()
+    mean, log_std = model.encoder(imgs)
+    # The bound decodes as many latents at a time as evaluate.py gives it.
+    parts = torch.randn(num_samples, *mean.shape).split(DECODER_BATCH // batch_size)
+    inputs = [((mean + part).flatten(0, 1), imgs.repeat(len(part), 1, 1, 1)) for part in parts]
+
+    def plain() -> None:
+        for z, repeated in inputs:
+            reconstruction_loss(model.decoder(z), repeated)
+
+    def bound() -> None:
+        importance_weighted_bpd(model.decoder, imgs, mean, log_std, parts)
+
+    each = 1000 / (num_samples * batch_size)
+    plain()
+    sides = ("the bound", lambda: each * seconds(bound)), ("plain", lambda: each * seconds(plain))
+    compare(*sides[0], *sides[1], rounds)
+
+
 FIRST_STEP = """
 import os, sys, time
 sys.path.insert(0, {root!r})
@@ -221,6 +247,7 @@ if __name__ == "__main__":
         "startup": bench_startup,
         "cost": bench_cost,
         "origin": bench_origin,
+        "bound": bench_bound,
     }
     parser.add_argument("what", choices=benches)
     parser.add_argument("--rounds", type=int, default=3, help="alternations")

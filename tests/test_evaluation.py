@@ -1,0 +1,342 @@
+"""Judging a model: bounds against exact values, the report, files that nobody should trust."""
+
+import json
+import math
+import os
+import pickle
+import tempfile
+import unittest
+import zipfile
+from contextlib import redirect_stderr, redirect_stdout
+from io import StringIO
+from pathlib import Path
+from unittest import mock
+
+import torch
+from matplotlib.image import imread
+from tiny import tiny_data
+from torch import nn
+from torch.distributions import Categorical, Normal
+
+import evaluate
+import fmnist
+from train_pl import VAE, load_model
+from utils import (
+    KLD,
+    active_units,
+    elbo_to_bpd,
+    importance_weighted_bpd,
+    interpolate,
+    kl_per_dimension,
+    reconstruction_loss,
+)
+
+
+class ToyDecoder(nn.Module):
+    """Logits of 2x2 images that are linear in z, so that a grid over z gives log p(x)."""
+
+    def __init__(self, z_dim: int, slope: float):
+        super().__init__()
+        generator = torch.Generator().manual_seed(0)
+        self.weight = slope * torch.randn(z_dim, 16 * 4, generator=generator)
+        self.bias = torch.randn(16 * 4, generator=generator)
+
+    def forward(self, z: torch.Tensor) -> torch.Tensor:
+        return (z @ self.weight + self.bias).view(-1, 16, 2, 2)
+
+
+def noise(num_samples: int, *shape: int, part: int = 1000) -> list[torch.Tensor]:
+    torch.manual_seed(0)
+    return list(torch.randn(num_samples, *shape).split(part))
+
+
+class TestImportanceWeightedBound(unittest.TestCase):
+    def setUp(self):
+        torch.manual_seed(0)
+        self.imgs = torch.randint(0, 16, (5, 1, 2, 2))
+        self.mean, self.log_std = 0.3 * torch.randn(5, 1), 0.1 * torch.randn(5, 1)
+
+    def test_is_exact_to_three_decimals_where_the_latent_can_be_integrated_out(self):
+        decoder = ToyDecoder(z_dim=1, slope=1.0)
+        z = torch.linspace(-8, 8, 4001).unsqueeze(1)
+        exact = torch.stack(
+            [
+                (
+                    Normal(0.0, 1.0).log_prob(z).squeeze(1)
+                    - reconstruction_loss(decoder(z), img.expand(len(z), 1, 2, 2))
+                ).logsumexp(dim=0)
+                + math.log(16 / 4000)
+                for img in self.imgs
+            ]
+        )
+        bpd = importance_weighted_bpd(
+            decoder, self.imgs, self.mean, self.log_std, noise(200_000, 5, 1, part=20_000)
+        )
+        torch.testing.assert_close(bpd, elbo_to_bpd(-exact, self.imgs.shape), atol=2e-3, rtol=0)
+        self.assertAlmostEqual(
+            bpd.mean().item(), elbo_to_bpd(-exact, self.imgs.shape).mean().item(), delta=5e-4
+        )
+
+    def test_is_exact_with_any_number_of_samples_where_the_posterior_is_the_prior(self):
+        decoder = ToyDecoder(z_dim=1, slope=0.0)  # says nothing about z
+        exact = elbo_to_bpd(
+            reconstruction_loss(decoder(torch.zeros(5, 1)), self.imgs), (5, 1, 2, 2)
+        )
+        for K in (1, 7):
+            zeros = torch.zeros(5, 1)
+            bpd = importance_weighted_bpd(decoder, self.imgs, zeros, zeros, noise(K, 5, 1))
+            torch.testing.assert_close(bpd, exact)
+
+    def test_weights_are_those_of_torch_distributions(self):
+        decoder, mean, log_std = ToyDecoder(3, 1.0), torch.randn(5, 3), torch.randn(5, 3)
+        parts = noise(4, 5, 3, part=3)
+        posterior, prior = Normal(mean, log_std.exp()), Normal(0, 1)
+        log_w = []
+        for e in torch.cat(parts):
+            z = mean + log_std.exp() * e
+            pixels = Categorical(logits=decoder(z).permute(0, 2, 3, 1))
+            log_px = pixels.log_prob(self.imgs.squeeze(1)).sum(dim=(1, 2))
+            log_w.append(log_px + (prior.log_prob(z) - posterior.log_prob(z)).sum(dim=1))
+        expected = elbo_to_bpd(-torch.stack(log_w).exp().mean(dim=0).log(), self.imgs.shape)
+        bpd = importance_weighted_bpd(decoder, self.imgs, mean, log_std, parts)
+        torch.testing.assert_close(bpd, expected, rtol=1e-4, atol=1e-4)
+
+    def test_falls_as_the_samples_grow_and_starts_at_the_elbo(self):
+        decoder = ToyDecoder(z_dim=1, slope=1.0)
+        parts = noise(10_000, 5, 1, part=1)
+        z = self.mean + self.log_std.exp() * torch.cat(parts)
+        L_rec = torch.stack([reconstruction_loss(decoder(one), self.imgs) for one in z])
+        elbo = elbo_to_bpd(L_rec.mean(0) + KLD(self.mean, self.log_std), self.imgs.shape)
+        bounds = []
+        for K in (1, 10, 100):  # the same 10,000 samples, K at a time
+            groups = [parts[i : i + K] for i in range(0, len(parts), K)]
+            how = (decoder, self.imgs, self.mean, self.log_std)
+            bounds.append(torch.stack([importance_weighted_bpd(*how, part) for part in groups]))
+        one, ten, hundred = (bound.mean(dim=0) for bound in bounds)
+        torch.testing.assert_close(one, elbo, atol=0.02, rtol=0)
+        self.assertTrue((ten < one).all() and (hundred < ten).all())
+
+    def test_the_size_of_the_parts_changes_nothing(self):
+        how = (ToyDecoder(1, 1.0), self.imgs, self.mean, self.log_std)
+        whole, parts = (importance_weighted_bpd(*how, noise(50, 5, 1, part=n)) for n in (50, 7))
+        torch.testing.assert_close(whole, parts, rtol=1e-6, atol=1e-6)
+
+    def test_no_samples_at_all_are_refused(self):
+        with self.assertRaisesRegex(ValueError, "at least one sample"):
+            importance_weighted_bpd(ToyDecoder(1, 1.0), self.imgs, self.mean, self.log_std, [])
+
+
+class TestLatents(unittest.TestCase):
+    def test_the_kl_of_the_dimensions_adds_up_to_the_kl(self):
+        mean, log_std = torch.randn(4, 6), torch.randn(4, 6)
+        expected = torch.distributions.kl_divergence(Normal(mean, log_std.exp()), Normal(0, 1))
+        torch.testing.assert_close(kl_per_dimension(mean, log_std), expected)
+        torch.testing.assert_close(kl_per_dimension(mean, log_std).sum(1), KLD(mean, log_std))
+
+    def test_units_are_active_if_their_mean_varies_by_more_than_a_hundredth(self):
+        torch.manual_seed(0)
+        stds = torch.tensor([1.0, 0.11, 0.09, 0.0])
+        self.assertEqual(active_units(torch.randn(10_000, 4) * stds + 5), 2)
+
+    def test_interpolation_goes_in_equal_steps_from_start_to_end(self):
+        start, end = torch.randn(2, 3, 4)
+        line = interpolate(start, end, num_steps=5)
+        self.assertEqual(line.shape, (3, 5, 4))
+        torch.testing.assert_close((line[:, 0], line[:, -1]), (start, end))
+        steps = line.diff(dim=1)
+        torch.testing.assert_close(steps, steps[:, :1].expand_as(steps), atol=1e-5, rtol=1e-4)
+
+
+def write_checkpoint(path: Path, **hyper_parameters: float) -> VAE:
+    """A checkpoint as train_pl.py leaves it, of an untrained model."""
+    torch.manual_seed(0)
+    model = VAE(**{"num_filters": 4, "z_dim": 3, "lr": 1e-3, **hyper_parameters})
+    torch.save({"hyper_parameters": dict(model.hparams), "state_dict": model.state_dict()}, path)
+    return model
+
+
+class InFolder(unittest.TestCase):
+    def setUp(self):
+        temporary = tempfile.TemporaryDirectory()
+        self.addCleanup(temporary.cleanup)
+        self.folder = Path(temporary.name)
+        self.checkpoint = self.folder / "model.ckpt"
+        self.output = self.folder / "report"
+
+    def run_it(self, *arguments: object) -> dict:
+        """Evaluates on the CPU; the metrics that were written."""
+        command = [self.checkpoint, "--output", self.output, "--accelerator", "cpu", *arguments]
+        with tiny_data(), redirect_stdout(StringIO()) as said:
+            evaluate.main([str(word) for word in command])
+        self.said = said.getvalue()
+        return json.loads((self.output / "metrics.json").read_text())
+
+
+class TestReport(InFolder):
+    def test_a_model_of_zeros_has_four_bpd_by_both_bounds(self):
+        model = write_checkpoint(self.checkpoint)
+        zeros = {name: torch.zeros_like(value) for name, value in model.state_dict().items()}
+        torch.save({"hyper_parameters": dict(model.hparams), "state_dict": zeros}, self.checkpoint)
+        metrics = self.run_it("--iwae_samples", 3)
+        for name in ("elbo_bpd", "importance_weighted_bpd"):
+            self.assertAlmostEqual(metrics[name]["mean"], 4.0, delta=1e-5)
+            self.assertAlmostEqual(metrics[name]["standard_error"], 0.0, delta=1e-5)
+        self.assertEqual(metrics["active_units"], 0)
+
+    def test_the_same_seed_gives_the_same_numbers_whatever_the_batch_size(self):
+        write_checkpoint(self.checkpoint)
+        first, second, other = (
+            self.run_it("--iwae_samples", 9, "--batch_size", size, "--seed", seed)
+            for size, seed in ((40, 1), (7, 1), (7, 2))
+        )
+        for name in ("elbo_bpd", "importance_weighted_bpd"):
+            self.assertAlmostEqual(first[name]["mean"], second[name]["mean"], delta=1e-6)
+            self.assertNotAlmostEqual(first[name]["mean"], other[name]["mean"], delta=1e-6)
+        self.assertEqual(first["codec_bpd"], second["codec_bpd"])
+
+    def test_numbers_are_means_over_the_images_with_their_standard_errors(self):
+        write_checkpoint(self.checkpoint)
+        metrics = self.run_it("--limit", 30, "--iwae_samples", 2)
+        with tiny_data():
+            images = fmnist.load(fmnist.DATA_DIR, train=False).images[:30]
+        judged = evaluate.judge(load_model(self.checkpoint), images, num_samples=2)
+        for name, values in (("elbo_nats", "elbo"), ("elbo_bpd", "bpd"), ("kl_nats", "kl")):
+            self.assertAlmostEqual(metrics[name]["mean"], judged[values].mean().item(), places=3)
+            error = judged[values].std().item() / math.sqrt(30)
+            self.assertAlmostEqual(metrics[name]["standard_error"], error, places=4)
+        nats = metrics["importance_weighted_bpd"]["mean"] * 784 * math.log(2)
+        self.assertAlmostEqual(metrics["importance_weighted_nats"]["mean"], nats, places=2)
+        self.assertAlmostEqual(
+            sum(metrics["kl_per_dimension_nats"]), metrics["kl_nats"]["mean"], places=3
+        )
+        self.assertEqual(metrics["images"], 30)
+
+    def test_codecs_are_measured_by_what_they_can_read_back(self):
+        flat = torch.zeros(100, 1, 28, 28, dtype=torch.uint8)
+        grainy = torch.randint(0, 16, flat.shape, dtype=torch.uint8)
+        for name, bpd in evaluate.codec_bpd(flat).items():
+            self.assertLess(bpd, 0.1, name)
+        for name, bpd in evaluate.codec_bpd(grainy).items():
+            self.assertTrue(3.99 < bpd < 5, f"{name} {bpd}")
+
+    def test_leaves_every_picture_and_prints_the_table(self):
+        write_checkpoint(self.checkpoint, z_dim=2)
+        self.run_it("--iwae_samples", 2, "--split", "val", "--progress_bar")
+        expected = {"samples", "reconstructions", "interpolations", "traversals", "manifold"}
+        expected |= {"kl_per_dimension", "latent_means"}
+        found = {file.stem: imread(file) for file in self.output.glob("*.png")}
+        self.assertEqual(set(found), expected)
+        for name, picture in found.items():
+            self.assertGreater(picture[..., :3].std(), 0.01, name)
+        for words in ("60 images, MNIST val", "importance-weighted, K = 2", "active units", "PNG"):
+            self.assertIn(words, self.said)
+
+    def test_one_image_and_one_latent_dimension_are_enough(self):
+        write_checkpoint(self.checkpoint, z_dim=1)
+        metrics = self.run_it("--limit", 1, "--iwae_samples", 1)
+        self.assertEqual(len(metrics["kl_per_dimension_nats"]), 1)
+
+    def test_a_runs_directory_stands_for_its_best_checkpoint(self):
+        checkpoints = self.folder / "version_0" / "checkpoints"
+        checkpoints.mkdir(parents=True)
+        for name in ("best_val_bpd_0.6000.ckpt", "best_val_bpd_0.5000.ckpt", "last.ckpt"):
+            write_checkpoint(checkpoints / name)
+        found = evaluate.find_checkpoint(self.folder / "version_0")
+        self.assertEqual(found.name, "best_val_bpd_0.5000.ckpt")
+
+
+class Payload:
+    """Unpickled without care, it creates a file."""
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.path),)
+
+
+class TestBadInput(InFolder):
+    def refusal(self, *arguments: object) -> str:
+        command = ["--output", self.output, "--accelerator", "cpu", *arguments]
+        with redirect_stderr(StringIO()) as error, self.assertRaises(SystemExit) as stop:
+            evaluate.main([str(word) for word in command])
+        self.assertEqual(stop.exception.code, 2)
+        self.assertEqual(len(error.getvalue().splitlines()), 1, error.getvalue())
+        self.assertFalse(self.output.exists())
+        return error.getvalue()
+
+    def test_checkpoints_that_are_none_are_refused_by_name(self):
+        good = self.folder / "good.ckpt"
+        model = write_checkpoint(good)
+        whole = torch.load(good, weights_only=True)
+        wrong_shape = {**whole["state_dict"], "decoder.net.0.bias": torch.zeros(3)}
+        not_finite = {
+            name: torch.full_like(value, math.nan) for name, value in whole["state_dict"].items()
+        }
+        bad = {
+            "missing": None,
+            "empty": b"",
+            "truncated": good.read_bytes()[:-1000],
+            "foreign": b"PK, but only in the beginning",
+            "list": [1, 2],
+            "no-weights": {"hyper_parameters": dict(model.hparams)},
+            "another-class": {"hyper_parameters": {"hidden_size": 3}, "state_dict": {}},
+            "another-shape": {**whole, "state_dict": wrong_shape},
+            "too-large": {**whole, "hyper_parameters": {"num_filters": 10**6, "z_dim": 10**6}},
+            "too-few": {**whole, "state_dict": {}},
+            "too-many": {**whole, "state_dict": {**whole["state_dict"], "more": torch.ones(1)}},
+            "not-finite": {**whole, "state_dict": not_finite},
+        }
+        for name, content in bad.items():
+            path = self.folder / f"{name}.ckpt"
+            if isinstance(content, bytes):
+                path.write_bytes(content)
+            elif content is not None:
+                torch.save(content, path)
+            with self.subTest(name):
+                self.assertIn(str(path), self.refusal(path))
+
+    def test_a_damaged_or_compressed_part_is_noticed(self):
+        write_checkpoint(self.checkpoint)
+        content = bytearray(self.checkpoint.read_bytes())
+        content[len(content) // 2] ^= 1
+        self.checkpoint.write_bytes(content)
+        self.assertIn("damaged", self.refusal(self.checkpoint))
+        bomb = self.folder / "bomb.ckpt"
+        with zipfile.ZipFile(bomb, "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr("archive/data.pkl", bytes(10**6))
+        self.assertIn("compressed", self.refusal(bomb))
+
+    def test_code_in_a_checkpoint_is_refused_and_never_run(self):
+        trap = self.folder / "trap"
+        whole = {"hyper_parameters": {"z_dim": 2}, "state_dict": {"x": Payload(trap)}}
+        torch.save(whole, self.checkpoint)
+        plain = self.folder / "plain.ckpt"
+        plain.write_bytes(pickle.dumps(whole))
+        for path in (self.checkpoint, plain):
+            self.assertIn(str(path), self.refusal(path))
+            self.assertFalse(trap.exists())
+        torch.load(self.checkpoint, weights_only=False)
+        self.assertTrue(trap.exists(), "the trap works")
+
+    def test_values_that_make_no_sense_are_refused_by_name(self):
+        write_checkpoint(self.checkpoint)
+        file = self.folder / "file"
+        file.touch()
+        for name, value in [
+            ("--iwae_samples", 0),
+            ("--limit", -1),
+            ("--batch_size", 0),
+            ("--split", "all"),
+            ("--seed", -1),
+            ("--dataset", "EMNIST"),
+            ("--accelerator", "abacus"),
+            ("--output", file / "report"),
+            ("--data_dir", self.folder / "nowhere"),
+        ]:
+            with self.subTest(name), mock.patch.dict(os.environ, https_proxy="127.0.0.1:9"):
+                said = self.refusal(self.checkpoint, name, value)
+                self.assertIn(str(value), said)
+
+    def test_a_directory_that_is_no_run_is_refused(self):
+        self.assertIn("log directory", self.refusal(self.folder))
