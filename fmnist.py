@@ -72,7 +72,8 @@ class DiscreteImages(Dataset):
         index = torch.as_tensor(indices)
         if self.images.is_cuda:  # from pinned memory the copy does not make the host wait
             index = index.pin_memory().to(self.images.device, non_blocking=True)
-        return self.images[index].long(), self.labels[index]
+        # index_select copies whole images, where indexing in brackets goes pixel by pixel.
+        return self.images.index_select(0, index).long(), self.labels.index_select(0, index)
 
     def subset(self, index: Tensor) -> "DiscreteImages":
         """The images at these positions, long [M], as a set of their own."""

@@ -14,7 +14,7 @@ import time
 import warnings
 import zipfile
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn
@@ -126,14 +126,26 @@ class VAE(pl.LightningModule):
         }
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
-        return self._log_losses("train", batch)
+        imgs, _ = batch
+        L_rec, L_reg, bpd = self(imgs)
+        # Only the epoch's mean is logged, as a call of log in every step would cost 5 % of it.
+        if batch_idx == 0:
+            self.train_sum = torch.zeros(3, device=self.device)
+        self.train_sum += len(imgs) * torch.stack([L_rec, L_reg, torch.ones_like(L_rec)]).detach()
+        if self.trainer.is_last_batch:
+            L_rec, L_reg, count = self.train_sum
+            self._log_losses("train", L_rec / count, L_reg / count, imgs.shape)
+        return bpd
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
-        self._log_losses("val", batch)
+        imgs, _ = batch
+        L_rec, L_reg, _ = self(imgs)
+        self._log_losses("val", L_rec, L_reg, imgs.shape)
 
     def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         imgs, _ = batch
-        self._log_losses("test", batch)
+        L_rec, L_reg, _ = self(imgs)
+        self._log_losses("test", L_rec, L_reg, imgs.shape)
         mean, log_std = self.encoder(imgs)
         noise = (torch.randn_like(mean).unsqueeze(0) for _ in range(self.IW_SAMPLES))
         bpd = importance_weighted_bpd(self.decoder, imgs, mean, log_std, noise).mean()
@@ -147,19 +159,19 @@ class VAE(pl.LightningModule):
                 f"try a lower --lr than {self.hparams.lr:g}"
             )
 
-    def _log_losses(self, stage: str, batch: tuple[Tensor, Tensor]) -> Tensor:
+    def _log_losses(
+        self, stage: str, L_rec: Tensor, L_reg: Tensor, img_shape: Sequence[int]
+    ) -> None:
         """Logs the means over the epoch and over all processes, the ELBO as its negative."""
-        imgs, _ = batch
-        L_rec, L_reg, bpd = self(imgs)
-        parts = {
+        elbo = L_rec + L_reg
+        losses = {
             f"{stage}_reconstruction_loss": L_rec,
             f"{stage}_regularization_loss": L_reg,
-            f"{stage}_ELBO": L_rec + L_reg,
+            f"{stage}_ELBO": elbo,
         }
-        how = {"on_step": False, "on_epoch": True, "sync_dist": True, "batch_size": len(imgs)}
-        self.log_dict(parts, **how)
-        self.log(f"{stage}_bpd", bpd, prog_bar=True, **how)
-        return bpd
+        how = {"on_step": False, "on_epoch": True, "sync_dist": True, "batch_size": img_shape[0]}
+        self.log_dict(losses, **how)
+        self.log(f"{stage}_bpd", elbo_to_bpd(elbo, img_shape), prog_bar=True, **how)
 
 
 def read_checkpoint(path: str | Path) -> dict:

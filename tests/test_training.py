@@ -85,7 +85,9 @@ class TestTrainVAE(unittest.TestCase):
 
     def test_returns_lightnings_test_result(self):
         (test,) = self.result
-        self.assertEqual(set(test), {f"test_{part}" for part in PARTS})
+        names = (*PARTS, "importance_weighted_bpd")
+        self.assertEqual(set(test), {f"test_{name}" for name in names})
+        self.assertLess(test["test_importance_weighted_bpd"], test["test_bpd"])
         self.assertTrue(0 < test["test_bpd"] < 6)
 
     def test_leaves_pictures_of_the_untrained_and_the_trained_model(self):
@@ -125,7 +127,19 @@ class TestTrainVAE(unittest.TestCase):
 
     def test_logs_all_pictures(self):
         expected = {"Samples", "Reconstructions", "Manifold", "Latent means"}
+        expected.add("KL per latent dimension")
         self.assertEqual(self.tags("images"), expected)
+
+    def test_logs_the_active_units_and_leaves_the_means_for_the_projector(self):
+        units = [event.value for event in self.scalars("val_active_units")]
+        self.assertEqual(len(units), 3)  # before training, after the first and the last epoch
+        self.assertTrue(all(0 <= value <= 2 for value in units))
+        self.assertIn("test_active_units", self.tags("scalars"))
+        config = (self.run_dir / "projector_config.pbtxt").read_text()
+        for part in ("tensors.tsv", "metadata.tsv", "sprite.png"):
+            (file,) = self.run_dir.rglob(part)
+            self.assertIn(file.relative_to(self.run_dir).as_posix(), config)
+        self.assertEqual(len(file.parent.joinpath("tensors.tsv").read_text().splitlines()), 40)
 
     def test_logs_hyperparameters_with_the_final_metrics(self):
         data = next(
