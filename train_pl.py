@@ -543,6 +543,9 @@ def train_vae(args: argparse.Namespace) -> list[dict[str, float]]:
     quiet_lightning()
     pl.seed_everything(args.seed, verbose=False)
     model = VAE(args.num_filters, args.z_dim, args.lr)
+    if args.compile:  # in place: the names in a checkpoint stay the same
+        model.encoder.compile()
+        model.decoder.compile()
     data = MNISTDataModule(
         args.data_dir, args.dataset, args.batch_size, args.num_workers, args.seed
     )
@@ -659,6 +662,7 @@ def make_parser() -> argparse.ArgumentParser:
     add("--num_workers", type=whole_number(0), default=0, help="loader processes; 0 is fastest")
     add("--log_dir", default="VAE_logs", help="folder for logs, pictures and checkpoints")
     add("--progress_bar", action="store_true", help="a progress bar instead of a line per epoch")
+    add("--compile", action="store_true", help="torch.compile the networks: pays on long runs")
     lightning = parser.add_argument_group("handed through to Lightning's Trainer")
     add = lightning.add_argument
     add("--accelerator", default="auto", help="cpu, gpu, mps, ...")

@@ -13,6 +13,7 @@ One line per epoch goes into the CSV file: epoch, training seconds so far, val_b
 import argparse
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -67,9 +68,38 @@ def origin_loaders(batch_size: int = 128, num_workers: int = 2) -> list[DataLoad
 
 
 @torch.no_grad()
-def mean_bpd(model: nn.Module, loader: DataLoader) -> float:
-    total = sum(model(imgs).item() * len(imgs) for imgs, _ in loader)
+def mean_bpd(bpd: Callable[[Tensor], Tensor], loader: DataLoader) -> float:
+    total = sum(bpd(imgs).item() * len(imgs) for imgs, _ in loader)
     return total / len(loader.dataset)
+
+
+def train_and_record(
+    bpd: Callable[[Tensor], Tensor],
+    optimizer: torch.optim.Optimizer,
+    loaders: list[DataLoader],
+    epochs: int,
+    csv: Path,
+    schedule: torch.optim.lr_scheduler.LRScheduler | None = None,
+) -> None:
+    """A bare loop over the epochs: trains on `bpd` of the images, writes a line for each epoch."""
+    train_loader, val_loader, test_loader = loaders
+    seconds = 0.0
+    with open(csv, "w") as file:
+        print("epoch,train_seconds,val_bpd,test_bpd", file=file, flush=True)
+        for epoch in range(1, epochs + 1):
+            start = time.perf_counter()
+            for imgs, _ in train_loader:
+                loss = bpd(imgs)
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+                if schedule is not None:
+                    schedule.step()
+            seconds += time.perf_counter() - start
+            val, test = mean_bpd(bpd, val_loader), mean_bpd(bpd, test_loader)
+            line = f"{epoch},{seconds:.1f},{val:.4f},{test:.4f}"
+            print(line, file=file, flush=True)
+            print(line, flush=True)
 
 
 def main() -> None:
@@ -78,33 +108,15 @@ def main() -> None:
     parser.add_argument("--gathered", action="store_true", help="our data path instead of its own")
     parser.add_argument("--epochs", type=int, default=80)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     args = parser.parse_args()
 
-    torch.set_num_threads(args.threads)
     torch.manual_seed(args.seed)
     model = OriginVAE()
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
     if args.gathered:  # the same arithmetic sooner: only the images per second change
         model = model.to(memory_format=torch.channels_last)
-        train_loader, val_loader, test_loader = mnist()
-    else:
-        train_loader, val_loader, test_loader = origin_loaders()
-    seconds = 0.0
-    with open(args.csv, "w") as file:
-        print("epoch,train_seconds,val_bpd,test_bpd", file=file, flush=True)
-        for epoch in range(1, args.epochs + 1):
-            start = time.perf_counter()
-            for imgs, _ in train_loader:
-                loss = model(imgs)
-                optimizer.zero_grad()
-                loss.backward()
-                optimizer.step()
-            seconds += time.perf_counter() - start
-            val_bpd, test_bpd = mean_bpd(model, val_loader), mean_bpd(model, test_loader)
-            line = f"{epoch},{seconds:.1f},{val_bpd:.4f},{test_bpd:.4f}"
-            print(line, file=file, flush=True)
-            print(line, flush=True)
+    loaders = mnist() if args.gathered else origin_loaders()
+    train_and_record(model, optimizer, loaders, args.epochs, args.csv)
 
 
 if __name__ == "__main__":

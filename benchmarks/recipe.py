@@ -7,13 +7,12 @@ python benchmarks/recipe.py --epochs 4 --batch_size 128 --num_filters 48
 
 import argparse
 import sys
-import time
 from pathlib import Path
 
 import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from origin import mean_bpd
+from origin import train_and_record
 
 import fmnist
 from train_pl import VAE, Muon, make_parser, warmup_and_cosine
@@ -28,6 +27,7 @@ def main() -> None:
         value = getattr(defaults, name)
         parser.add_argument(f"--{name}", type=type(value), default=value)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--csv", type=Path, default="recipe.csv", help="file for the curve")
     args = parser.parse_args()
 
     torch.manual_seed(args.seed)
@@ -38,22 +38,14 @@ def main() -> None:
         optimizer = torch.optim.AdamW(
             model.parameters(), lr=args.lr, betas=(0.9, 0.95), weight_decay=0.01, fused=True
         )
-    train_loader, val_loader, test_loader = fmnist.mnist(batch_size=args.batch_size)
-    total = args.epochs * len(train_loader)
+    loaders = fmnist.mnist(batch_size=args.batch_size)
+    total = args.epochs * len(loaders[0])
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: warmup_and_cosine(step, total, VAE.WARMUP)
     )
-    start = time.perf_counter()
-    for _ in range(args.epochs):
-        for imgs, _ in train_loader:
-            bpd = model(imgs)[2]
-            optimizer.zero_grad()
-            bpd.backward()
-            optimizer.step()
-            schedule.step()
-    seconds = (time.perf_counter() - start) / args.epochs
-    val, test = (mean_bpd(lambda imgs: model(imgs)[2], part) for part in (val_loader, test_loader))
-    print(f"{vars(args)}: val {val:.4f} test {test:.4f} bpd, {seconds:.1f} s/epoch")
+    train_and_record(
+        lambda imgs: model(imgs)[2], optimizer, loaders, args.epochs, args.csv, schedule
+    )
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ from tiny import NUM_TRAIN, NUM_VAL, tiny_data
 from torch.nn import Parameter
 
 import fmnist
+from cnn_encoder_decoder import CNNDecoder, CNNEncoder
 from train_pl import (
     VAE,
     GenerateCallback,
@@ -239,6 +240,35 @@ def fit(
 
 def same_weights(a: VAE, b: VAE) -> bool:
     return all(torch.equal(p, q) for p, q in zip(a.parameters(), b.parameters(), strict=True))
+
+
+class TestCompile(unittest.TestCase):
+    def test_compile_hands_both_networks_to_torch_compile(self):
+        compiled = []
+        with (
+            tempfile.TemporaryDirectory() as log_dir,
+            tiny_data(),
+            redirect_stdout(StringIO()),
+            mock.patch.object(torch.nn.Module, "compile", lambda self: compiled.append(type(self))),
+        ):
+            train_vae(argparse.Namespace(epochs=1, num_filters=4, log_dir=log_dir, compile=True))
+        self.assertEqual(compiled, [CNNEncoder, CNNDecoder])
+
+    def test_a_compiled_model_has_the_same_losses_and_names(self):
+        torch.manual_seed(0)
+        model = VAE(num_filters=4, z_dim=3, lr=1e-3)
+        imgs = torch.randint(0, 16, (5, 1, 28, 28))
+        names = list(model.state_dict())
+
+        def losses() -> tuple[torch.Tensor, ...]:
+            torch.manual_seed(1)
+            return model(imgs)
+
+        plain = losses()
+        for network in (model.encoder, model.decoder):
+            network.compile(backend="aot_eager")  # traces as the default does, builds no kernels
+        torch.testing.assert_close(losses(), plain, rtol=1e-5, atol=1e-5)
+        self.assertEqual(list(model.state_dict()), names)
 
 
 class TestReproducibility(unittest.TestCase):
