@@ -192,10 +192,11 @@ class Codec:
         self.weights = fingerprint(model)
         self.progress = progress
         self.network_seconds = 0.0  # spent in the networks so far
-        # Enough for the first full batch: a symbol takes at most 24 bits from the stack. The one
-        # at the end is the head of an otherwise empty stack.
-        known = hashlib.shake_128(MAGIC).digest(4 * BATCH * self.z_dim)
+        # A latent takes at most 24 bits from the stack: a full batch leaves a quarter of this. The
+        # one at the end is the head of an otherwise empty stack.
+        known = hashlib.shake_128(MAGIC).digest(4 * (BATCH * self.z_dim + 4))
         self.start = np.append(np.frombuffer(known, "<u4"), 1).astype(np.uint32)
+        self.least = self.z_dim + 4  # words without which something is wrong
 
     def encode(self, images: ArrayLike) -> bytes:
         """See `encode`."""
@@ -262,7 +263,7 @@ class Codec:
 
     def _push(self, stack: stream.stack.AnsCoder, images: np.ndarray) -> None:
         z = stack.decode(POSTERIOR, *self._posterior(images))
-        if stack.is_empty():
+        if stack.num_words() < self.least:
             raise ValueError("this model has images take more bits back than they cost")
         stack.encode_reverse(images.ravel().astype(np.int32), PIXEL, self._probabilities(z))
         stack.encode_reverse(z, PRIOR)
@@ -271,7 +272,7 @@ class Codec:
         """`_push` backwards: uint8 [size, 28, 28], or None where the stack has run empty."""
         z = stack.decode(PRIOR, size * self.z_dim)
         pixels = stack.decode(PIXEL, self._probabilities(z))
-        if stack.is_empty():
+        if stack.num_words() < self.least:
             return None
         images = pixels.astype(np.uint8).reshape(size, SIDE, SIDE)
         stack.encode_reverse(z, POSTERIOR, *self._posterior(images))
@@ -422,7 +423,8 @@ def write_images(path: Path, images: np.ndarray, as_npy: bool) -> None:
 
 def cost(header: Header, size: int) -> str:
     """An archive's size in bytes, in words."""
-    per_pixel = f"{8 * size / (header.count * SIDE**2):.4f} bits per pixel, " * bool(header.count)
+    rate = 8 * size / max(1, header.count * SIDE**2)
+    per_pixel = f"{rate:.4f} bits per pixel, " if header.count else ""
     return (
         f"{header.count:,} images in {size:,} bytes: {per_pixel}with {8 * overhead():,} bits of "
         f"header and {32 * header.startup:,} bits to start up with"
