@@ -264,7 +264,7 @@ class Codec:
     def _push(self, stack: stream.stack.AnsCoder, images: np.ndarray) -> None:
         z = stack.decode(POSTERIOR, *self._posterior(images))
         if stack.num_words() < self.least:
-            raise ValueError("this model has images take more bits back than they cost")
+            raise InputError("this model takes more bits back than its images cost: train it anew")
         stack.encode_reverse(images.ravel().astype(np.int32), PIXEL, self._probabilities(z))
         stack.encode_reverse(z, PRIOR)
 
@@ -299,7 +299,7 @@ class Codec:
     @staticmethod
     def _finite(*outputs: Tensor) -> tuple[Tensor, ...]:
         if not all(output.isfinite().all() for output in outputs):
-            raise ValueError("the model's outputs are not finite numbers: train it anew")
+            raise InputError("the model's outputs are not finite numbers: train it anew")
         return outputs
 
 
@@ -311,6 +311,7 @@ def encode(images: ArrayLike, model: VAE) -> bytes:
         model: its weights are float32 and on the CPU.
     Raises:
         TypeError, ValueError: images or model are something else.
+        InputError: the model is of no use, as its outputs are not finite numbers.
     """
     return Codec(model).encode(images)
 

@@ -194,13 +194,12 @@ class TestArithmetic(unittest.TestCase):
             self.assertTrue(tensor.is_contiguous())
 
     def test_the_global_random_stream_is_left_alone_and_not_used(self):
-        before = torch.get_rng_state()
-        archive = encode(noise(20), small := small_model())
+        model = small_model()
+        archive = encode(noise(20), model)
         torch.manual_seed(99)
-        self.assertEqual(encode(noise(20), small), archive)
-        torch.manual_seed(0)
         before = torch.get_rng_state()
-        decode(archive, small)
+        self.assertEqual(encode(noise(20), model), archive)
+        decode(archive, model)
         self.assertTrue(torch.equal(torch.get_rng_state(), before))
 
     def test_a_machine_that_rounds_differently_gets_an_error_and_no_image(self):
@@ -243,7 +242,7 @@ class TestBadImages(unittest.TestCase):
         model = small_model()
         with torch.no_grad():
             model.decoder.net[-1].bias.fill_(torch.inf)
-        with self.assertRaisesRegex(ValueError, "not finite"):
+        with self.assertRaisesRegex(InputError, "not finite"):
             encode(noise(1), model)
 
 
@@ -404,16 +403,14 @@ class TestCommandLine(unittest.TestCase):
 
     def test_files_that_are_no_images_are_refused_by_name(self):
         path, content = self.write_idx()
-        cases = {
-            "float.npy": (self.images / 15, "uint8.*float64"),
-            "shape.npy": (self.images[:, 1:], r"\[20, 27, 28\]"),
-            "value.npy": (self.images * 2, "0..15.*30"),
-            "object.npy": (np.array([None]), "float.npy"),
-        }
-        for name, (array, said) in list(cases.items())[:3]:
+        for name, array, said in (
+            ("float.npy", self.images / 15, "uint8.*float64"),
+            ("shape.npy", self.images[:, 1:], r"\[20, 27, 28\]"),
+            ("value.npy", self.images * 2, "0..15.*30"),
+        ):
             np.save(self.folder / name, array)
             self.assert_refused(f"{name}.*{said}", "encode", self.folder / name, self.archive)
-        np.save(self.folder / "object.npy", cases["object.npy"][0], allow_pickle=True)
+        np.save(self.folder / "object.npy", np.array([None]), allow_pickle=True)
         whole = self.input.read_bytes()
         huge = whole.replace(b"(20, 28, 28)", b"(2000000000000, 28, 28)").replace(b" " * 11, b"", 1)
         for name, file in (
