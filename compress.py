@@ -357,14 +357,11 @@ def read_images(path: Path, discretize: bool) -> np.ndarray:
         shape = struct.unpack(">3I", data[4:16])
         if len(data) - 16 != math.prod(shape):
             raise ValueError(f"it should have {list(shape)} pixels, but has {len(data) - 16}")
+        levels = fmnist.discretize(torch.arange(256) / 255).to(torch.uint8).numpy()
+        return check_images(levels[np.frombuffer(data, np.uint8, offset=16)].reshape(shape))
     except Exception as error:  # there is no end to what a damaged file can raise
         why = error.strerror if isinstance(error, OSError) and error.strerror else error
         raise InputError(f"{path} cannot be used: {' '.join(str(why).split())[:200]}") from error
-    levels = fmnist.discretize(torch.arange(256) / 255).to(torch.uint8).numpy()
-    try:
-        return check_images(levels[np.frombuffer(data, np.uint8, offset=16)].reshape(shape))
-    except ValueError as error:
-        raise InputError(f"{path} cannot be used: {error}") from error
 
 
 def read_archive(path: Path) -> bytes:
@@ -393,11 +390,11 @@ def replacing(target: Path, force: bool) -> Iterator[Path]:
             PNG files in it, or cannot be written.
     """
     target = target.absolute()
-    if target.exists() and not force:
-        raise InputError(f"{target} exists: pass --force to replace it, or choose another name")
-    if target.is_dir() and any(path.suffix != ".png" for path in target.iterdir()):
-        raise InputError(f"{target} is a folder with other files than PNGs: choose another name")
     try:
+        if target.exists() and not force:
+            raise InputError(f"{target} exists: pass --force to replace it, or choose another name")
+        if target.is_dir() and any(path.suffix != ".png" for path in target.iterdir()):
+            raise InputError(f"{target} is a folder with other files than PNGs: choose another")
         with tempfile.TemporaryDirectory(dir=target.parent, prefix=".compress-") as staging:
             new, old = Path(staging, "new"), Path(staging, "old")
             yield new
