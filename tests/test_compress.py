@@ -1,0 +1,520 @@
+"""Compression: exact round trips, rates, damaged and hostile archives, and the command line."""
+
+import copy
+import gzip
+import struct
+import sys
+import tempfile
+import unittest
+import zlib
+from contextlib import redirect_stderr, redirect_stdout
+from functools import cache
+from io import StringIO
+from pathlib import Path
+from unittest import mock
+
+import numpy as np
+import torch
+from PIL import Image
+
+import compress
+import fmnist
+from compress import CHECKSUM, HEADER, PRETRAINED, Codec, Header, batches, decode, encode
+from fmnist import InputError
+from train_pl import VAE, load_model
+
+PIXELS = 28 * 28
+OVERHEAD = HEADER.size + CHECKSUM.size
+
+
+def small_model(seed: int = 0) -> VAE:
+    """Random weights, large enough for every image to have a posterior of its own."""
+    torch.manual_seed(seed)
+    model = VAE(num_filters=2, z_dim=3).eval()
+    with torch.no_grad():
+        for weights in model.parameters():
+            weights.copy_(0.3 * torch.randn_like(weights))
+    return model
+
+
+def know_nothing() -> VAE:
+    model = small_model()
+    with torch.no_grad():
+        for weights in model.parameters():
+            weights.zero_()
+    return model
+
+
+@cache
+def test_set() -> np.ndarray:
+    fmnist.prepare()
+    return fmnist.load(train=False).images.numpy()
+
+
+def test_images(count: int) -> np.ndarray:
+    return test_set()[:count]
+
+
+def noise(count: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 16, (count, 28, 28), dtype=np.uint8)
+
+
+def sealed(header: Header, stream: bytes) -> bytes:
+    """An archive with these parts and the right checksum."""
+    archive = HEADER.pack(*header) + stream
+    return archive + CHECKSUM.pack(zlib.crc32(archive))
+
+
+def opened(archive: bytes) -> tuple[Header, bytes]:
+    return compress.read_header(archive), archive[HEADER.size : -CHECKSUM.size]
+
+
+class RoundTrips:
+    """What must come back as it was, whatever the model."""
+
+    def assert_comes_back(self, images: np.ndarray) -> float:
+        """Returns the rate in bits per pixel."""
+        archive = encode(images, self.model)
+        decoded = decode(archive, self.model)
+        self.assertEqual((decoded.dtype, decoded.shape), (images.dtype, images.shape))
+        self.assertTrue(np.array_equal(decoded, images))
+        return 8 * len(archive) / max(1, images.size)
+
+    def test_the_first_500_test_images_come_back(self):
+        self.assert_comes_back(test_images(500))
+
+    def test_the_same_images_in_another_order_come_back(self):
+        order = np.random.default_rng(0).permutation(100)
+        self.assert_comes_back(test_images(100)[order])
+
+    def test_noise_comes_back(self):
+        rate = self.assert_comes_back(noise(50))
+        print(f"\n{type(self).__name__}: uniform noise at {rate:.2f} bits per pixel", end=" ")
+        self.assertGreater(rate, 4)
+
+    def test_black_and_white_images_come_back(self):
+        for level in (0, 15):
+            self.assert_comes_back(np.full((50, 28, 28), level, np.uint8))
+
+    def test_one_image_and_none_come_back(self):
+        for count in (1, 0):
+            self.assert_comes_back(test_images(count))
+            self.assert_comes_back(test_images(count)[:, 0])
+
+
+class TestSmallModel(RoundTrips, unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.model = small_model()
+
+    def test_every_number_of_images_comes_back(self):
+        for count in range(2, 70, 3):
+            self.assert_comes_back(noise(count))
+
+
+@unittest.skipUnless(PRETRAINED.exists(), f"{PRETRAINED} is not there")
+class TestShippedModel(RoundTrips, unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.model = load_model(PRETRAINED)
+
+    def test_the_rate_is_the_negative_elbo(self):
+        images = test_images(1000)[:, 0]
+        rate = 8 * len(encode(images, self.model)) / images.size
+        self.assertAlmostEqual(rate / compress.negative_elbo(self.model, images), 1, delta=0.01)
+
+    def test_the_rate_is_below_that_of_general_codecs_even_for_few_images(self):
+        images = test_images(100)[:, 0]
+        size = len(encode(images, self.model))
+        with mock.patch.dict(sys.modules, {"imagecodecs": None}):
+            for name, other in compress.codec_bytes(images):
+                self.assertLess(size, other, name)
+
+
+class TestRate(unittest.TestCase):
+    def test_a_model_that_knows_nothing_costs_exactly_four_bits_per_pixel_and_the_overhead(self):
+        model = know_nothing()
+        self.assertEqual(len(encode(noise(0), model)), OVERHEAD)
+        for count in (1, 2, 17, 100):
+            archive = encode(noise(count), model)
+            startup = 4 * opened(archive)[0].startup
+            self.assertEqual(len(archive), OVERHEAD + startup + count * PIXELS // 2)
+            self.assertLessEqual(startup, 3 * model.decoder.z_dim + 8)  # 24 bits per latent
+
+    def test_the_bits_of_the_latents_come_back(self):
+        torch.manual_seed(0)
+        model, images = VAE(num_filters=2, z_dim=60).eval(), noise(100)
+        with torch.no_grad():
+            model.encoder.net[-1].bias[60:] -= 3  # the KL is about 150 nats
+        x = torch.from_numpy(images).long().unsqueeze(1)
+        with torch.no_grad():
+            elbo = np.mean([model(x)[2].item() for _ in range(20)])
+        stack = len(opened(encode(images, model))[1])
+        self.assertAlmostEqual(8 * stack / images.size / elbo, 1, delta=0.003)
+
+
+class TestBatches(unittest.TestCase):
+    def test_none_is_larger_than_what_was_encoded_before_it_and_one(self):
+        for count in range(200):
+            done = 0
+            for size in reversed(list(batches(count))):
+                self.assertTrue(1 <= size <= min(compress.BATCH, done + 1))
+                done += size
+            self.assertEqual(done, count)
+
+    def test_full_ones_come_first_for_any_claimed_number_of_images(self):
+        sizes = batches(2**32 - 1)
+        self.assertEqual([next(sizes) for _ in range(3)], [compress.BATCH] * 3)
+
+
+class TestArithmetic(unittest.TestCase):
+    def test_the_number_of_threads_changes_nothing_and_is_left_alone(self):
+        before = torch.get_num_threads()
+        self.addCleanup(torch.set_num_threads, before)
+        archives = []
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            archives.append(encode(noise(40), small_model()))
+            self.assertEqual(torch.get_num_threads(), threads)
+            with self.assertRaises(InputError):
+                decode(archives[0], small_model(seed=1))
+            self.assertEqual(torch.get_num_threads(), threads)
+            self.assertTrue(np.array_equal(decode(archives[0], small_model()), noise(40)))
+        self.assertEqual(len(set(archives)), 1)
+
+    def test_mode_and_memory_layout_of_the_model_change_nothing_and_are_left_alone(self):
+        model = small_model()
+        archive = encode(noise(20), model)
+        model.train().to(memory_format=torch.contiguous_format)
+        weights = copy.deepcopy(model.state_dict())
+        self.assertEqual(encode(noise(20), model), archive)
+        self.assertTrue(model.training and model.encoder.training)
+        for name, tensor in model.state_dict().items():
+            self.assertTrue(torch.equal(tensor, weights[name]))
+            self.assertTrue(tensor.is_contiguous())
+
+    def test_the_global_random_stream_is_left_alone_and_not_used(self):
+        model = small_model()
+        archive = encode(noise(20), model)
+        torch.manual_seed(99)
+        before = torch.get_rng_state()
+        self.assertEqual(encode(noise(20), model), archive)
+        decode(archive, model)
+        self.assertTrue(torch.equal(torch.get_rng_state(), before))
+
+    def test_a_machine_that_rounds_differently_gets_an_error_and_no_image(self):
+        model = small_model()
+        archive = encode(noise(20), model)
+        with torch.no_grad():
+            model.decoder.net[0].weight += 1e-3
+        with (
+            mock.patch.object(compress, "fingerprint", return_value=opened(archive)[0].weights),
+            self.assertRaisesRegex(InputError, "do not match.*versions.*processor"),
+        ):
+            decode(archive, model)
+
+    def test_posteriors_beyond_the_grid_or_below_a_bin_cost_bits_but_no_pixel(self):
+        for value in (-60.0, 60.0):
+            model = small_model()
+            with torch.no_grad():
+                model.encoder.net[-1].bias.fill_(value)
+            images = noise(40)
+            self.assertTrue(np.array_equal(decode(encode(images, model), model), images))
+
+
+class TestBadImages(unittest.TestCase):
+    def test_images_of_another_dtype_shape_or_range_are_refused(self):
+        for images, kind, said in [
+            (noise(2).astype(np.int64), TypeError, "uint8.*int64"),
+            (noise(2) / 15, TypeError, "uint8.*float64"),
+            (noise(2)[:, :27], ValueError, r"\[2, 27, 28\]"),
+            (noise(2)[0], ValueError, r"\[28, 28\]"),
+            (noise(2).reshape(1, 2, 28, 28), ValueError, r"\[1, 2, 28, 28\]"),
+            (np.uint8(3), ValueError, r"\[\]"),
+            (noise(2) + np.uint8(1), ValueError, "0..15.*16"),
+        ]:
+            with self.subTest(said), self.assertRaisesRegex(kind, said):
+                encode(images, small_model())
+
+    def test_models_that_cannot_code_are_refused(self):
+        with self.assertRaisesRegex(ValueError, "float32 on the CPU.*float64"):
+            encode(noise(1), small_model().double())
+        model = small_model()
+        with torch.no_grad():
+            model.decoder.net[-1].bias.fill_(torch.inf)
+        with self.assertRaisesRegex(InputError, "not finite"):
+            encode(noise(1), model)
+
+
+class TestBadArchives(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.model = small_model()
+        cls.codec = Codec(cls.model)
+        cls.archive = encode(test_images(1), cls.model)
+
+    def assert_refused(self, archive: bytes, said: str = "") -> None:
+        with self.assertRaisesRegex(InputError, said):
+            self.codec.decode(archive)
+
+    def test_any_altered_byte_is_noticed(self):
+        for place in range(len(self.archive)):
+            for change in (0x01, 0x80, 0xFF):
+                altered = bytearray(self.archive)
+                altered[place] ^= change
+                self.assert_refused(bytes(altered))
+
+    def test_any_truncation_and_any_extension_is_noticed(self):
+        for length in range(len(self.archive)):
+            self.assert_refused(self.archive[:length])
+        for more in (b"\0", b"\0\0\0\0", self.archive):
+            self.assert_refused(self.archive + more, "truncated or altered")
+
+    def test_other_files_are_no_archives(self):
+        for file in (b"", b"\x93NUMPY", bytes(1000), b"PK\3\4"):
+            self.assert_refused(file, "no archive")
+
+    def test_another_version_is_refused_with_both_numbers(self):
+        header, stream = opened(self.archive)
+        self.assert_refused(sealed(header._replace(version=7), stream), "version 7.*version 1")
+
+    def test_another_checkpoint_is_refused_with_both_fingerprints(self):
+        other = small_model(seed=1)
+        prints = [compress.fingerprint(model).hex() for model in (self.model, other)]
+        with self.assertRaisesRegex(InputError, f"another checkpoint.*{prints[0]}.*{prints[1]}"):
+            decode(self.archive, other)
+
+    def test_false_headers_with_the_right_checksum_are_refused_without_time_or_memory(self):
+        header, stream = opened(self.archive)
+        for false in (
+            {"count": 0},
+            {"count": 2},
+            {"count": 1000},
+            {"count": 2**32 - 1},
+            {"startup": 0},
+            {"startup": header.startup + 1},
+            {"startup": 2**32 - 1},
+            {"rank": 0},
+            {"rank": 255},
+            {"pixels": header.pixels ^ 1},
+        ):
+            with self.subTest(**false):
+                self.assert_refused(sealed(header._replace(**false), stream))
+
+    def test_false_streams_with_the_right_checksum_are_refused(self):
+        header, stream = opened(self.archive)
+        for false in (
+            *(b"", bytes(4), bytes(400), stream[:-4], stream + bytes(4), stream[4:], stream + b"x"),
+            *(stream[:40] + bytes([stream[40] ^ 1]) + stream[41:], stream * 2),
+        ):
+            self.assert_refused(sealed(header, false))
+            self.assert_refused(sealed(header._replace(count=2**32 - 1), false))
+
+
+class TestCommandLine(unittest.TestCase):
+    def setUp(self):
+        temporary = tempfile.TemporaryDirectory()
+        self.addCleanup(temporary.cleanup)
+        self.folder = Path(temporary.name)
+        self.model = small_model()
+        self.checkpoint = self.save_model(self.model, "small.ckpt")
+        self.images = noise(20)
+        self.input = self.folder / "images.npy"
+        np.save(self.input, self.images)
+        self.archive = self.folder / "archive.vae"
+        self.output = self.folder / "decoded.npy"
+
+    def save_model(self, model: VAE, name: str) -> Path:
+        parts = {"hyper_parameters": dict(model.hparams), "state_dict": model.state_dict()}
+        torch.save(parts, self.folder / name)
+        return self.folder / name
+
+    def run_main(self, *arguments: object, checkpoint: Path | None = None) -> tuple[int, str, str]:
+        """Exit code, standard output and standard error."""
+        arguments = [str(argument) for argument in arguments]
+        if arguments[0] != "info":
+            arguments += ["--checkpoint", str(checkpoint or self.checkpoint)]
+        with redirect_stdout(StringIO()) as output, redirect_stderr(StringIO()) as error:
+            try:
+                compress.main(arguments)
+                code = 0
+            except SystemExit as stop:
+                code = stop.code
+        return code, output.getvalue(), error.getvalue()
+
+    def succeed(self, *arguments: object) -> str:
+        code, output, error = self.run_main(*arguments)
+        self.assertEqual((code, error), (0, ""))
+        return output
+
+    def assert_refused(self, said: str, *arguments: object, **how: Path) -> None:
+        before = self.files()
+        code, output, error = self.run_main(*arguments, **how)
+        self.assertEqual((code, output, len(error.splitlines())), (2, "", 1), error)
+        self.assertRegex(error, said)
+        self.assertEqual(self.files(), before)
+
+    def files(self) -> dict[str, bytes]:
+        paths = self.folder.rglob("*")
+        return {str(path): path.read_bytes() if path.is_file() else b"" for path in paths}
+
+    def test_images_go_into_an_archive_and_come_back(self):
+        for images in (self.images, self.images[:, None], self.images[:0]):
+            np.save(self.input, images)
+            said = self.succeed("encode", self.input, self.archive, "--force")
+            self.assertIn("verified by decoding it", said)
+            self.succeed("decode", self.archive, self.output, "--force")
+            decoded = np.load(self.output)
+            self.assertEqual(decoded.shape, images.shape)
+            self.assertTrue(np.array_equal(decoded, images))
+            self.assertEqual(self.archive.read_bytes(), encode(images, self.model))
+
+    def test_images_come_back_as_png_files(self):
+        self.succeed("encode", self.input, self.archive)
+        for _ in range(2):
+            self.succeed("decode", self.archive, self.folder / "digits", "--force")
+        files = sorted((self.folder / "digits").iterdir())
+        self.assertEqual([file.name for file in files], [f"{n:05}.png" for n in range(20)])
+        pixels = np.stack([np.array(Image.open(file)) for file in files])
+        self.assertTrue(np.array_equal(pixels, self.images * 17))
+
+    def test_info_tells_what_is_in_an_archive_without_the_model(self):
+        self.succeed("encode", self.input, self.archive)
+        said = self.succeed("info", self.archive)
+        for words in ("[20, 28, 28]", compress.fingerprint(self.model).hex(), "20 images", "bits"):
+            self.assertIn(words, said)
+
+    def write_idx(self, shape: tuple[int, ...] = (20, 28, 28)) -> tuple[Path, bytes]:
+        raw = fmnist.DATA_DIR / "MNIST" / "raw" / "t10k-images-idx3-ubyte.gz"
+        with gzip.open(raw) as file:
+            grey = file.read(16 + 20 * PIXELS)[16:]
+        path = self.folder / "images-idx3-ubyte"
+        path.write_bytes(struct.pack(">4I", 0x803, *shape) + grey)
+        return path, path.read_bytes()
+
+    def test_an_idx_file_is_discretized_as_the_training_data_is(self):
+        path, content = self.write_idx()
+        zipped = self.folder / "images.gz"
+        zipped.write_bytes(gzip.compress(content))
+        for source in (path, zipped):
+            self.succeed("encode", source, self.archive, "--discretize", "--force")
+            self.succeed("decode", self.archive, self.output, "--force")
+            self.assertTrue(np.array_equal(np.load(self.output), test_images(20)[:, 0]))
+
+    def test_files_that_are_no_images_are_refused_by_name(self):
+        path, content = self.write_idx()
+        for name, array, said in (
+            ("float.npy", self.images / 15, "uint8.*float64"),
+            ("shape.npy", self.images[:, 1:], r"\[20, 27, 28\]"),
+            ("value.npy", self.images * 2, "0..15.*30"),
+        ):
+            np.save(self.folder / name, array)
+            self.assert_refused(f"{name}.*{said}", "encode", self.folder / name, self.archive)
+        np.save(self.folder / "object.npy", np.array([None]), allow_pickle=True)
+        whole = self.input.read_bytes()
+        huge = whole.replace(b"(20, 28, 28)", b"(2000000000000, 28, 28)").replace(b" " * 11, b"", 1)
+        for name, file in (
+            ("short.npy", whole[:-1]),
+            ("head.npy", whole[:20]),
+            ("huge.npy", huge),
+            ("text.npy", b"hello"),
+            ("empty.npy", b""),
+        ):
+            (self.folder / name).write_bytes(file)
+        names = ("object", "short", "head", "huge", "text", "empty", "missing")
+        for name in names:
+            file = self.folder / f"{name}.npy"
+            self.assert_refused(f"{name}.npy", "encode", file, self.archive)
+        self.assert_refused("cannot be used", "encode", self.folder, self.archive)
+        self.assert_refused("with --discretize", "encode", path, self.archive)
+        self.assert_refused("for IDX", "encode", self.input, self.archive, "--discretize")
+        damaged = gzip.compress(content)[:-100]
+        for file in (content[:-1], content[:10], content + b"x", damaged, damaged[:5]):
+            path.write_bytes(file)
+            self.assert_refused(path.name, "encode", path, self.archive, "--discretize")
+        self.write_idx((10, 56, 28))
+        self.assert_refused("56, 28", "encode", path, self.archive, "--discretize")
+
+    def test_an_existing_output_is_kept_unless_forced(self):
+        self.archive.write_bytes(b"precious")
+        self.assert_refused("archive.vae exists.*--force", "encode", self.input, self.archive)
+        self.succeed("encode", self.input, self.archive, "--force")
+        self.output.write_bytes(b"precious")
+        self.assert_refused("decoded.npy exists.*--force", "decode", self.archive, self.output)
+        folder = self.folder / "digits"
+        self.succeed("decode", self.archive, folder)
+        self.assert_refused("digits exists.*--force", "decode", self.archive, folder)
+        (folder / "notes.txt").write_text("precious")
+        self.assert_refused("other files", "decode", self.archive, folder, "--force")
+        self.assert_refused("is a folder|cannot be", "encode", self.input, folder, "--force")
+
+    def test_an_output_that_cannot_be_written_is_refused_by_name(self):
+        nowhere = self.folder / "nowhere" / "archive.vae"
+        self.assert_refused("nowhere/archive.vae.*No such", "encode", self.input, nowhere)
+        nowhere = self.input / "archive.vae"
+        self.assert_refused("images.npy/archive.vae", "encode", self.input, nowhere)
+
+    def test_a_folder_of_pictures_is_never_replaced_by_a_file(self):
+        (self.folder / "digits").mkdir()
+        (self.folder / "digits" / "1.png").write_bytes(b"precious")
+        self.assert_refused("digits", "encode", self.input, self.folder / "digits", "--force")
+
+    def test_bad_archives_are_refused_with_nothing_written(self):
+        self.succeed("encode", self.input, self.archive)
+        whole = self.archive.read_bytes()
+        other = self.save_model(small_model(seed=1), "other.ckpt")
+        decoding = ("decode", self.archive, self.output)
+        self.assert_refused("archive.vae: .*another checkpoint", *decoding, checkpoint=other)
+        self.assert_refused("nothing.ckpt", *decoding, checkpoint=self.folder / "nothing.ckpt")
+        header, stream = opened(whole)
+        for archive, said in (
+            (whole[:-1], "truncated or altered"),
+            (b"", "no archive"),
+            (sealed(header._replace(pixels=1), stream), "do not match"),
+            (sealed(header._replace(version=9), stream), "version 9"),
+        ):
+            self.archive.write_bytes(archive)
+            self.assert_refused(f"archive.vae: .*{said}", *decoding)
+            self.assert_refused(said, "decode", self.archive, self.folder / "digits")
+        self.archive.unlink()
+        self.assert_refused("archive.vae.*No such file", *decoding)
+        self.assert_refused("archive.vae.*No such file", "info", self.archive)
+
+    def test_what_does_not_decode_to_the_images_is_not_written(self):
+        for wrong in ({"return_value": self.images[::-1]}, {"side_effect": InputError("no")}):
+            with mock.patch.object(Codec, "decode", **wrong):
+                code, _, error = self.run_main("encode", self.input, self.archive)
+                self.assertEqual(code, 1)
+                self.assertIn("does not decode", error)
+                self.assertFalse(self.archive.exists())
+
+    def test_no_verify_saves_the_decoding(self):
+        with mock.patch.object(Codec, "decode", side_effect=AssertionError):
+            said = self.succeed("encode", self.input, self.archive, "--no-verify")
+        self.assertIn("not verified", said)
+
+    def test_bench_prints_the_table_the_speeds_and_what_was_left_out(self):
+        with mock.patch.dict(sys.modules, {"imagecodecs": None}):
+            code, said, _ = self.run_main("bench", "--limit", 7)
+        self.assertEqual(code, 0)
+        table = [line for line in said.splitlines() if line.startswith("|")]
+        self.assertEqual(len(table), 2 + 7)
+        for words in (
+            *("this model", "PNG, single images", "WebP, one sheet", "bz2", "xz"),
+            *("JPEG XL is left out", "negative ELBO", "bits to start up", "in the networks"),
+        ):
+            self.assertIn(words, said)
+        for limit in (0, 10_001, "all"):
+            self.assert_refused(f"--limit.*{limit}", "bench", "--limit", limit)
+
+
+class TestGeneralCodecs(unittest.TestCase):
+    def test_sizes_are_those_of_files_that_hold_the_images(self):
+        with mock.patch.dict(sys.modules, {"imagecodecs": None}):
+            sizes = dict(compress.codec_bytes(noise(30)))
+            fewer = dict(compress.codec_bytes(noise(10)))
+        for name, size in sizes.items():
+            # Noise has four bits per pixel, of which no codec can save any.
+            self.assertGreater(size, 30 * PIXELS / 2, name)
+            self.assertLess(size, 30 * PIXELS * 1.2, name)
+            self.assertGreater(size, 2 * fewer[name], name)
