@@ -4,10 +4,7 @@ Without a checkpoint it judges the one in pretrained/. The maths is in utils.py.
 """
 
 import argparse
-import bz2
-import io
 import json
-import lzma
 import math
 import os
 import tempfile
@@ -17,14 +14,15 @@ from pathlib import Path
 import numpy as np
 import torch
 from matplotlib.figure import Figure
-from PIL import Image
 from torch import Tensor
 from torchvision.utils import make_grid
 from tqdm import tqdm
 
 import fmnist
+from compress import codec_bytes
 from fmnist import DATA_DIR, DATASETS, DiscreteImages, InputError, nearest_folder
 from train_pl import (
+    PRETRAINED,
     VAE,
     OneLineParser,
     check_writable,
@@ -48,7 +46,6 @@ from utils import (
     visualize_manifold,
 )
 
-PRETRAINED = Path(__file__).resolve().parent / "pretrained" / "default.ckpt"
 DECODER_BATCH = 200  # latents decoded at a time: the memory that any number of samples needs
 
 
@@ -127,30 +124,6 @@ def judge(
         }
         batches.append({name: value.cpu() for name, value in result.items()})
     return {name: torch.cat([batch[name] for batch in batches]) for name in batches[0]}
-
-
-def codec_bpd(images: Tensor) -> dict[str, float]:
-    """Bits per dimension of general codecs, lossless, on these images, for scale.
-
-    PNG (at 4 bits per pixel) and WebP get all images laid out as one square sheet, bz2 and xz a
-    byte for each pixel.
-
-    Args:
-        images: uint8 [N, 1, 28, 28], values 0..15.
-    """
-    levels = make_grid(images, nrow=math.isqrt(len(images) - 1) + 1, padding=0)[0].numpy()
-    four_bit = Image.frombytes("P", levels.shape[::-1], levels.tobytes())
-    four_bit.putpalette([17 * level for level in range(16) for _ in "rgb"])
-    raw = images.numpy().tobytes()
-    sizes = {"bz2": len(bz2.compress(raw, 9)), "xz": len(lzma.compress(raw, preset=9))}
-    for name, sheet, how in (
-        ("PNG", four_bit, {"bits": 4, "optimize": True}),
-        ("WebP", Image.fromarray(17 * levels), {"lossless": True, "quality": 100, "method": 6}),
-    ):
-        file = io.BytesIO()
-        sheet.save(file, name, **how)
-        sizes[name] = file.tell()
-    return {name: 8 * size / images.numel() for name, size in sorted(sizes.items())}
 
 
 def summary(judged: dict[str, Tensor]) -> dict[str, object]:
@@ -308,7 +281,10 @@ def evaluate(args: argparse.Namespace) -> dict[str, object]:
         "seed": args.seed,
         "iwae_samples": args.iwae_samples,
         **summary(judged),
-        "codec_bpd": codec_bpd(data.images),
+        "codec_bpd": {
+            name: 8 * size / data.images.numel()
+            for name, size in codec_bytes(data.images.squeeze(1).numpy()).items()
+        },
     }
     output = Path(args.output)
     with tempfile.TemporaryDirectory(dir=nearest_folder(output), prefix="evaluating-") as staged:

@@ -54,6 +54,9 @@ from utils import (
     visualize_manifold,
 )
 
+# The shipped model of the default run: what evaluate.py and compress.py use without a checkpoint.
+PRETRAINED = Path(__file__).resolve().parent / "pretrained" / "default.ckpt"
+
 
 class VAE(pl.LightningModule):
     """A convolutional VAE with a unit Gaussian prior and a categorical distribution per pixel.
