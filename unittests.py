@@ -146,6 +146,19 @@ class TestModel(unittest.TestCase):
             if total > 1:
                 self.assertAlmostEqual(shares[-1], 0)
 
+    def test_training_images_move_by_at_most_a_pixel_and_not_at_all_near_the_end(self):
+        model = VAE(num_filters=4, z_dim=2, lr=1e-3)
+        imgs = torch.zeros(2, 1, 28, 28, dtype=torch.long)
+        imgs[:, :, 4:24, 4:24] = torch.randint(1, 16, (2, 1, 20, 20))
+        moved = [model.augmented(imgs, progress=0.5) for _ in range(500)]
+        places = [tuple((other[0, 0] > 0).nonzero()[0].tolist()) for other in moved]
+        self.assertEqual(set(places), {(y, x) for y in (3, 4, 5) for x in (3, 4, 5)})
+        for other in moved:
+            self.assertEqual(other.sum(), imgs.sum())
+        share = 1 - places.count((4, 4)) / len(places)
+        self.assertAlmostEqual(share, model.SHIFTED * 8 / 9, delta=0.1)
+        self.assertTrue(all(model.augmented(imgs, progress=0.95) is imgs for _ in range(50)))
+
     def test_learning_rates_that_are_no_positive_number_are_refused(self):
         for lr in (0.0, -1.0, math.nan, math.inf):
             with self.assertRaisesRegex(ValueError, "lr"):

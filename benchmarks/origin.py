@@ -80,6 +80,7 @@ def train_and_record(
     epochs: int,
     csv: Path,
     schedule: torch.optim.lr_scheduler.LRScheduler | None = None,
+    augmented: Callable[[Tensor], Tensor] = lambda imgs: imgs,
 ) -> None:
     """A bare loop over the epochs: trains on `bpd` of the images, writes a line for each epoch."""
     train_loader, val_loader, test_loader = loaders
@@ -89,7 +90,7 @@ def train_and_record(
         for epoch in range(1, epochs + 1):
             start = time.perf_counter()
             for imgs, _ in train_loader:
-                loss = bpd(imgs)
+                loss = bpd(augmented(imgs))
                 optimizer.zero_grad()
                 loss.backward()
                 optimizer.step()

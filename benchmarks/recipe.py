@@ -44,7 +44,13 @@ def main() -> None:
         optimizer, lambda step: warmup_and_cosine(step, total, VAE.WARMUP)
     )
     train_and_record(
-        lambda imgs: model(imgs)[2], optimizer, loaders, args.epochs, args.csv, schedule
+        lambda imgs: model(imgs)[2],
+        optimizer,
+        loaders,
+        args.epochs,
+        args.csv,
+        schedule,
+        lambda imgs: model.augmented(imgs, schedule.last_epoch / total),
     )
 
 
