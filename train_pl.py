@@ -1,33 +1,31 @@
 """Train a variational autoencoder on 4-bit MNIST: python train_pl.py --progress_bar
 
 Reading order: utils.py (the maths), cnn_encoder_decoder.py (the networks), this file (the model
-and its training), fmnist.py (the data).
+and its training), fmnist.py (the data), runs.py (what keeps a run from being lost).
 """
 
 import argparse
 import logging
 import math
 import os
+import pickletools
+import re
 import shlex
 import tempfile
+import threading
 import time
 import warnings
 import zipfile
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import NoReturn
 
 import numpy as np
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import (
-    Callback,
-    LearningRateMonitor,
-    ModelCheckpoint,
-    TQDMProgressBar,
-)
+from pytorch_lightning.callbacks import Callback, LearningRateMonitor, TQDMProgressBar
 from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.utilities import rank_zero_only
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
@@ -38,6 +36,22 @@ from torchvision.utils import make_grid, save_image
 
 from cnn_encoder_decoder import CNNDecoder, CNNEncoder, check_size
 from fmnist import DATA_DIR, DATASETS, InputError, MNISTDataModule, nearest_folder
+from runs import (
+    LAST,
+    RESULT,
+    Checkpoints,
+    EndTogether,
+    StopIfLost,
+    Stopped,
+    WholeCheckpoints,
+    cause_on_disk,
+    cut_logs,
+    end_on_signals,
+    locked,
+    new_run_folder,
+    newest_unfinished,
+    write_result,
+)
 from utils import (
     KLD,
     elbo_to_bpd,
@@ -128,14 +142,6 @@ class VAE(pl.LightningModule):
     def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         self._log_losses("test", batch)
 
-    def on_validation_epoch_end(self) -> None:
-        bpd = self.trainer.callback_metrics["val_bpd"]
-        if not bpd.isfinite():
-            raise FloatingPointError(
-                f"the loss is {bpd.item()} in epoch {self.current_epoch + 1}: "
-                f"try a lower --lr than {self.hparams.lr:g}"
-            )
-
     def _log_losses(self, stage: str, batch: tuple[Tensor, Tensor]) -> Tensor:
         """Logs the means over the epoch and over all processes, the ELBO as its negative."""
         imgs, _ = batch
@@ -149,6 +155,17 @@ class VAE(pl.LightningModule):
         self.log_dict(parts, **how)
         self.log(f"{stage}_bpd", bpd, prog_bar=True, **how)
         return bpd
+
+
+def _check_pickle(pickled: bytes) -> None:
+    """Raises ValueError unless only tensors are built: even bytearray(10**12) would be a danger."""
+    for code, what, _ in pickletools.genops(pickled):
+        if code.name in ("GLOBAL", "INST", "STACK_GLOBAL"):
+            if not re.fullmatch(_TENSORS, str(what)):
+                raise ValueError(f"it contains {what}, which is no part of a tensor")
+
+
+_TENSORS = r"collections OrderedDict|torch\._utils _rebuild_tensor_v2|torch \w+Storage|torch \w*\d+"
 
 
 def read_checkpoint(path: str | Path) -> dict:
@@ -167,6 +184,9 @@ def read_checkpoint(path: str | Path) -> dict:
                 raise ValueError("it is compressed, which torch.save never does")
             if (damaged := archive.testzip()) is not None:
                 raise ValueError(f"its part {damaged} is damaged")
+            for part in archive.namelist():
+                if part.endswith("/data.pkl"):
+                    _check_pickle(archive.read(part))
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
         if not isinstance(checkpoint, dict):
             raise TypeError(f"it contains a {type(checkpoint).__name__} in place of a dictionary")
@@ -483,19 +503,142 @@ def quiet_lightning() -> None:
         warnings.filterwarnings("ignore", message)
 
 
+# Options that may be others when a run is resumed, as they do not change its result; of --devices
+# and --num_nodes only the product does, see `Checkpoints.setup`.
+FREE = {"log_dir", "data_dir", "num_workers", "progress_bar", "resume"}
+FREE |= {"accelerator", "strategy", "devices", "num_nodes"}
+
+
+def read_run(path: str | Path) -> dict:
+    """What the last checkpoint of a run, which is not trusted, says about the run.
+
+    Args:
+        path: the run's folder or the checkpoint.
+    Returns:
+        `folder`, `checkpoint` (its path) and what `Checkpoints.on_save_checkpoint` adds to it.
+    Raises:
+        InputError: there is none or it cannot be used.
+    """
+    path = Path(path).absolute()
+    if path.is_dir():
+        path = path / "checkpoints" / LAST
+        if not path.exists():
+            raise InputError(
+                f"argument --resume: there is no {path}, nothing to continue: start a new run"
+            )
+    run = read_checkpoint(path).get("run")
+    model = load_model(path)
+    types = {name: type(value) for name, value in vars(make_parser().parse_args([])).items()}
+    types["processes"] = int
+    try:
+        if run is None or path.parent.name != "checkpoints":
+            raise ValueError("it holds a model only, or is not in a run's folder")
+        settings = run["settings"]
+        for name, value in settings.items():
+            if type(value) is not types[name]:
+                raise TypeError(f"{name} is {value!r}")
+        if dict(model.hparams) != {name: settings[name] for name in model.hparams}:
+            raise ValueError("the model in it is another than its settings say")
+        MNISTDataModule(batch_size=settings["batch_size"], num_workers=settings["num_workers"])
+        check_size("epochs", settings["epochs"])
+        if settings["dataset"] not in DATASETS or not 0 <= settings["seed"] < 2**32:
+            raise ValueError(f"dataset {settings['dataset']!r}, seed {settings['seed']}")
+        numbers = [run["step"], *run["logs"].values(), *run["unlogged"].values()]
+        if not all(type(n) in (int, float) and 0 <= n < math.inf for n in numbers):
+            raise ValueError(f"it says {numbers}")
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise InputError(
+            f"argument --resume: {path} cannot be continued ({error}): give the folder of a run "
+            f"or the {LAST} in it"
+        ) from error
+    return {**run, "folder": path.parent.parent, "checkpoint": path}
+
+
+def run_to_resume(args: argparse.Namespace) -> dict:
+    """What `read_run` says of the run that --resume means, after a comparison with the options.
+
+    Raises:
+        InputError: there is no such run, it is finished, or it had other options.
+    """
+    where = args.resume
+    if where is True:
+        # The processes that Lightning starts must not search: to them the run is in use.
+        found = os.environ.get("TRAIN_PL_RUN") if rank_zero_only.rank else None
+        where = found or newest_unfinished(
+            vars(args).get("log_dir", make_parser().get_default("log_dir"))
+        )
+        os.environ["TRAIN_PL_RUN"] = str(where)
+    run = read_run(where)
+    settings = run["settings"]
+    for name, value in vars(args).items():
+        of_run = settings.get(name, value)
+        if name not in FREE and value != of_run and not (name == "epochs" and value > of_run):
+            raise InputError(
+                f"argument --{name}: the run in {run['folder']} has {of_run}, not {value}: leave "
+                f"it out{', or give more' if name == 'epochs' else ''}"
+            )
+    epochs = settings["epochs"]
+    if (run["folder"] / RESULT).exists() and vars(args).get("epochs", epochs) == epochs:
+        raise InputError(
+            f"argument --resume: the run in {run['folder']} is finished: to train it for more "
+            f"than its {epochs} epochs, give --epochs"
+        )
+    return run
+
+
+@contextmanager
+def faults_told(folder: Path, command: str) -> Iterator[None]:
+    """Turns the end of a run by a signal, a full disk or a lost loss into one line.
+
+    Raises:
+        Stopped: with that line as its note.
+        FloatingPointError, OSError: that line.
+    """
+    last = folder / "checkpoints" / LAST
+
+    def how_to_go_on() -> str:
+        return (
+            f"continue with: {command}" if last.exists() else "no checkpoint is left: start again"
+        )
+
+    try:
+        yield
+    except Stopped as stopped:
+        stopped.add_note(f"stopped; {how_to_go_on()}")
+        raise
+    except InputError:
+        raise
+    except FloatingPointError as error:
+        raise FloatingPointError(f"{error}; the last good checkpoint is {last}") from error
+    except Exception as error:
+        if (cause := cause_on_disk(error)) is None:
+            raise
+        raise OSError(
+            f"cannot write into {folder} ({cause.strerror}): make room or restore the folder, "
+            f"then {how_to_go_on()}"
+        ) from error
+
+
 def train_vae(args: argparse.Namespace) -> list[dict[str, float]]:
     """Trains, tests the best checkpoint, leaves pictures and logs, and returns the test result.
+
+    With `args.resume` it continues a run, with that run's options; more epochs than the run had
+    change its learning rate from there on to what a run of the new length has then.
 
     Args:
         args: any namespace; a field that it lacks takes the command line's default.
     Returns:
         Lightning's test result: a list of one dict with test_bpd and its parts.
     Raises:
-        InputError: data files, the log directory or the Trainer's options cannot be used.
+        InputError: data files, the log directory, the Trainer's options or the run to resume
+            cannot be used.
         ValueError: a hyperparameter that makes no sense.
         FloatingPointError: the loss is no longer a finite number.
+        OSError: the log directory can no longer be written.
     """
-    args = argparse.Namespace(**{**vars(make_parser().parse_args([])), **vars(args)})
+    run = run_to_resume(args) if vars(args).get("resume") else None
+    defaults = vars(make_parser().parse_args([]))
+    args = argparse.Namespace(**{**defaults, **(run["settings"] if run else {}), **vars(args)})
     check_size("epochs", args.epochs)
     quiet_lightning()
     pl.seed_everything(args.seed, verbose=False)
@@ -503,51 +646,85 @@ def train_vae(args: argparse.Namespace) -> list[dict[str, float]]:
     data = MNISTDataModule(
         args.data_dir, args.dataset, args.batch_size, args.num_workers, args.seed
     )
-    check_writable(args.log_dir)
-    logger = TensorBoardLogger(args.log_dir, name=None, default_hp_metric=False)
-    best = ModelCheckpoint(
-        monitor="val_bpd",
-        filename="best_val_bpd_{val_bpd:.4f}",
-        auto_insert_metric_name=False,
-        save_weights_only=True,  # the model to use; the one to go on training from is `last`
-    )
-    # Lightning's save_last follows the best one; this is the state after the last epoch.
-    last = ModelCheckpoint(filename="last", enable_version_counter=False)
-    watch = f"tensorboard --logdir {shlex.quote(str(args.log_dir))}"
+    log_dir = run["folder"].parent if run else args.log_dir
+    check_writable(log_dir)
+    settings = {name: vars(args)[name] for name in defaults.keys() - {"log_dir", "resume"}}
+    settings["data_dir"] = os.path.abspath(args.data_dir)
+    checkpoints = Checkpoints({**settings, **({"processes": args.processes} if run else {})})
+    watch = f"tensorboard --logdir {shlex.quote(str(log_dir))}"
     trainer = make_trainer(
         args,
-        logger=logger,
+        logger=False,  # until it is known that there will be a run
         callbacks=[
+            EndTogether(),
             Greeting(watch),
             SeedEpochs(args.seed),
+            StopIfLost(),
             GenerateCallback(save_to_disk=True),
             LearningRateMonitor("step"),
-            best,
-            last,
+            checkpoints,
             TQDMProgressBar() if args.progress_bar else EpochLines(),
         ],
+        plugins=[WholeCheckpoints()],
         enable_progress_bar=args.progress_bar,
         enable_model_summary=False,
         num_sanity_val_steps=0,  # nothing to find out: one data set, one model
         use_distributed_sampler=False,  # MNISTDataModule gives each process its share
     )
-    if rank_zero_only.rank == 0:
+    first = rank_zero_only.rank == 0  # the other processes neither write nor choose a folder
+    if first:
         data.prepare_data()  # before other processes start, which would wait for a failed one
-    trainer.fit(model, datamodule=data)
-    (test,) = result = trainer.test(
-        model, datamodule=data, ckpt_path=best.best_model_path, verbose=False
+    folder = run["folder"] if run else new_run_folder(log_dir) if first else Path(log_dir, "none")
+    trainer.logger = logger = TensorBoardLogger(
+        str(folder.parent), name=None, version=folder.name, default_hp_metric=False
     )
-    show_latents(trainer, model, data)
-    settings = {name: vars(args)[name] for name in ("dataset", "batch_size", "epochs", "seed")}
-    logger.log_hyperparams({**model.hparams, **settings}, test, step=trainer.global_step)
-    logger.save()
+    command = f"python train_pl.py --resume {shlex.quote(str(folder))}"
+    if run and args.epochs > run["settings"]["epochs"]:
+        command += f" --epochs {args.epochs}"
+    with locked(folder) if first else nullcontext(True) as free, faults_told(folder, command):
+        if not free:
+            raise InputError(f"argument --resume: another process is working on {folder}")
+        if run and first:
+            (folder / RESULT).unlink(missing_ok=True)
+            cut_logs(folder, run["logs"])
+        from_start = run is None or run["step"] == 0  # a checkpoint of the start adds nothing
+        if not from_start:
+            say(f"Continuing {folder}")
+            logger.log_metrics(run["unlogged"], step=run["step"] - 1)
+        try:
+            trainer.fit(
+                model,
+                datamodule=data,
+                ckpt_path=None if from_start else run["checkpoint"],
+                weights_only=True,
+            )
+        except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
+            if not checkpoints.restoring or isinstance(error, InputError):
+                raise
+            raise InputError(
+                f"argument --resume: {run['checkpoint']} cannot be continued ({error}): it is "
+                "damaged or of another version"
+            ) from error
+        (test,) = result = trainer.test(
+            model,
+            datamodule=data,
+            ckpt_path=checkpoints.best_path,
+            weights_only=True,
+            verbose=False,
+        )
+        show_latents(trainer, model, data)
+        shown = {name: vars(args)[name] for name in ("dataset", "batch_size", "epochs", "seed")}
+        logger.log_hyperparams({**model.hparams, **shown}, test, step=trainer.global_step)
+        logger.save()
+        if first:
+            write_result(folder, test)
 
     say(
         f"\nTest of the best checkpoint: {test['test_bpd']:.4f} bpd"
         f" = {test['test_reconstruction_loss']:.1f} nats reconstruction"
         f" + {test['test_regularization_loss']:.1f} nats KL\n"
         f"Pictures:    {os.path.join(logger.log_dir, '*.png')}\n"
-        f"Checkpoint:  {best.best_model_path}\n"
+        f"Checkpoint:  {checkpoints.best_path}\n"
         f"TensorBoard: {watch}"
     )
     return result
@@ -612,6 +789,15 @@ def make_parser() -> argparse.ArgumentParser:
     add("--num_workers", type=whole_number(0), default=0, help="loader processes; 0 is fastest")
     add("--log_dir", default="VAE_logs", help="folder for logs, pictures and checkpoints")
     add("--progress_bar", action="store_true", help="a progress bar instead of a line per epoch")
+    add(
+        "--resume",
+        nargs="?",
+        const=True,
+        default=False,
+        metavar="RUN",
+        help="continue this run, a folder or its checkpoint; without one, the newest unfinished "
+        "run under --log_dir",
+    )
     lightning = parser.add_argument_group("handed through to Lightning's Trainer")
     add = lightning.add_argument
     add("--accelerator", default="auto", help="cpu, gpu, mps, ...")
@@ -622,16 +808,36 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def given_options(parser: argparse.ArgumentParser, argv: list[str] | None) -> argparse.Namespace:
+    """The options that stand on the command line, without those that take their defaults."""
+    names = vars(parser.parse_args([]))
+    args = parser.parse_args(argv, argparse.Namespace(**dict.fromkeys(names)))
+    return argparse.Namespace(**{k: v for k, v in vars(args).items() if v is not None})
+
+
+def quiet_writers(failed: threading.ExceptHookArgs) -> None:
+    """For threading.excepthook: no traceback of a full disk, which the main thread meets too."""
+    if not issubclass(failed.exc_type, OSError):
+        threading.__excepthook__(failed)
+
+
 def main(argv: list[str] | None = None) -> None:
     """The command line: bad input ends with one line and exit code 2, a lost training with 1."""
     parser = make_parser()
-    args = parser.parse_args(argv)
+    args = given_options(parser, argv)
+    end_on_signals()
+    threading.excepthook = quiet_writers
     try:
         train_vae(args)
     except InputError as error:
-        parser.error(str(error))
-    except FloatingPointError as error:
-        parser.exit(1, f"{parser.prog}: {error}\n")
+        code, message = 2, f"error: {error}"
+    except (FloatingPointError, OSError) as error:
+        code, message = 1, str(error)
+    except Stopped as stopped:
+        code, message = stopped.code, " ".join(stopped.__notes__)
+    else:
+        return
+    parser.exit(code, f"{parser.prog}: {message}\n" if rank_zero_only.rank == 0 else None)
 
 
 if __name__ == "__main__":
