@@ -177,21 +177,18 @@ def new_run_folder(log_dir: str | Path) -> Path:
 def locked(folder: Path) -> Iterator[bool]:
     """Whether this process alone works on the folder, which holds until the end of the block.
 
-    The lock ends with the process, however that ends.
+    The lock ends with the process, however that ends; loader processes do not inherit it.
     """
     if fcntl is None:
         yield True
         return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        free = True
-    except OSError:
-        free = False
-    try:
-        yield free
-    finally:
-        os.close(handle)
+    with open(folder / ".lock", "a") as file:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
 
 
 def newest_unfinished(log_dir: str | Path) -> Path:

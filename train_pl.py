@@ -165,7 +165,7 @@ def _check_pickle(pickled: bytes) -> None:
                 raise ValueError(f"it contains {what}, which is no part of a tensor")
 
 
-_TENSORS = r"collections OrderedDict|torch\._utils _rebuild_tensor_v2|torch \w+Storage|torch \w*\d+"
+_TENSORS = r"collections OrderedDict|torch\._utils _rebuild_tensor_v2|torch \w+Storage"
 
 
 def read_checkpoint(path: str | Path) -> dict:
@@ -684,10 +684,10 @@ def train_vae(args: argparse.Namespace) -> list[dict[str, float]]:
     with locked(folder) if first else nullcontext(True) as free, faults_told(folder, command):
         if not free:
             raise InputError(f"argument --resume: another process is working on {folder}")
+        from_start = run is None or run["step"] == 0  # a checkpoint of the start adds nothing
         if run and first:
             (folder / RESULT).unlink(missing_ok=True)
-            cut_logs(folder, run["logs"])
-        from_start = run is None or run["step"] == 0  # a checkpoint of the start adds nothing
+            cut_logs(folder, {} if from_start else run["logs"])
         if not from_start:
             say(f"Continuing {folder}")
             logger.log_metrics(run["unlogged"], step=run["step"] - 1)

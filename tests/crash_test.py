@@ -3,8 +3,8 @@
     python tests/crash_test.py              # 20 kills, see also --help
 
 Every kill is a SIGKILL: most at a random time, every fourth at a random point of the writing of a
-checkpoint or of its removal. Weights, optimiser, metrics, TensorBoard's curves and pictures, and the
-names and contents of all files that a run leaves must be the same, bit by bit.
+checkpoint or of its removal. Weights, optimiser, metrics, TensorBoard's curves and pictures, and
+the names and contents of all files that a run leaves must be the same, bit by bit.
 """
 
 import argparse
@@ -18,7 +18,6 @@ import time
 from pathlib import Path
 from unittest import mock
 
-import numpy as np
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tiny import tiny_data
@@ -162,37 +161,33 @@ def crash_test(kills: int, epochs: int, seed: int, workers: int) -> list[str]:
         duration = time.monotonic() - begun
         print(f"undisturbed: {duration:.1f} s", flush=True)
 
-        logs, run, killed, lost = folder / "killed", None, 0, 0
-        status = None
-        while status != 0:
-            arguments = [*options, "--log_dir", str(logs)]
-            if list(logs.glob(f"*/checkpoints/{runs.LAST}")):
-                arguments = ["--resume", "--log_dir", str(logs)]
-            writing = killed < kills and killed % 4 == 3
-            child = start(arguments, output, chance.randrange(24) if writing else None)
-            # Enough runs get far, as every one gets a share of the undisturbed run's time only.
-            patience = chance.uniform(0, duration) if killed < kills and not writing else 300
-            status = wait(child, patience)
-            if status is None:
-                os.kill(child, signal.SIGKILL)
-                _, status = os.waitpid(child, 0)
-                status = os.waitstatus_to_exitcode(status)
-            if status == -signal.SIGKILL:
-                killed += 1
-                done = len(list(logs.glob("version_*")))
-                print(
-                    f"kill {killed:>2}: {'while writing' if writing else f'after {patience:.2f} s'}"
-                )
-            elif status != 0:
-                return [f"a run was lost, exit code {status}: {output.read_text()}"]
-            elif killed < kills:
-                # It has ended by itself before its kill: the next one starts anew.
-                (run,) = (result.parent for result in logs.glob(f"*/{runs.RESULT}"))
-                if found := differences(folder / "alone" / "version_0", run):
-                    return found
-                logs, status = folder / f"killed{killed}", None
-        (run,) = (result.parent for result in logs.glob(f"*/{runs.RESULT}"))
-        return differences(folder / "alone" / "version_0", run)
+        killed = finished = 0
+        while killed < kills or not finished:
+            logs = folder / f"killed{finished}"
+            while not list(logs.glob(f"*/{runs.RESULT}")):
+                arguments = [*options, "--log_dir", str(logs)]
+                if list(logs.glob(f"*/checkpoints/{runs.LAST}")):
+                    arguments = ["--resume", "--log_dir", str(logs)]
+                writing = killed % 4 == 1
+                at = chance.randrange(24) if writing and killed < kills else None
+                child = start(arguments, output, at)
+                patience = chance.uniform(0, 0.7 * duration) if at is None else 300
+                status = wait(child, patience if killed < kills else 300)
+                if status is None:
+                    os.kill(child, signal.SIGKILL)
+                    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+                if status not in (0, -signal.SIGKILL):
+                    return [f"a run was lost, exit code {status}: {output.read_text()}"]
+                if status == -signal.SIGKILL:
+                    killed += 1
+                    moment = f"after {patience:.2f} s" if at is None else f"at file operation {at}"
+                    print(f"kill {killed:>2} {moment}", flush=True)
+            (run,) = (result.parent for result in logs.glob(f"*/{runs.RESULT}"))
+            if found := differences(folder / "alone" / "version_0", run):
+                return found
+            finished += 1
+            print(f"finished run {finished}: no difference", flush=True)
+        return []
 
 
 if __name__ == "__main__":
