@@ -92,12 +92,6 @@ class Checkpoints(Checkpoint):
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         self.run_folder = Path(trainer.log_dir)  # rank zero's, on every process
         self.folder = self.run_folder / "checkpoints"
-        processes = self.settings.setdefault("processes", trainer.world_size)
-        if processes != trainer.world_size:
-            raise InputError(
-                f"argument --devices: the run to resume has {processes} processes, not "
-                f"{trainer.world_size}: give as many, as an epoch's batches depend on it"
-            )
 
     def on_load_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict

@@ -504,7 +504,7 @@ def quiet_lightning() -> None:
 
 
 # Options that may be others when a run is resumed, as they do not change its result; of --devices
-# and --num_nodes only the product does, see `Checkpoints.setup`.
+# and --num_nodes only the product does, the number of processes.
 FREE = {"log_dir", "data_dir", "num_workers", "progress_bar", "resume"}
 FREE |= {"accelerator", "strategy", "devices", "num_nodes"}
 
@@ -650,7 +650,7 @@ def train_vae(args: argparse.Namespace) -> list[dict[str, float]]:
     check_writable(log_dir)
     settings = {name: vars(args)[name] for name in defaults.keys() - {"log_dir", "resume"}}
     settings["data_dir"] = os.path.abspath(args.data_dir)
-    checkpoints = Checkpoints({**settings, **({"processes": args.processes} if run else {})})
+    checkpoints = Checkpoints(settings)
     watch = f"tensorboard --logdir {shlex.quote(str(log_dir))}"
     trainer = make_trainer(
         args,
@@ -671,6 +671,12 @@ def train_vae(args: argparse.Namespace) -> list[dict[str, float]]:
         num_sanity_val_steps=0,  # nothing to find out: one data set, one model
         use_distributed_sampler=False,  # MNISTDataModule gives each process its share
     )
+    settings["processes"] = trainer.world_size
+    if run and (before := run["settings"]["processes"]) != trainer.world_size:
+        raise InputError(
+            f"argument --devices: the run in {run['folder']} has {before} processes, not "
+            f"{trainer.world_size}: give as many, as the batches of a step depend on it"
+        )
     first = rank_zero_only.rank == 0  # the other processes neither write nor choose a folder
     if first:
         data.prepare_data()  # before other processes start, which would wait for a failed one

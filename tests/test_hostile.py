@@ -5,7 +5,6 @@ import io
 import pickle
 import random
 import resource
-import shutil
 import struct
 import tempfile
 import time
@@ -17,7 +16,6 @@ from unittest import mock
 from urllib.error import URLError
 
 import torch
-from torch import Tensor
 from torchvision.datasets import MNIST
 
 import fmnist
