@@ -271,10 +271,12 @@ def end_on_signals() -> None:
 class EndTogether(Callback):
     """Ends all of a run's processes when one must end, by a signal or an error."""
 
-    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        # Lightning's own answer to SIGTERM waits for other processes; at the end of fit and of
-        # test it puts back what was there before.
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        # Lightning's own answer to SIGTERM waits for the other processes, perhaps for ever. At the
+        # end of fit and of test it puts back what was there before.
         end_on_signals()
+
+    on_test_start = on_train_start
 
     def on_exception(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
