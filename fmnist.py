@@ -41,6 +41,8 @@ def discretize(images: Tensor, num_values: int = 16) -> Tensor:
         TypeError: images are not floating point.
         ValueError: a value lies outside [0, 1] or is not a number.
     """
+    if num_values < 1:
+        raise ValueError(f"discretize expects num_values of at least 1, got {num_values}")
     if not images.is_floating_point():
         raise TypeError(f"discretize expects float images in [0, 1], got {images.dtype}")
     if images.numel() and not bool(((images >= 0) & (images <= 1)).all()):

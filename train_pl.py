@@ -95,6 +95,8 @@ class VAE(pl.LightningModule):
             L_rec: mean reconstruction loss in nats per image, a scalar.
             L_reg: mean KL to the prior in nats per image, a scalar.
             bpd: mean negative ELBO in bits per dimension, a scalar; the training loss.
+        Raises:
+            TypeError, ValueError: see `check_images`.
         """
         mean, log_std = self.encoder(imgs)
         z = sample_reparameterize(mean, log_std.exp())
@@ -110,7 +112,10 @@ class VAE(pl.LightningModule):
 
         Returns:
             long [batch_size, 1, 28, 28], values 0..15, on the model's device, no gradients.
+        Raises:
+            ValueError: batch_size is no whole number of at least 1.
         """
+        check_size("batch_size", batch_size)
         z = torch.randn(batch_size, self.decoder.z_dim, device=self.decoder.device)
         probabilities = self.decoder(z).float().softmax(dim=1).permute(0, 2, 3, 1)
         levels = torch.multinomial(probabilities.flatten(0, 2), num_samples=1)
@@ -648,7 +653,7 @@ def train_vae(args: argparse.Namespace) -> list[dict[str, float]]:
     )
     log_dir = run["folder"].parent if run else args.log_dir
     check_writable(log_dir)
-    settings = {name: vars(args)[name] for name in defaults.keys() - {"log_dir", "resume"}}
+    settings = {name: vars(args)[name] for name in defaults if name not in ("log_dir", "resume")}
     settings["data_dir"] = os.path.abspath(args.data_dir)
     checkpoints = Checkpoints(settings)
     watch = f"tensorboard --logdir {shlex.quote(str(log_dir))}"
