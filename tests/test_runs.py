@@ -19,7 +19,7 @@ from unittest import mock
 import pytorch_lightning as pl
 import torch
 from crash_test import curves, differences
-from tiny import tiny_data
+from tiny import NUM_TRAIN, tiny_data
 
 import runs
 import train_pl
@@ -190,7 +190,7 @@ class TestFaults(RunTest):
     def test_an_accelerator_is_waited_for_every_fifty_steps_only(self):
         stop = StopIfLost()
         module = argparse.Namespace(device=torch.device("meta"), hparams=argparse.Namespace(lr=1.0))
-        trainer = mock.Mock(num_training_batches=100, current_epoch=0)
+        trainer = mock.Mock(num_training_batches=100, current_epoch=0, lightning_module=module)
         stop.on_train_start(trainer, module)
         loss = {"loss": torch.zeros((), device="meta")}
         for batch_idx in range(StopIfLost.EVERY - 1):
@@ -271,6 +271,31 @@ class TestFolders(unittest.TestCase):
         cut_logs(self.folder, {"events.out.tfevents.1": 10, "events.out.tfevents.2": 3})
         left = {file.name[-1]: file.stat().st_size for file in self.folder.iterdir()}
         self.assertEqual(left, {"1": 10, "2": 3})
+
+
+class TestTwoProcesses(unittest.TestCase):
+    def test_sigterm_ends_both_with_one_line_and_the_run_goes_on_with_both(self):
+        with tempfile.TemporaryDirectory() as logs:
+            tiny = [sys.executable, TESTS / "tiny.py", "--log_dir", logs]
+            options = [*SMALL, "--batch_size", "15", "--epochs", "6", "--devices", "2"]
+            pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+            with subprocess.Popen([*tiny, *options], **pipes) as run:
+                for line in run.stdout:
+                    if line.startswith("epoch   2"):
+                        run.terminate()
+                _, said = run.communicate(timeout=60)
+            self.assertEqual(run.returncode, 143, said)
+            self.assertIn("continue with: python train_pl.py --resume", said.splitlines()[-1])
+            self.assertNotIn("Traceback", said)
+            resumed = subprocess.run([*tiny, "--resume"], **pipes, timeout=120)
+            self.assertEqual(resumed.returncode, 0, resumed.stderr)
+            self.assertEqual(resumed.stdout.count("epoch   6/6"), 1)
+            folder = Path(logs, "version_0")
+            last = torch.load(folder / "checkpoints" / runs.LAST, weights_only=True)
+            self.assertEqual(last["global_step"], 6 * NUM_TRAIN // 30)
+            self.assertEqual(
+                [step for step, _ in curves(folder)["val_bpd"]], [9, 19, 29, 39, 49, 59]
+            )
 
 
 class TestKills(unittest.TestCase):
