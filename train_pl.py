@@ -568,11 +568,15 @@ def run_to_resume(args: argparse.Namespace) -> dict:
     where = args.resume
     if where is True:
         # The processes that Lightning starts must not search: to them the run is in use.
-        found = os.environ.get("TRAIN_PL_RUN") if rank_zero_only.rank else None
-        where = found or newest_unfinished(
-            vars(args).get("log_dir", make_parser().get_default("log_dir"))
-        )
-        os.environ["TRAIN_PL_RUN"] = str(where)
+        if rank_zero_only.rank == 0:
+            log_dir = vars(args).get("log_dir", make_parser().get_default("log_dir"))
+            os.environ["TRAIN_PL_RUN"] = str(newest_unfinished(log_dir))
+        elif "TRAIN_PL_RUN" not in os.environ:
+            raise InputError(
+                "argument --resume: name the run, as processes that torchrun or SLURM starts may "
+                "each find another"
+            )
+        where = os.environ["TRAIN_PL_RUN"]
     run = read_run(where)
     settings = run["settings"]
     for name, value in vars(args).items():
@@ -848,7 +852,8 @@ def main(argv: list[str] | None = None) -> None:
         code, message = stopped.code, " ".join(stopped.__notes__)
     else:
         return
-    parser.exit(code, f"{parser.prog}: {message}\n" if rank_zero_only.rank == 0 else None)
+    said_here = rank_zero_only.rank == 0 or code == 2  # other ends are the same on all processes
+    parser.exit(code, f"{parser.prog}: {message}\n" if said_here else None)
 
 
 if __name__ == "__main__":
