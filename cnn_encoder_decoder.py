@@ -7,6 +7,8 @@ decoder   z -> 2f at 7x7, two residual blocks -> f at 14x14, residual block -> 1
 import torch
 from torch import Tensor, nn
 
+from utils import check_images, check_latents
+
 GRID = 7  # the smallest feature maps are 7x7, a quarter of the image's side
 
 
@@ -65,6 +67,7 @@ class CNNEncoder(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Images long [B, 1, 28, 28] in 0..15 to mean and log_std, float [B, z_dim] each."""
+        check_images(x, self.net[0].weight.device)
         x = x.to(self.net[0].weight.dtype) / 15 * 2 - 1
         x = x.contiguous(memory_format=torch.channels_last)
         out = self.net(x)
@@ -107,6 +110,7 @@ class CNNDecoder(nn.Module):
 
     def forward(self, z: Tensor) -> Tensor:
         """Latents float [B, z_dim] to logits float [B, 16, 28, 28], no softmax."""
+        check_latents(z, self.z_dim, self.device)
         return self.net(z.to(self.net[0].weight.dtype))
 
     @property

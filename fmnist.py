@@ -41,6 +41,8 @@ def discretize(images: Tensor, num_values: int = 16) -> Tensor:
         TypeError: images are not floating point.
         ValueError: a value lies outside [0, 1] or is not a number.
     """
+    if num_values < 1:
+        raise ValueError(f"discretize expects num_values of at least 1, got {num_values}")
     if not images.is_floating_point():
         raise TypeError(f"discretize expects float images in [0, 1], got {images.dtype}")
     if images.numel() and not bool(((images >= 0) & (images <= 1)).all()):
@@ -55,9 +57,24 @@ class DiscreteImages(Dataset):
     Args:
         images: uint8 [N, 1, 28, 28], values 0..15: a byte a pixel, the whole set stays in cache.
         labels: long [N].
+    Raises:
+        TypeError: another dtype.
+        ValueError: another shape or range. All pixels are looked at here, once, so that no
+            training step has to.
     """
 
     def __init__(self, images: Tensor, labels: Tensor):
+        if (images.dtype, labels.dtype) != (torch.uint8, torch.long):
+            raise TypeError(
+                f"expected uint8 images and long labels, got {images.dtype} and {labels.dtype}"
+            )
+        if images.ndim != 4 or labels.shape != images.shape[:1]:
+            raise ValueError(
+                "expected images [N, 1, H, W] and labels [N], got "
+                f"{list(images.shape)} and {list(labels.shape)}"
+            )
+        if len(images) and (highest := int(images.max())) > 15:
+            raise ValueError(f"expected grey levels 0..15, got {highest}: see discretize")
         self.images = images
         self.labels = labels
 
@@ -158,8 +175,16 @@ def load(root: str | Path = DATA_DIR, dataset: str = "MNIST", train: bool = True
     """The whole training set (60,000) or test set (10,000) in 16 levels; call `prepare` before."""
     try:
         source = getattr(datasets, dataset)(root, train=train, download=False)
-    except (OSError, RuntimeError, ValueError, AssertionError) as error:
-        raise InputError(f"cannot read {dataset} in {root} ({error})") from error
+        shapes = [list(source.data.shape), list(source.targets.shape)]
+        if shapes != [[len(source.data), 28, 28], [len(source.data)]]:
+            raise ValueError(f"images and labels have the shapes {shapes}")
+        if any(label not in range(10) for label in source.targets.unique().tolist()):
+            raise ValueError("a label is not in 0..9")
+    except Exception as error:  # there is no end to what a damaged file can raise
+        why = " ".join(str(error).split())[:200]
+        raise InputError(
+            f"cannot read {dataset} in {root} ({why}): remove the extracted files"
+        ) from error
     # A table of the 256 possible results: no float copy of 47 million pixels.
     levels = discretize(torch.arange(256) / 255).to(torch.uint8).numpy()
     images = torch.from_numpy(levels[source.data.numpy()]).unsqueeze(1)
@@ -265,7 +290,10 @@ class MNISTDataModule(pl.LightningDataModule):
             seed=self.seed,
             drop_last=True,  # no image twice in an epoch
         )
-        return _loader(self.train, self.num_workers, batch_size=self.batch_size, sampler=sampler)
+        loader = _loader(self.train, self.num_workers, batch_size=self.batch_size, sampler=sampler)
+        # Of a resumed run; Lightning sets it too, but after worker processes have begun to fetch.
+        sampler.set_epoch(self.trainer.global_step // len(loader))
+        return loader
 
     def val_dataloader(self) -> DataLoader:
         return self._eval_loader(self.val)

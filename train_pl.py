@@ -5,30 +5,33 @@ and its training), fmnist.py (the data).
 """
 
 import argparse
+import json
 import logging
 import math
 import os
+import pickletools
+import re
 import shlex
+import signal
 import tempfile
+import threading
 import time
 import warnings
 import zipfile
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from io import BytesIO
 from pathlib import Path
+from types import FrameType
 from typing import NoReturn
 
 import numpy as np
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import (
-    Callback,
-    LearningRateMonitor,
-    ModelCheckpoint,
-    TQDMProgressBar,
-)
+from pytorch_lightning.callbacks import Callback, Checkpoint, LearningRateMonitor, TQDMProgressBar
 from pytorch_lightning.loggers import TensorBoardLogger
+from pytorch_lightning.plugins import TorchCheckpointIO
 from pytorch_lightning.utilities import rank_zero_only
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.utilities.seed import isolate_rng
@@ -53,6 +56,11 @@ from utils import (
     sample_reparameterize,
     visualize_manifold,
 )
+
+try:
+    import fcntl
+except ImportError:  # Windows, where two processes on one run go unnoticed
+    fcntl = None
 
 # The shipped model of the default run: what evaluate.py and compress.py use without a checkpoint.
 PRETRAINED = Path(__file__).resolve().parent / "pretrained" / "default.ckpt"
@@ -92,6 +100,8 @@ class VAE(pl.LightningModule):
             L_rec: mean reconstruction loss in nats per image, a scalar.
             L_reg: mean KL to the prior in nats per image, a scalar.
             bpd: mean negative ELBO in bits per dimension, a scalar; the training loss.
+        Raises:
+            TypeError, ValueError: see `check_images`.
         """
         mean, log_std = self.encoder(imgs)
         z = sample_reparameterize(mean, log_std.exp())
@@ -107,7 +117,10 @@ class VAE(pl.LightningModule):
 
         Returns:
             long [batch_size, 1, 28, 28], values 0..15, on the model's device, no gradients.
+        Raises:
+            ValueError: batch_size is no whole number of at least 1.
         """
+        check_size("batch_size", batch_size)
         z = torch.randn(batch_size, self.decoder.z_dim, device=self.decoder.device)
         probabilities = self.decoder(z).float().softmax(dim=1).permute(0, 2, 3, 1)
         levels = torch.multinomial(probabilities.flatten(0, 2), num_samples=1)
@@ -171,14 +184,6 @@ class VAE(pl.LightningModule):
         bpd = importance_weighted_bpd(self.decoder, imgs, mean, log_std, noise).mean()
         self.log("test_importance_weighted_bpd", bpd, sync_dist=True, batch_size=len(imgs))
 
-    def on_validation_epoch_end(self) -> None:
-        bpd = self.trainer.callback_metrics["val_bpd"]
-        if not bpd.isfinite():
-            raise FloatingPointError(
-                f"the loss is {bpd.item()} in epoch {self.current_epoch + 1}: "
-                f"try a lower --lr than {self.hparams.lr:g}"
-            )
-
     def _log_losses(
         self, stage: str, L_rec: Tensor, L_reg: Tensor, img_shape: Sequence[int]
     ) -> None:
@@ -192,6 +197,17 @@ class VAE(pl.LightningModule):
         how = {"on_step": False, "on_epoch": True, "sync_dist": True, "batch_size": img_shape[0]}
         self.log_dict(losses, **how)
         self.log(f"{stage}_bpd", elbo_to_bpd(elbo, img_shape), prog_bar=True, **how)
+
+
+def _check_pickle(pickled: bytes) -> None:
+    """Raises ValueError unless only tensors are built: even bytearray(10**12) would be a danger."""
+    for code, what, _ in pickletools.genops(pickled):
+        if code.name in ("GLOBAL", "INST", "STACK_GLOBAL"):
+            if not re.fullmatch(_TENSORS, str(what)):
+                raise ValueError(f"it contains {what}, which is no part of a tensor")
+
+
+_TENSORS = r"collections OrderedDict|torch\._utils _rebuild_tensor_v2|torch \w+Storage"
 
 
 def read_checkpoint(path: str | Path) -> dict:
@@ -210,6 +226,9 @@ def read_checkpoint(path: str | Path) -> dict:
                 raise ValueError("it is compressed, which torch.save never does")
             if (damaged := archive.testzip()) is not None:
                 raise ValueError(f"its part {damaged} is damaged")
+            for part in archive.namelist():
+                if part.endswith("/data.pkl"):
+                    _check_pickle(archive.read(part))
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
         if not isinstance(checkpoint, dict):
             raise TypeError(f"it contains a {type(checkpoint).__name__} in place of a dictionary")
@@ -459,6 +478,282 @@ class Greeting(Callback):
         say(f"Logging to {log_folder(trainer)}; watch it with: {self.command}")
 
 
+# What keeps a run from being lost. A run that is killed at any moment goes on from `last.ckpt` and
+# ends with the same files, because
+# - all randomness of an epoch derives from (seed, epoch, process), never from what came before;
+# - a file is complete beside its place before it is moved there (`write_whole`);
+# - `last.ckpt` is the last thing that an epoch writes, and says how long the logs were by then;
+# - an outdated best checkpoint is removed only after that.
+
+LAST = "last.ckpt"
+RESULT = "result.json"  # the test result, written when there is nothing left to do
+
+
+def write_whole(path: str | Path, content: bytes) -> None:
+    """Writes a file so that, whatever happens, either the old or the new one is there, complete."""
+    beside = Path(path).with_name("unfinished")
+    with open(beside, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(beside, path)
+
+
+class WholeCheckpoints(TorchCheckpointIO):
+    """Lightning's checkpoints, by `write_whole`.
+
+    Lightning itself writes into the system's temporary folder; where that is another file system,
+    what then puts the file into place is a copy, which a kill can leave half-done.
+    """
+
+    def save_checkpoint(
+        self, checkpoint: dict, path: str | Path, storage_options: object = None
+    ) -> None:
+        buffer = BytesIO()
+        torch.save(checkpoint, buffer)
+        write_whole(path, buffer.getbuffer())
+
+
+class Checkpoints(Checkpoint):
+    """Keeps the best model by validation bpd and, in `last.ckpt`, all that the run needs to go on.
+
+    `last.ckpt` is written before the first epoch and after each. Lightning's ModelCheckpoint would
+    remove the old best checkpoint before that, and remember folders by their absolute names.
+
+    Args:
+        settings: the run's options by name, for whoever continues it.
+    """
+
+    def __init__(self, settings: dict[str, object]):
+        super().__init__()
+        self.settings = settings
+        self.restoring = False
+        self.best_bpd, self.best_name = math.inf, ""
+
+    @property
+    def best_path(self) -> Path:
+        return self.folder / self.best_name
+
+    def state_dict(self) -> dict[str, object]:
+        return {"best_bpd": self.best_bpd, "best_name": self.best_name}
+
+    def load_state_dict(self, state_dict: dict[str, object]) -> None:
+        self.best_bpd = float(state_dict["best_bpd"])
+        self.best_name = Path(state_dict["best_name"]).name
+        if self.best_name and not self.best_path.exists():
+            raise InputError(f"argument --resume: {self.best_path}, the best so far, is missing")
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        self.run_folder = Path(trainer.log_dir)  # rank zero's, on every process
+        self.folder = self.run_folder / "checkpoints"
+
+    def on_load_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict
+    ) -> None:
+        self.restoring = True
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        for optimizer in trainer.optimizers:
+            for p, state in optimizer.state.items():
+                if any(tensor.shape != p.shape for tensor in state.values()):
+                    raise ValueError("its optimiser state is of another model")
+        self.restoring = False
+        if trainer.is_global_zero:
+            self.folder.mkdir(exist_ok=True)
+        if trainer.current_epoch == 0:
+            self._save_last(trainer)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        bpd = trainer.callback_metrics["val_bpd"].item()
+        if bpd < self.best_bpd:
+            self.best_bpd, self.best_name = bpd, f"best_val_bpd_{bpd:.4f}.ckpt"
+            trainer.save_checkpoint(self.best_path, weights_only=True)
+        self._save_last(trainer)
+
+    def _save_last(self, trainer: pl.Trainer) -> None:
+        trainer.save_checkpoint(self.folder / LAST, weights_only=False)
+        if trainer.is_global_zero:
+            for outdated in set(self.folder.glob("best_*.ckpt")) - {self.best_path}:
+                outdated.unlink()
+
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict
+    ) -> None:
+        """Adds the settings, the length of the logs, and what Lightning logs only after this."""
+        for logger in trainer.loggers:
+            logger.save()  # writes what is waiting
+        metrics = trainer.callback_metrics
+        checkpoint["run"] = {
+            "settings": self.settings,
+            "logs": {file.name: file.stat().st_size for file in _logs(self.run_folder)},
+            "step": trainer.global_step,
+            "unlogged": {
+                "epoch": float(trainer.current_epoch),
+                **{n: m.item() for n, m in metrics.items() if n.startswith("train_")},
+            },
+        }
+
+
+def _logs(folder: Path) -> list[Path]:
+    return sorted(folder.glob("events.out.tfevents.*"))
+
+
+def cut_logs(folder: Path, lengths: dict[str, int]) -> None:
+    """Takes from TensorBoard's files in a run's folder what came after its last checkpoint."""
+    for file in _logs(folder):
+        length = lengths.get(file.name, 0)
+        if length == 0:
+            file.unlink()
+        elif length < file.stat().st_size:
+            os.truncate(file, length)
+
+
+def new_run_folder(log_dir: str | Path) -> Path:
+    """Makes the next `version_N`; no two processes get the same one."""
+    taken = [folder.name.removeprefix("version_") for folder in Path(log_dir).glob("version_*")]
+    number = max((int(name) for name in taken if name.isdecimal()), default=-1) + 1
+    while True:
+        folder = Path(log_dir, f"version_{number}")
+        try:
+            folder.mkdir(parents=True)
+            return folder
+        except FileExistsError:
+            number += 1
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[bool]:
+    """Whether this process alone works on the folder, which holds until the end of the block.
+
+    The lock ends with the process, however that ends; loader processes do not inherit it.
+    """
+    if fcntl is None:
+        yield True
+        return
+    with open(folder / ".lock", "a") as file:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
+
+
+def newest_unfinished(log_dir: str | Path) -> Path:
+    """The run whose last checkpoint is the newest of those without a result that nobody works on.
+
+    Raises:
+        InputError: there is none.
+    """
+    found = []
+    for last in Path(log_dir).glob(f"*/checkpoints/{LAST}"):
+        folder = last.parent.parent
+        if not (folder / RESULT).exists():
+            found.append((last.stat().st_mtime_ns, folder))
+    for _, folder in sorted(found, reverse=True):
+        with locked(folder) as free:
+            if free:
+                return folder
+    raise InputError(
+        f"argument --resume: no unfinished run with a checkpoint in {log_dir}: name another "
+        "--log_dir, or start a run without --resume"
+    )
+
+
+class StopIfLost(Callback):
+    """Ends the training as soon as the loss is not finite.
+
+    On an accelerator the loss is looked at every `EVERY` steps only, as to look is to wait for it;
+    which step was the first is kept there.
+    """
+
+    EVERY = 50
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.first_lost = torch.tensor(math.inf, device=pl_module.device)
+        self.batches = trainer.num_training_batches
+
+    def on_train_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: dict[str, Tensor],
+        batch: tuple[Tensor, Tensor],
+        batch_idx: int,
+    ) -> None:
+        lost_now = torch.where(outputs["loss"].isfinite(), math.inf, float(batch_idx + 1))
+        self.first_lost = torch.minimum(self.first_lost, lost_now)
+        if pl_module.device.type == "cpu" or (batch_idx + 1) % self.EVERY == 0:
+            self._look(trainer)
+
+    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._look(trainer)
+        bpd = trainer.callback_metrics["val_bpd"]
+        if not bpd.isfinite():
+            self._end(trainer, f"the validation loss is {bpd.item()}")
+
+    def _look(self, trainer: pl.Trainer) -> None:
+        # One process must not go on and wait for another that has ended.
+        first = trainer.strategy.reduce(self.first_lost.clone(), reduce_op="min").item()
+        if first < math.inf:
+            self._end(trainer, f"the loss is not finite since step {first:.0f} of {self.batches}")
+
+    def _end(self, trainer: pl.Trainer, what: str) -> None:
+        lr = trainer.lightning_module.hparams.lr
+        raise FloatingPointError(
+            f"{what} in epoch {trainer.current_epoch + 1}: start again with a lower --lr than "
+            f"{lr:g}"
+        )
+
+
+class Stopped(SystemExit):
+    """A signal asks the program to end; the exit code is the shell's for it, 128 + its number."""
+
+
+def _stop(signum: int, frame: FrameType | None) -> None:
+    signal.signal(signum, signal.SIG_DFL)  # a second one ends the program at once
+    raise Stopped(128 + signum)
+
+
+def end_on_signals() -> None:
+    """Ctrl-C and SIGTERM become the exception `Stopped`, where signals can be caught at all."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, _stop)
+        signal.signal(signal.SIGTERM, _stop)
+
+
+class EndTogether(Callback):
+    """Ends all of a run's processes when one must end, by a signal or an error."""
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        # Lightning's own answer to SIGTERM waits for the other processes, perhaps for ever. At the
+        # end of fit and of test it puts back what was there before.
+        end_on_signals()
+
+    on_test_start = on_train_start
+
+    def on_exception(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
+    ) -> None:
+        if trainer.is_global_zero and trainer.strategy.launcher is not None:
+            trainer.strategy.launcher.kill(signal.SIGKILL)  # they write nothing
+
+
+def cause_on_disk(error: BaseException | None) -> OSError | None:
+    """The OSError among an exception and its causes, if there is one.
+
+    Lightning passes the failure of TensorBoard's writer on as a ValueError.
+    """
+    while error is not None and not isinstance(error, OSError):
+        error = error.__cause__ or error.__context__
+    return error
+
+
+def write_result(folder: Path, test: dict[str, float]) -> None:
+    """Marks the run as finished."""
+    write_whole(folder / RESULT, json.dumps(test, indent=2).encode())
+
+
 @rank_zero_only
 def say(text: str) -> None:
     print(text, flush=True)
@@ -546,19 +841,146 @@ def quiet_lightning() -> None:
         warnings.filterwarnings("ignore", message)
 
 
+# Options that may be others when a run is resumed, as they do not change its result; of --devices
+# and --num_nodes only the product does, the number of processes.
+FREE = {"log_dir", "data_dir", "num_workers", "progress_bar", "resume"}
+FREE |= {"accelerator", "strategy", "devices", "num_nodes"}
+
+
+def read_run(path: str | Path) -> dict:
+    """What the last checkpoint of a run, which is not trusted, says about the run.
+
+    Args:
+        path: the run's folder or the checkpoint.
+    Returns:
+        `folder`, `checkpoint` (its path) and what `Checkpoints.on_save_checkpoint` adds to it.
+    Raises:
+        InputError: there is none or it cannot be used.
+    """
+    path = Path(path).absolute()
+    if path.is_dir():
+        path = path / "checkpoints" / LAST
+        if not path.exists():
+            raise InputError(
+                f"argument --resume: there is no {path}, nothing to continue: start a new run"
+            )
+    run = read_checkpoint(path).get("run")
+    model = load_model(path)
+    types = {name: type(value) for name, value in vars(make_parser().parse_args([])).items()}
+    types["processes"] = int
+    try:
+        if run is None or path.parent.name != "checkpoints":
+            raise ValueError("it holds a model only, or is not in a run's folder")
+        settings = run["settings"]
+        for name, value in settings.items():
+            if type(value) is not types[name]:
+                raise TypeError(f"{name} is {value!r}")
+        if dict(model.hparams) != {name: settings[name] for name in model.hparams}:
+            raise ValueError("the model in it is another than its settings say")
+        MNISTDataModule(batch_size=settings["batch_size"], num_workers=settings["num_workers"])
+        check_size("epochs", settings["epochs"])
+        if settings["dataset"] not in DATASETS or not 0 <= settings["seed"] < 2**32:
+            raise ValueError(f"dataset {settings['dataset']!r}, seed {settings['seed']}")
+        numbers = [run["step"], *run["logs"].values(), *run["unlogged"].values()]
+        if not all(type(n) in (int, float) and 0 <= n < math.inf for n in numbers):
+            raise ValueError(f"it says {numbers}")
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise InputError(
+            f"argument --resume: {path} cannot be continued ({error}): give the folder of a run "
+            f"or the {LAST} in it"
+        ) from error
+    return {**run, "folder": path.parent.parent, "checkpoint": path}
+
+
+def run_to_resume(args: argparse.Namespace) -> dict:
+    """What `read_run` says of the run that --resume means, after a comparison with the options.
+
+    Raises:
+        InputError: there is no such run, it is finished, or it had other options.
+    """
+    where = args.resume
+    if where is True:
+        # The processes that Lightning starts must not search: to them the run is in use.
+        if rank_zero_only.rank == 0:
+            log_dir = vars(args).get("log_dir", make_parser().get_default("log_dir"))
+            os.environ["TRAIN_PL_RUN"] = str(newest_unfinished(log_dir))
+        elif "TRAIN_PL_RUN" not in os.environ:
+            raise InputError(
+                "argument --resume: name the run, as processes that torchrun or SLURM starts may "
+                "each find another"
+            )
+        where = os.environ["TRAIN_PL_RUN"]
+    run = read_run(where)
+    settings = run["settings"]
+    for name, value in vars(args).items():
+        of_run = settings.get(name, value)
+        if name not in FREE and value != of_run and not (name == "epochs" and value > of_run):
+            raise InputError(
+                f"argument --{name}: the run in {run['folder']} has {of_run}, not {value}: leave "
+                f"it out{', or give more' if name == 'epochs' else ''}"
+            )
+    epochs = settings["epochs"]
+    if (run["folder"] / RESULT).exists() and vars(args).get("epochs", epochs) == epochs:
+        raise InputError(
+            f"argument --resume: the run in {run['folder']} is finished: to train it for more "
+            f"than its {epochs} epochs, give --epochs"
+        )
+    return run
+
+
+@contextmanager
+def faults_told(folder: Path, command: str) -> Iterator[None]:
+    """Turns the end of a run by a signal, a full disk or a lost loss into one line.
+
+    Raises:
+        Stopped: with that line as its note.
+        FloatingPointError, OSError: that line.
+    """
+    last = folder / "checkpoints" / LAST
+
+    def how_to_go_on() -> str:
+        return (
+            f"continue with: {command}" if last.exists() else "no checkpoint is left: start again"
+        )
+
+    try:
+        yield
+    except Stopped as stopped:
+        stopped.add_note(f"stopped; {how_to_go_on()}")
+        raise
+    except InputError:
+        raise
+    except FloatingPointError as error:
+        raise FloatingPointError(f"{error}; the last good checkpoint is {last}") from error
+    except Exception as error:
+        if (cause := cause_on_disk(error)) is None:
+            raise
+        raise OSError(
+            f"cannot write into {folder} ({cause.strerror}): make room or restore the folder, "
+            f"then {how_to_go_on()}"
+        ) from error
+
+
 def train_vae(args: argparse.Namespace) -> list[dict[str, float]]:
     """Trains, tests the best checkpoint, leaves pictures and logs, and returns the test result.
+
+    With `args.resume` it continues a run, with that run's options; more epochs than the run had
+    change its learning rate from there on to what a run of the new length has then.
 
     Args:
         args: any namespace; a field that it lacks takes the command line's default.
     Returns:
         Lightning's test result: a list of one dict with test_bpd and its parts.
     Raises:
-        InputError: data files, the log directory or the Trainer's options cannot be used.
+        InputError: data files, the log directory, the Trainer's options or the run to resume
+            cannot be used.
         ValueError: a hyperparameter that makes no sense.
         FloatingPointError: the loss is no longer a finite number.
+        OSError: the log directory can no longer be written.
     """
-    args = argparse.Namespace(**{**vars(make_parser().parse_args([])), **vars(args)})
+    run = run_to_resume(args) if vars(args).get("resume") else None
+    defaults = vars(make_parser().parse_args([]))
+    args = argparse.Namespace(**{**defaults, **(run["settings"] if run else {}), **vars(args)})
     check_size("epochs", args.epochs)
     quiet_lightning()
     pl.seed_everything(args.seed, verbose=False)
@@ -569,55 +991,95 @@ def train_vae(args: argparse.Namespace) -> list[dict[str, float]]:
     data = MNISTDataModule(
         args.data_dir, args.dataset, args.batch_size, args.num_workers, args.seed
     )
-    check_writable("--log_dir", args.log_dir)
-    logger = TensorBoardLogger(args.log_dir, name=None, default_hp_metric=False)
-    best = ModelCheckpoint(
-        monitor="val_bpd",
-        filename="best_val_bpd_{val_bpd:.4f}",
-        auto_insert_metric_name=False,
-        save_weights_only=True,  # the model to use; the one to go on training from is `last`
-    )
-    # Lightning's save_last follows the best one; this is the state after the last epoch.
-    last = ModelCheckpoint(filename="last", enable_version_counter=False)
-    watch = f"tensorboard --logdir {shlex.quote(str(args.log_dir))}"
+    log_dir = run["folder"].parent if run else args.log_dir
+    check_writable("--log_dir", log_dir)
+    settings = {name: vars(args)[name] for name in defaults if name not in ("log_dir", "resume")}
+    settings["data_dir"] = os.path.abspath(args.data_dir)
+    checkpoints = Checkpoints(settings)
+    watch = f"tensorboard --logdir {shlex.quote(str(log_dir))}"
     names = ("accelerator", "devices", "num_nodes", "strategy", "precision")
     trainer = make_trainer(
         {name: vars(args)[name] for name in names},
         max_epochs=args.epochs,
-        logger=logger,
+        logger=False,  # until it is known that there will be a run
         callbacks=[
+            EndTogether(),
             Greeting(watch),
             SeedEpochs(args.seed),
+            StopIfLost(),
             GenerateCallback(save_to_disk=True),
             LearningRateMonitor("step"),
-            best,
-            last,
+            checkpoints,
             TQDMProgressBar() if args.progress_bar else EpochLines(),
         ],
+        plugins=[WholeCheckpoints()],
         enable_progress_bar=args.progress_bar,
         enable_model_summary=False,
         num_sanity_val_steps=0,  # nothing to find out: one data set, one model
         use_distributed_sampler=False,  # MNISTDataModule gives each process its share
     )
-    if rank_zero_only.rank == 0:
+    settings["processes"] = trainer.world_size
+    if run and (before := run["settings"]["processes"]) != trainer.world_size:
+        raise InputError(
+            f"argument --devices: the run in {run['folder']} has {before} processes, not "
+            f"{trainer.world_size}: give as many, as the batches of a step depend on it"
+        )
+    first = rank_zero_only.rank == 0  # the other processes neither write nor choose a folder
+    if first:
         data.prepare_data()  # before other processes start, which would wait for a failed one
-    trainer.fit(model, datamodule=data)
-    (test,) = result = trainer.test(
-        model, datamodule=data, ckpt_path=best.best_model_path, verbose=False
+    folder = run["folder"] if run else new_run_folder(log_dir) if first else Path(log_dir, "none")
+    trainer.logger = logger = TensorBoardLogger(
+        str(folder.parent), name=None, version=folder.name, default_hp_metric=False
     )
-    latents = show_latents(trainer, model, data)
-    settings = {name: vars(args)[name] for name in ("dataset", "batch_size", "epochs", "seed")}
-    logger.log_hyperparams(
-        {**model.hparams, **settings}, {**test, **latents}, step=trainer.global_step
-    )
-    logger.save()
+    command = f"python train_pl.py --resume {shlex.quote(str(folder))}"
+    if run and args.epochs > run["settings"]["epochs"]:
+        command += f" --epochs {args.epochs}"
+    with locked(folder) if first else nullcontext(True) as free, faults_told(folder, command):
+        if not free:
+            raise InputError(f"argument --resume: another process is working on {folder}")
+        from_start = run is None or run["step"] == 0  # a checkpoint of the start adds nothing
+        if run and first:
+            (folder / RESULT).unlink(missing_ok=True)
+            cut_logs(folder, {} if from_start else run["logs"])
+        if not from_start:
+            say(f"Continuing {folder}")
+            logger.log_metrics(run["unlogged"], step=run["step"] - 1)
+        try:
+            trainer.fit(
+                model,
+                datamodule=data,
+                ckpt_path=None if from_start else run["checkpoint"],
+                weights_only=True,
+            )
+        except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
+            if not checkpoints.restoring or isinstance(error, InputError):
+                raise
+            raise InputError(
+                f"argument --resume: {run['checkpoint']} cannot be continued ({error}): it is "
+                "damaged or of another version"
+            ) from error
+        (test,) = result = trainer.test(
+            model,
+            datamodule=data,
+            ckpt_path=checkpoints.best_path,
+            weights_only=True,
+            verbose=False,
+        )
+        latents = show_latents(trainer, model, data)
+        shown = {name: vars(args)[name] for name in ("dataset", "batch_size", "epochs", "seed")}
+        logger.log_hyperparams(
+            {**model.hparams, **shown}, {**test, **latents}, step=trainer.global_step
+        )
+        logger.save()
+        if first:
+            write_result(folder, test)
 
     say(
         f"\nTest of the best checkpoint: {test['test_bpd']:.4f} bpd"
         f" = {test['test_reconstruction_loss']:.1f} nats reconstruction"
         f" + {test['test_regularization_loss']:.1f} nats KL\n"
         f"Pictures:    {os.path.join(logger.log_dir, '*.png')}\n"
-        f"Checkpoint:  {best.best_model_path}\n"
+        f"Checkpoint:  {checkpoints.best_path}\n"
         f"TensorBoard: {watch}"
     )
     return result
@@ -683,6 +1145,15 @@ def make_parser() -> argparse.ArgumentParser:
     add("--log_dir", default="VAE_logs", help="folder for logs, pictures and checkpoints")
     add("--progress_bar", action="store_true", help="a progress bar instead of a line per epoch")
     add("--compile", action="store_true", help="torch.compile the networks: pays on long runs")
+    add(
+        "--resume",
+        nargs="?",
+        const=True,
+        default=False,
+        metavar="RUN",
+        help="continue this run, a folder or its checkpoint; without one, the newest unfinished "
+        "run under --log_dir",
+    )
     lightning = parser.add_argument_group("handed through to Lightning's Trainer")
     add = lightning.add_argument
     add("--accelerator", default="auto", help="cpu, gpu, mps, ...")
@@ -693,16 +1164,37 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def given_options(parser: argparse.ArgumentParser, argv: list[str] | None) -> argparse.Namespace:
+    """The options that stand on the command line, without those that take their defaults."""
+    names = vars(parser.parse_args([]))
+    args = parser.parse_args(argv, argparse.Namespace(**dict.fromkeys(names)))
+    return argparse.Namespace(**{k: v for k, v in vars(args).items() if v is not None})
+
+
+def quiet_writers(failed: threading.ExceptHookArgs) -> None:
+    """For threading.excepthook: no traceback of a full disk, which the main thread meets too."""
+    if not issubclass(failed.exc_type, OSError):
+        threading.__excepthook__(failed)
+
+
 def main(argv: list[str] | None = None) -> None:
     """The command line: bad input ends with one line and exit code 2, a lost training with 1."""
     parser = make_parser()
-    args = parser.parse_args(argv)
+    args = given_options(parser, argv)
+    end_on_signals()
+    threading.excepthook = quiet_writers
     try:
         train_vae(args)
     except InputError as error:
-        parser.error(str(error))
-    except FloatingPointError as error:
-        parser.exit(1, f"{parser.prog}: {error}\n")
+        code, message = 2, f"error: {error}"
+    except (FloatingPointError, OSError) as error:
+        code, message = 1, str(error)
+    except Stopped as stopped:
+        code, message = stopped.code, " ".join(stopped.__notes__)
+    else:
+        return
+    said_here = rank_zero_only.rank == 0 or code == 2  # other ends are the same on all processes
+    parser.exit(code, f"{parser.prog}: {message}\n" if said_here else None)
 
 
 if __name__ == "__main__":

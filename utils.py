@@ -19,6 +19,74 @@ from torch import Tensor, nn
 from torchvision.utils import make_grid
 
 
+def check_floats(what: str, shape: str, num_dims: int, *tensors: Tensor) -> None:
+    """Raises TypeError or ValueError unless all are float tensors of one shape and device.
+
+    Only what a tensor knows without its values is looked at, which costs nothing in a training
+    step.
+
+    Args:
+        what: the tensors' names, for the message.
+        shape: the expected shape, for the message.
+        num_dims: at least so many dimensions.
+    """
+    for tensor in tensors:
+        if not isinstance(tensor, Tensor) or not tensor.is_floating_point():
+            kind = tensor.dtype if isinstance(tensor, Tensor) else type(tensor).__name__
+            raise TypeError(f"{what}: expected float tensors {shape}, got {kind}")
+    first = tensors[0]
+    if first.ndim < num_dims or any(tensor.shape != first.shape for tensor in tensors):
+        got = " and ".join(str(list(tensor.shape)) for tensor in tensors)
+        raise ValueError(f"{what}: expected the shape {shape}, got {got}")
+    if any(tensor.device != first.device for tensor in tensors):
+        got = " and ".join(str(tensor.device) for tensor in tensors)
+        raise ValueError(f"{what}: expected one device, got {got}")
+
+
+def check_images(imgs: Tensor, device: torch.device) -> None:
+    """Raises TypeError or ValueError unless these are 4-bit images, on that device.
+
+    Args:
+        imgs: expected to be long [B, 1, 28, 28], values 0..15. To look at values makes the host
+            wait for an accelerator, so that is left out there while gradients are recorded.
+        device: where the model is.
+    """
+    if not isinstance(imgs, Tensor) or imgs.dtype != torch.long:
+        kind = imgs.dtype if isinstance(imgs, Tensor) else type(imgs).__name__
+        raise TypeError(f"imgs: expected long [B, 1, 28, 28] with values 0..15, got {kind}")
+    if imgs.ndim != 4 or imgs.shape[1:] != (1, 28, 28):
+        raise ValueError(f"imgs: expected the shape [B, 1, 28, 28], got {list(imgs.shape)}")
+    if imgs.device != device:
+        raise ValueError(f"imgs: expected on the model's device {device}, got {imgs.device}")
+    looked_at = device.type == "cpu" or not torch.is_grad_enabled()
+    if looked_at and device.type != "meta" and imgs.numel():
+        low, high = (value.item() for value in imgs.aminmax())
+        if low < 0 or high > 15:
+            raise ValueError(
+                f"imgs: expected values 0..15, got {low} to {high}: see fmnist.discretize"
+            )
+
+
+def check_latents(z: Tensor, z_dim: int, device: torch.device) -> None:
+    """Raises TypeError or ValueError unless these are latents of a decoder on that device.
+
+    Args:
+        z: expected to be float [B, z_dim], finite. Values are looked at only where z comes from
+            outside, neither from an encoder in training nor in Lightning's evaluation, where a
+            loss that is not finite tells the same.
+        z_dim: the decoder's.
+        device: where the decoder is.
+    """
+    check_floats("z", f"[B, {z_dim}]", 2, z)
+    if z.ndim != 2 or z.shape[1] != z_dim:
+        raise ValueError(f"z: expected the shape [B, {z_dim}], got {list(z.shape)}")
+    if z.device != device:
+        raise ValueError(f"z: expected on the decoder's device {device}, got {z.device}")
+    outside = not z.requires_grad and not torch.is_inference_mode_enabled()
+    if outside and device.type != "meta" and not bool(z.isfinite().all()):
+        raise ValueError("z: expected finite values, got NaN or infinity")
+
+
 def sample_reparameterize(mean: Tensor, std: Tensor) -> Tensor:
     """z = mean + std * noise with noise ~ N(0, I), differentiable in mean and std.
 
@@ -33,6 +101,7 @@ def sample_reparameterize(mean: Tensor, std: Tensor) -> Tensor:
         ValueError: a std is negative. Looking at values makes the host wait for an accelerator,
             so the check is left out there while gradients are recorded, as in a training step.
     """
+    check_floats("mean and std", "[...]", 0, mean, std)
     if std.device.type == "cpu" or not std.requires_grad:
         if bool((std < 0).any()):
             raise ValueError(
@@ -54,6 +123,7 @@ def kl_per_dimension(mean: Tensor, log_std: Tensor) -> Tensor:
     Returns:
         float [..., z_dim], >= 0 up to rounding, in nats.
     """
+    check_floats("mean and log_std", "[..., z_dim]", 1, mean, log_std)
     # expm1 keeps its digits where std is near 1 and std^2 - 1 would cancel.
     return 0.5 * (torch.expm1(2 * log_std) - 2 * log_std + mean.square())
 
@@ -78,6 +148,14 @@ def reconstruction_loss(logits: Tensor, imgs: Tensor) -> Tensor:
     Returns:
         float [B], in nats.
     """
+    check_floats("logits", "[B, 16, H, W]", 4, logits)
+    if imgs.dtype != torch.long:
+        raise TypeError(f"imgs: expected long with values 0..15, got {imgs.dtype}")
+    if imgs.shape != (len(logits), 1, *logits.shape[2:]) or logits.device != imgs.device:
+        raise ValueError(
+            "expected logits [B, 16, H, W] and imgs [B, 1, H, W] on one device, got "
+            f"{list(logits.shape)} on {logits.device} and {list(imgs.shape)} on {imgs.device}"
+        )
     # One row per pixel is no copy of channels_last logits, and the kernel is fastest on rows.
     rows = logits.permute(0, 2, 3, 1).flatten(0, 2)
     return F.cross_entropy(rows, imgs.flatten(), reduction="none").view(len(imgs), -1).sum(dim=1)
@@ -92,6 +170,9 @@ def elbo_to_bpd(elbo: Tensor, img_shape: Sequence[int]) -> Tensor:
     Returns:
         float [B], bits per dimension.
     """
+    check_floats("elbo", "[B]", 0, elbo)
+    if len(img_shape) < 2 or min(img_shape[1:]) < 1:
+        raise ValueError(f"img_shape: expected [B, C, H, W], got {list(img_shape)}")
     return elbo / (math.log(2) * math.prod(img_shape[1:]))
 
 
@@ -164,6 +245,7 @@ def mean_image(logits: Tensor) -> Tensor:
     Returns:
         float [B, 1, H, W] in [0, 1].
     """
+    check_floats("logits", "[B, 16, H, W]", 4, logits)
     levels = torch.linspace(0, 1, logits.shape[1], device=logits.device)
     return torch.einsum("bvhw,v->bhw", logits.float().softmax(dim=1), levels).unsqueeze(1)
 
@@ -181,6 +263,7 @@ def orthogonalize(matrices: Tensor, num_steps: int = 5) -> Tensor:
     Returns:
         float [N, rows, columns]; zero for a zero matrix.
     """
+    check_floats("matrices", "[N, rows, columns]", 3, matrices)
     _, rows, columns = matrices.shape
     x = matrices if rows <= columns else matrices.mT
     x = x / (torch.linalg.matrix_norm(x, keepdim=True) + 1e-7)
@@ -235,6 +318,12 @@ def principal_plane(points: Tensor) -> tuple[Tensor, Tensor]:
         float [N, 2], the points' coordinates on their first two principal components, and
         float [2], the share of the points' variance that each component explains.
     """
+    check_floats("points", "[N, D]", 2, points)
+    if points.ndim != 2 or min(points.shape) < 2 or not bool(points.isfinite().all()):
+        raise ValueError(
+            f"points: expected finite [N, D] with N and D of at least 2, got {list(points.shape)}"
+            f"{'' if bool(points.isfinite().all()) else ' with NaN or infinity'}"
+        )
     centred = points - points.mean(dim=0)
     _, singular, directions = torch.linalg.svd(centred, full_matrices=False)
     return centred @ directions[:2].T, (singular.square() / singular.square().sum())[:2]
@@ -247,6 +336,14 @@ def latent_figure(means: Tensor, labels: Tensor) -> Figure:
         means: float [N, z_dim], z_dim >= 2.
         labels: long [N], classes 0..9, shown as colours.
     """
+    check_floats("means", "[N, z_dim]", 2, means)
+    if means.shape[1] < 2 or labels.shape != means.shape[:1]:
+        raise ValueError(
+            "expected means [N, z_dim], z_dim >= 2, and labels [N], got "
+            f"{list(means.shape)} and {list(labels.shape)}"
+        )
+    if not bool(means.isfinite().all()):
+        raise ValueError("means: expected finite values, got NaN or infinity")
     names = ["$z_1$", "$z_2$"]
     if means.shape[1] > 2:
         means, shares = principal_plane(means)
@@ -280,8 +377,8 @@ def visualize_manifold(decoder: nn.Module, grid_size: int = 20) -> Tensor:
     """
     if decoder.z_dim != 2:
         raise ValueError(f"the manifold needs a decoder with z_dim 2, this one has {decoder.z_dim}")
-    if grid_size < 1:
-        raise ValueError(f"grid_size must be at least 1, got {grid_size}")
+    if not isinstance(grid_size, int) or grid_size < 1:
+        raise ValueError(f"grid_size must be a whole number of at least 1, got {grid_size!r}")
     percentiles = (torch.arange(grid_size) + 0.5) / grid_size
     axis = torch.special.ndtri(percentiles).to(decoder.device)
     upward, rightward = torch.meshgrid(axis.flip(0), axis, indexing="ij")

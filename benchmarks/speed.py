@@ -6,6 +6,8 @@
     python benchmarks/speed.py cost        # seconds and memory against the sizes
     python benchmarks/speed.py origin      # seconds per epoch of the origin's recipe and of ours
     python benchmarks/speed.py bound       # the importance-weighted bound against the plain decoder
+    python benchmarks/speed.py processes   # images per second with one and with two processes
+    python benchmarks/speed.py safety      # what checkpoints and checks cost
 
 Figures are medians; ratios are taken pair by pair, as these machines' speed drifts.
 """
@@ -35,8 +37,14 @@ from origin import OriginVAE, mean_bpd, origin_loaders  # noqa: E402
 
 import fmnist  # noqa: E402
 from evaluate import DECODER_BATCH  # noqa: E402
-from train_pl import VAE, Muon, make_parser, train_vae  # noqa: E402
-from utils import importance_weighted_bpd, reconstruction_loss  # noqa: E402
+from train_pl import VAE, Muon, WholeCheckpoints, make_parser, train_vae  # noqa: E402
+from utils import (  # noqa: E402
+    check_floats,
+    check_images,
+    check_latents,
+    importance_weighted_bpd,
+    reconstruction_loss,
+)
 
 DEFAULTS = make_parser().parse_args([])
 
@@ -169,6 +177,88 @@ def bench_bound(rounds: int, num_samples: int = 64, batch_size: int = 100) -> No
     compare(*sides[0], *sides[1], rounds)
 
 
+PROCESSES = """
+import sys, time
+sys.path.insert(0, {root!r})
+import fmnist, train_pl
+from pytorch_lightning.callbacks import Callback
+class Clock(Callback):
+    WARM = 10
+    def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx):
+        if batch_idx + 1 == self.WARM:
+            self.start = time.perf_counter()
+        if batch_idx + 1 == self.WARM + {steps} and trainer.is_global_zero:
+            seconds = time.perf_counter() - self.start
+            print("images per second", {steps} * len(batch[1]) * trainer.world_size / seconds)
+data = fmnist.MNISTDataModule(batch_size={batch_size})
+trainer = train_pl.pl.Trainer(
+    max_epochs=1, limit_train_batches=Clock.WARM + {steps}, limit_val_batches=0, logger=False,
+    accelerator="cpu", devices={processes}, callbacks=[Clock(), train_pl.StopIfLost()],
+    enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
+    use_distributed_sampler=False,
+)
+trainer.fit(train_pl.VAE(), datamodule=data)
+"""
+
+
+def bench_processes(rounds: int, steps: int = 60) -> None:
+    print(f"Images per second of {steps} training steps of 64 images, one thread per process")
+
+    def speed(processes: int) -> float:
+        with tempfile.TemporaryDirectory() as folder:
+            script = Path(folder, "train.py")
+            batch_size = 64 // processes
+            script.write_text(
+                PROCESSES.format(
+                    root=str(ROOT), steps=steps, batch_size=batch_size, processes=processes
+                )
+            )
+            said = subprocess.run(
+                [sys.executable, str(script)],
+                env={**os.environ, "OMP_NUM_THREADS": "1"},
+                capture_output=True,
+                text=True,
+                check=True,
+            ).stdout
+        return float(re.search(r"images per second ([\d.]+)", said)[1])
+
+    compare("two processes", lambda: speed(2), "one process", lambda: speed(1), rounds)
+
+
+def bench_safety(rounds: int, steps: int = 1000) -> None:
+    model, optimizer = ours()
+    loader = fmnist.mnist(batch_size=DEFAULTS.batch_size)[0]
+    imgs, _ = next(iter(loader))
+    mean, log_std = model.encoder(imgs)
+    z, loss, first = mean + log_std, mean.sum(), torch.tensor(torch.inf)
+
+    def checks() -> None:
+        device = model.decoder.device
+        for _ in range(steps):
+            check_images(imgs, device)
+            check_latents(z, model.hparams.z_dim, device)
+            for _ in range(3):
+                check_floats("", "", 1, mean, log_std)
+            torch.minimum(first, torch.where(loss.isfinite(), torch.inf, 1.0)).item()  # StopIfLost
+
+    step = [seconds(lambda: train(model, optimizer, loader, 30)) / 30 for _ in range(rounds)]
+    check = [seconds(checks) / steps for _ in range(rounds)]
+    share = median(check) / median(step)
+    print(
+        f"checks {1e6 * median(check):.0f} us of a step of {1e3 * median(step):.1f} ms: {share:.2%}"
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        state = {"weights": model.state_dict(), "optimizer": optimizer.state_dict()}
+        write = WholeCheckpoints().save_checkpoint
+        save = [seconds(lambda: write(state, f"{folder}/last.ckpt")) for _ in range(rounds)]
+        size = os.path.getsize(f"{folder}/last.ckpt") / 1e6
+    epoch = median(step) * len(loader)
+    print(
+        f"a checkpoint of {size:.1f} MB {1e3 * median(save):.0f} ms of an epoch of {epoch:.0f} s: "
+        f"{median(save) / epoch:.2%}"
+    )
+
+
 FIRST_STEP = """
 import os, sys, time
 sys.path.insert(0, {root!r})
@@ -248,6 +338,8 @@ if __name__ == "__main__":
         "cost": bench_cost,
         "origin": bench_origin,
         "bound": bench_bound,
+        "processes": bench_processes,
+        "safety": bench_safety,
     }
     parser.add_argument("what", choices=benches)
     parser.add_argument("--rounds", type=int, default=3, help="alternations")

@@ -107,14 +107,17 @@ class TestDataModule(unittest.TestCase):
     def share(self, rank: int, world_size: int) -> MNISTDataModule:
         data = MNISTDataModule(batch_size=100)
         numbers = torch.arange(1001)
-        data.train = data.val = data.test = DiscreteImages(numbers.view(-1, 1, 1, 1), numbers)
-        data.trainer = SimpleNamespace(global_rank=rank, world_size=world_size)
+        digits = torch.stack([numbers // 256, numbers // 16 % 16, numbers % 16], dim=1)
+        images = digits.to(torch.uint8).view(-1, 1, 1, 3)
+        data.train = data.val = data.test = DiscreteImages(images, numbers)
+        data.trainer = SimpleNamespace(global_rank=rank, world_size=world_size, global_step=0)
         return data
 
     def seen(self, loader) -> list[int]:
         """The numbers in the order of the batches; each is image and label at once."""
         for imgs, labels in loader:
-            self.assertEqual(imgs.flatten().tolist(), labels.tolist())
+            digits = imgs.flatten(1) * torch.tensor([256, 16, 1])
+            self.assertEqual(digits.sum(dim=1).tolist(), labels.tolist())
         return [int(label) for _, labels in loader for label in labels]
 
     def test_processes_train_on_separate_shares_of_one_order(self):

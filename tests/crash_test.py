@@ -1,0 +1,203 @@
+"""Kills a training again and again, resumes it, and compares it with one that was left alone.
+
+    python tests/crash_test.py              # 20 kills, see also --help
+
+Every kill is a SIGKILL: most at a random time, every fourth at a random point of the writing of a
+checkpoint or of its removal. Weights, optimiser, metrics, TensorBoard's curves and pictures, and
+the names and contents of all files that a run leaves must be the same, bit by bit.
+"""
+
+import argparse
+import contextlib
+import os
+import random
+import signal
+import sys
+import tempfile
+import time
+from pathlib import Path
+from unittest import mock
+
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tiny import tiny_data
+from torch import Tensor
+
+import train_pl
+
+OPTIONS = ["--num_filters", "4", "--z_dim", "3", "--batch_size", "30", "--lr", "0.01", "--epochs"]
+
+
+def kill_self_while_writing(at: int) -> contextlib.ExitStack:
+    """Inside, the process kills itself at the at-th of the moments around a checkpoint's files."""
+    moments = iter(range(at + 1))
+
+    def moment() -> None:
+        if next(moments) == at:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def around(function):
+        def wrapped(*args, **how):
+            moment()
+            result = function(*args, **how)
+            moment()
+            return result
+
+        return wrapped
+
+    def write_whole(path, content):
+        half = Path(path).with_name("unfinished")
+        half.write_bytes(bytes(content)[: len(content) // 2])
+        moment()
+        whole(path, content)
+
+    whole = train_pl.write_whole
+    stack = contextlib.ExitStack()
+    stack.enter_context(mock.patch.object(train_pl, "write_whole", write_whole))
+    stack.enter_context(mock.patch.object(os, "replace", around(os.replace)))
+    stack.enter_context(mock.patch.object(os, "fsync", around(os.fsync)))
+    stack.enter_context(mock.patch.object(Path, "unlink", around(Path.unlink)))
+    return stack
+
+
+def start(arguments: list[str], output: Path, kill_at: int | None = None) -> int:
+    """Runs the program on the tiny data in a process of its own; returns the process's id.
+
+    The process is a copy of this one, which has computed nothing yet: nothing is imported anew.
+    """
+    child = os.fork()
+    if child:
+        return child
+    code = 1
+    try:
+        with open(output, "a") as file:
+            os.dup2(file.fileno(), 1)
+            os.dup2(file.fileno(), 2)
+        with tiny_data(), contextlib.ExitStack() as stack:
+            if kill_at is not None:
+                stack.enter_context(kill_self_while_writing(kill_at))
+            train_pl.main(["--accelerator", "cpu", "--devices", "1", *arguments])
+        code = 0
+    except SystemExit as stop:
+        code = stop.code
+    except BaseException:
+        import traceback
+
+        traceback.print_exc(file=open(output, "a"))  # noqa: SIM115
+    finally:
+        os._exit(code)
+
+
+def wait(child: int, seconds: float) -> int | None:
+    """The exit status of the process, or None if it is still running after so long."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        done, status = os.waitpid(child, os.WNOHANG)
+        if done:
+            return os.waitstatus_to_exitcode(status)
+        time.sleep(0.005)
+    return None
+
+
+def same(a: object, b: object) -> bool:
+    """Whether two contents of a checkpoint are the same, bit by bit."""
+    if isinstance(a, Tensor):
+        return a.dtype == b.dtype and a.shape == b.shape and torch.equal(a, b)
+    if isinstance(a, dict):
+        return list(a) == list(b) and all(same(a[key], b[key]) for key in a)
+    if isinstance(a, list | tuple):
+        return len(a) == len(b) and all(map(same, a, b))
+    return a == b
+
+
+def curves(run: Path) -> dict[str, list]:
+    """All points and pictures that TensorBoard shows of a run."""
+    events = EventAccumulator(str(run), {"scalars": 0, "images": 0})
+    events.Reload()
+    tags = events.Tags()
+    return {
+        **{tag: [(e.step, e.value) for e in events.Scalars(tag)] for tag in tags["scalars"]},
+        **{
+            f"picture {tag}": [(e.step, e.encoded_image_string) for e in events.Images(tag)]
+            for tag in tags["images"]
+        },
+    }
+
+
+def differences(a: Path, b: Path) -> list[str]:
+    """What differs between two runs' folders."""
+    found = []
+    files = [{str(f.relative_to(run)) for f in run.rglob("*") if f.is_file()} for run in (a, b)]
+    names = [{name for name in some if "tfevents" not in name} for some in files]
+    if names[0] != names[1]:
+        found.append(f"files: {sorted(names[0] ^ names[1])}")
+    for name in sorted(names[0] & names[1]):
+        if name.endswith(".ckpt"):
+            contents = [torch.load(run / name, weights_only=True) for run in (a, b)]
+            for content in contents:
+                if "run" in content:
+                    content["run"]["logs"] = None  # the names of event files hold times
+            if not same(*contents):
+                parts = [k for k in contents[0] if not same(contents[0][k], contents[1].get(k))]
+                found.append(f"{name}: {parts}")
+        elif (a / name).read_bytes() != (b / name).read_bytes():
+            found.append(name)
+    one, other = curves(a), curves(b)
+    found += [f"curve {tag}" for tag in one.keys() | other.keys() if one.get(tag) != other.get(tag)]
+    return found
+
+
+def crash_test(kills: int, epochs: int, seed: int, workers: int) -> list[str]:
+    """Returns what is wrong, line by line."""
+    chance = random.Random(seed)
+    options = [*OPTIONS, str(epochs), "--num_workers", str(workers)]
+    with tempfile.TemporaryDirectory() as folder:
+        folder, output = Path(folder), Path(folder, "output")
+        begun = time.monotonic()
+        alone = start([*options, "--log_dir", str(folder / "alone")], output)
+        if wait(alone, 300) != 0:
+            return [f"the undisturbed run failed: {output.read_text()}"]
+        duration = time.monotonic() - begun
+        print(f"undisturbed: {duration:.1f} s", flush=True)
+
+        killed = finished = 0
+        while killed < kills or not finished:
+            logs = folder / f"killed{finished}"
+            while not list(logs.glob(f"*/{train_pl.RESULT}")):
+                arguments = [*options, "--log_dir", str(logs)]
+                if list(logs.glob(f"*/checkpoints/{train_pl.LAST}")):
+                    arguments = ["--resume", "--log_dir", str(logs)]
+                writing = killed % 4 == 1
+                at = chance.randrange(24) if writing and killed < kills else None
+                child = start(arguments, output, at)
+                patience = chance.uniform(0, 0.7 * duration) if at is None else 300
+                status = wait(child, patience if killed < kills else 300)
+                if status is None:
+                    os.kill(child, signal.SIGKILL)
+                    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+                if status not in (0, -signal.SIGKILL):
+                    return [f"a run was lost, exit code {status}: {output.read_text()}"]
+                if status == -signal.SIGKILL:
+                    killed += 1
+                    moment = f"after {patience:.2f} s" if at is None else f"at file operation {at}"
+                    print(f"kill {killed:>2} {moment}", flush=True)
+            (run,) = (result.parent for result in logs.glob(f"*/{train_pl.RESULT}"))
+            if found := differences(folder / "alone" / "version_0", run):
+                return found
+            finished += 1
+            print(f"finished run {finished}: no difference", flush=True)
+        return []
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--epochs", type=int, default=12)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--num_workers", type=int, default=0)
+    args = parser.parse_args()
+    wrong = crash_test(args.kills, args.epochs, args.seed, args.num_workers)
+    for line in wrong:
+        print(line)
+    print(f"{args.kills} kills, {len(wrong)} differences")
+    sys.exit(bool(wrong))

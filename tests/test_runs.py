@@ -1,0 +1,308 @@
+"""Runs that are killed, stopped, disturbed or resumed; tests/crash_test.py is the long version."""
+
+import argparse
+import math
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import unittest
+from contextlib import redirect_stderr, redirect_stdout
+from io import StringIO
+from pathlib import Path
+from unittest import mock
+
+import pytorch_lightning as pl
+import torch
+from crash_test import curves, differences
+from tiny import NUM_TRAIN, tiny_data
+
+import train_pl
+from train_pl import VAE, StopIfLost, cut_logs, main, new_run_folder, newest_unfinished, write_whole
+
+TESTS = Path(__file__).resolve().parent
+SMALL = ["--num_filters", "4", "--z_dim", "3", "--batch_size", "50", "--accelerator", "cpu"]
+
+
+def on_step(number: int, act) -> mock._patch:
+    """Calls `act` in the training step of this number, counted from 1."""
+    steps = iter(range(1, 10**6))
+    step = VAE.training_step
+
+    def training_step(self, batch, batch_idx):
+        if next(steps) == number:
+            act()
+        return step(self, batch, batch_idx)
+
+    return mock.patch.object(VAE, "training_step", training_step)
+
+
+class RunTest(unittest.TestCase):
+    def setUp(self):
+        temporary = tempfile.TemporaryDirectory()
+        self.addCleanup(temporary.cleanup)
+        self.logs = Path(temporary.name, "logs")
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self.addCleanup(signal.signal, number, signal.getsignal(number))
+        self.addCleanup(setattr, threading, "excepthook", threading.excepthook)
+
+    def train(self, *arguments: object) -> tuple[int, str]:
+        """Runs the command line on the tiny data; returns exit code and complaints."""
+        with tiny_data(), redirect_stdout(StringIO()), redirect_stderr(StringIO()) as said:
+            try:
+                main([*map(str, arguments), "--log_dir", str(self.logs)])
+            except SystemExit as stop:
+                return stop.code, said.getvalue()
+        return 0, said.getvalue()
+
+    def assert_ends(self, ending: tuple[int, str], code: int, *said: str) -> None:
+        self.assertEqual(ending[0], code, ending[1])
+        self.assertEqual(len(ending[1].splitlines()), 1, ending[1])
+        for words in said:
+            self.assertIn(words, ending[1])
+
+
+class TestStopAndResume(RunTest):
+    def test_a_stopped_run_goes_on_as_if_nothing_had_been_and_its_settings_come_from_it(self):
+        for number, code in ((signal.SIGINT, 130), (signal.SIGTERM, 143)):
+            with on_step(9, lambda number=number: os.kill(os.getpid(), number)):
+                ending = self.train(*SMALL, "--epochs", 3, "--lr", 0.004)
+            self.assert_ends(ending, code, "--resume", str(self.logs / "version_0"))
+            (run,) = self.logs.glob("version_*")
+            self.assertEqual(self.train("--resume"), (0, ""))
+            self.logs = self.logs.with_name(f"{code}")
+        alone = self.logs.with_name("alone")
+        self.logs = alone
+        self.assertEqual(self.train(*SMALL, "--epochs", 3, "--lr", 0.004), (0, ""))
+        for name in ("logs", "130"):
+            run = alone.with_name(name) / "version_0"
+            self.assertEqual(differences(alone / "version_0", run), [])
+
+    def test_a_finished_run_is_resumed_for_more_epochs_only(self):
+        self.assertEqual(self.train(*SMALL, "--epochs", 1), (0, ""))
+        run = self.logs / "version_0"
+        self.assert_ends(self.train("--resume", run), 2, str(run), "finished", "--epochs")
+        self.assert_ends(self.train("--resume"), 2, "no unfinished run", str(self.logs))
+        for name, value in (
+            ("z_dim", 4),
+            ("num_filters", 5),
+            ("lr", 0.5),
+            ("batch_size", 49),
+            ("seed", 7),
+            ("dataset", "KMNIST"),
+            ("precision", "bf16-mixed"),
+        ):
+            ending = self.train("--resume", run, f"--{name}", value)
+            before = train_pl.read_run(run)["settings"][name]
+            self.assert_ends(ending, 2, f"--{name}", f"{before}", f"{value}")
+        moved = run.rename(self.logs / "moved")  # a run is what is in its folder, wherever that is
+        self.assertEqual(self.train("--resume", moved, "--epochs", 3), (0, ""))
+        points = [step for step, _ in curves(moved)["val_bpd"]]
+        self.assertEqual(points, [5, 11, 17])
+        self.assertEqual(len(set(curves(moved)["test_bpd"])), 1)
+        self.assert_ends(self.train("--resume", moved, "--epochs", 2), 2, "--epochs", "3", "2")
+
+    def test_a_run_that_was_stopped_in_its_test_is_completed(self):
+        def stop(*_):
+            os.kill(os.getpid(), signal.SIGTERM)
+
+        with mock.patch.object(VAE, "test_step", stop):
+            self.assert_ends(self.train(*SMALL, "--epochs", 1), 143, "--resume")
+        self.assertEqual(self.train("--resume"), (0, ""))
+        run = self.logs / "version_0"
+        self.assertEqual(len(set(curves(run)["test_bpd"])), 1)
+        self.assertTrue((run / train_pl.RESULT).exists() and (run / "latent_means.png").exists())
+
+    def test_what_cannot_be_resumed_is_refused_with_a_remedy(self):
+        self.logs.mkdir()
+        empty = self.logs / "version_0"
+        empty.mkdir()
+        self.assert_ends(self.train("--resume"), 2, "no unfinished run", "without --resume")
+        self.assert_ends(self.train("--resume", empty), 2, "last.ckpt", "start a new run")
+        self.assert_ends(self.train("--resume", self.logs / "none.ckpt"), 2, "none.ckpt")
+        with on_step(9, lambda: os.kill(os.getpid(), signal.SIGTERM)):
+            self.train(*SMALL, "--epochs", 3)
+        run = self.logs / "version_1"
+        (best,) = run.glob("checkpoints/best*")
+        self.assert_ends(self.train("--resume", best), 2, best.name, "model only")
+        with mock.patch.object(pl.Trainer, "world_size", 2):
+            self.assert_ends(self.train("--resume"), 2, "--devices", "1 processes")
+        command = [sys.executable, "-c", LOCK, str(run)]
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+            other.stdout.readline()
+            self.assert_ends(self.train("--resume", run), 2, "another process", str(run))
+            self.assert_ends(self.train("--resume"), 2, "no unfinished run")
+            other.stdin.close()
+        best.unlink()
+        self.assert_ends(self.train("--resume", run), 2, best.name, "missing")
+        last = run / "checkpoints" / train_pl.LAST
+        content = torch.load(last, weights_only=True)
+        content["optimizer_states"][0]["state"][0]["average"] = torch.zeros(2)
+        content["callbacks"]["Checkpoints"]["best_name"] = ""
+        torch.save(content, last)
+        self.assert_ends(self.train("--resume", run), 2, "optimiser", "cannot be continued")
+        del content["loops"]["fit_loop"]
+        torch.save(content, last)
+        self.assert_ends(self.train("--resume", run), 2, "cannot be continued")
+
+
+LOCK = f"""
+import sys
+sys.path.insert(0, {str(TESTS.parent)!r})
+from pathlib import Path
+from train_pl import locked
+with locked(Path(sys.argv[1])) as free:
+    print(free, flush=True)
+    sys.stdin.read()
+"""
+
+
+class TestFaults(RunTest):
+    def last_epoch(self) -> int:
+        (run,) = self.logs.glob("version_*")
+        train_pl.load_model(run / "checkpoints" / train_pl.LAST)
+        return torch.load(run / "checkpoints" / train_pl.LAST, weights_only=True)["epoch"]
+
+    def test_a_learning_rate_of_ten_ends_at_once_with_step_remedy_and_checkpoint(self):
+        ending = self.train(*SMALL, "--epochs", 9, "--lr", 10)
+        self.assert_ends(ending, 1, "epoch 1", "--lr", "last.ckpt")
+        self.assertRegex(ending[1], r"step \d of 6")
+
+    def test_the_checkpoint_before_the_loss_was_lost_is_kept(self):
+        steps = iter(range(1, 100))
+        loss = VAE._log_losses
+
+        def lost(self, stage, batch):
+            factor = math.nan if stage == "train" and next(steps) == 15 else 1
+            return loss(self, stage, batch) * factor
+
+        with mock.patch.object(VAE, "_log_losses", lost):
+            ending = self.train(*SMALL, "--epochs", 4)
+        self.assert_ends(ending, 1, "step 3 of 6", "epoch 3", "lower --lr")
+        self.assertEqual(self.last_epoch(), 1)
+
+    def test_an_accelerator_is_waited_for_every_fifty_steps_only(self):
+        stop = StopIfLost()
+        module = argparse.Namespace(device=torch.device("meta"), hparams=argparse.Namespace(lr=1.0))
+        trainer = mock.Mock(num_training_batches=100, current_epoch=0, lightning_module=module)
+        stop.on_train_start(trainer, module)
+        loss = {"loss": torch.zeros((), device="meta")}
+        for batch_idx in range(StopIfLost.EVERY - 1):
+            stop.on_train_batch_end(
+                trainer, module, loss, None, batch_idx
+            )  # a meta tensor has none
+        self.assertFalse(trainer.strategy.reduce.called)
+        trainer.strategy.reduce.return_value = torch.tensor(7.0)
+        with self.assertRaisesRegex(FloatingPointError, "step 7"):
+            stop.on_train_batch_end(trainer, module, loss, None, StopIfLost.EVERY - 1)
+
+    def test_a_full_disk_ends_with_one_line_and_the_last_checkpoint_loads(self):
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+        def full():
+            (run,) = self.logs.glob("version_*")
+            size = (run / "checkpoints" / train_pl.LAST).stat().st_size
+            resource.setrlimit(resource.RLIMIT_FSIZE, (size - 100, hard))
+
+        self.addCleanup(resource.setrlimit, resource.RLIMIT_FSIZE, (soft, hard))
+        with on_step(9, full):
+            ending = self.train(*SMALL, "--epochs", 3)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        self.assert_ends(ending, 1, "cannot write", str(self.logs), "--resume")
+        self.assertEqual(self.last_epoch(), 0)
+        self.assertEqual(self.train("--resume"), (0, ""))
+
+    def test_a_log_directory_that_is_removed_ends_with_one_line(self):
+        with on_step(9, lambda: shutil.rmtree(self.logs)):
+            ending = self.train(*SMALL, "--epochs", 3)
+        self.assert_ends(ending, 1, "cannot write", str(self.logs), "start again")
+
+
+class TestFolders(unittest.TestCase):
+    def setUp(self):
+        temporary = tempfile.TemporaryDirectory()
+        self.addCleanup(temporary.cleanup)
+        self.folder = Path(temporary.name)
+
+    def test_a_file_is_old_or_new_and_whole_whatever_happens(self):
+        path = self.folder / "file"
+        write_whole(path, b"old")
+        with mock.patch.object(os, "fsync", side_effect=OSError), self.assertRaises(OSError):
+            write_whole(path, b"new")
+        self.assertEqual(path.read_bytes(), b"old")
+        write_whole(path, b"new")
+        self.assertEqual(path.read_bytes(), b"new")
+        self.assertEqual(list(self.folder.iterdir()), [path])
+
+    def test_runs_that_start_at_the_same_time_get_folders_of_their_own(self):
+        folders = []
+        start = threading.Barrier(20)
+
+        def claim():
+            start.wait()
+            folders.append(new_run_folder(self.folder / "logs"))
+
+        threads = [threading.Thread(target=claim) for _ in range(20)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        self.assertEqual({folder.name for folder in folders}, {f"version_{n}" for n in range(20)})
+
+    def test_the_newest_unfinished_run_is_the_one_with_the_newest_last_checkpoint(self):
+        for number, finished in enumerate((False, False, True)):
+            last = self.folder / f"version_{number}" / "checkpoints" / train_pl.LAST
+            last.parent.mkdir(parents=True)
+            last.touch()
+            os.utime(last, (1000 - number, 1000 - number))
+            if finished:
+                train_pl.write_result(last.parent.parent, {})
+        self.assertEqual(newest_unfinished(self.folder).name, "version_0")
+
+    def test_logs_are_cut_to_their_length_and_later_ones_removed(self):
+        for name in ("1", "2", "3"):
+            (self.folder / f"events.out.tfevents.{name}").write_bytes(b"0123456789")
+        cut_logs(self.folder, {"events.out.tfevents.1": 10, "events.out.tfevents.2": 3})
+        left = {file.name[-1]: file.stat().st_size for file in self.folder.iterdir()}
+        self.assertEqual(left, {"1": 10, "2": 3})
+
+
+class TestTwoProcesses(unittest.TestCase):
+    def test_sigterm_ends_both_with_one_line_and_the_run_goes_on_with_both(self):
+        with tempfile.TemporaryDirectory() as logs:
+            tiny = [sys.executable, TESTS / "tiny.py", "--log_dir", logs]
+            options = [*SMALL, "--batch_size", "15", "--epochs", "6", "--devices", "2"]
+            pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+            with subprocess.Popen([*tiny, *options], **pipes) as run:
+                for line in run.stdout:
+                    if line.startswith("epoch   2"):
+                        run.terminate()
+                _, said = run.communicate(timeout=60)
+            self.assertEqual(run.returncode, 143, said)
+            self.assertIn("continue with: python train_pl.py --resume", said.splitlines()[-1])
+            self.assertNotIn("Traceback", said)
+            resumed = subprocess.run([*tiny, "--resume"], **pipes, timeout=120)
+            self.assertEqual(resumed.returncode, 0, resumed.stderr)
+            self.assertEqual(resumed.stdout.count("epoch   6/6"), 1)
+            folder = Path(logs, "version_0")
+            last = torch.load(folder / "checkpoints" / train_pl.LAST, weights_only=True)
+            self.assertEqual(last["global_step"], 6 * NUM_TRAIN // 30)
+            self.assertEqual(
+                [step for step, _ in curves(folder)["val_bpd"]], [9, 19, 29, 39, 49, 59]
+            )
+
+
+class TestKills(unittest.TestCase):
+    def test_three_kills_one_in_a_write_change_nothing(self):
+        command = [sys.executable, TESTS / "crash_test.py", "--kills", "3", "--epochs", "6"]
+        result = subprocess.run(command, capture_output=True, text=True, timeout=300)
+        self.assertEqual(result.returncode, 0, result.stdout + result.stderr)
+        self.assertIn("3 kills, 0 differences", result.stdout)
+
+
+if __name__ == "__main__":
+    unittest.main()
