@@ -78,8 +78,8 @@ class VAE(pl.LightningModule):
     """
 
     WARMUP = 0.05  # share of the training steps over which the learning rate rises
-    SHIFTED = 0.6  # share of the batches that are moved by a pixel; without, the encoder overfits
-    SHIFT_UNTIL = 0.8  # share of the training steps after which images are seen as they are
+    SHIFTED = 0.4  # share of the batches that are moved by a pixel; without, the encoder overfits
+    SHIFT_UNTIL = 0.75  # share of the training steps after which images are seen as they are
     IW_SAMPLES = 8  # of the importance-weighted bound in a test; evaluate.py takes more
 
     def __init__(self, num_filters: int = 32, z_dim: int = 20, lr: float = 3e-3):
@@ -1135,7 +1135,7 @@ def make_parser() -> argparse.ArgumentParser:
     add("--batch_size", type=whole_number(1), default=64, help="images per step and process")
     add("--data_dir", default=str(DATA_DIR), help="folder of the data files")
     add("--dataset", choices=DATASETS, default="MNIST", help="images of the same file format")
-    add("--epochs", type=whole_number(1), default=15, help="passes over the training images")
+    add("--epochs", type=whole_number(1), default=16, help="passes over the training images")
     add(
         "--seed",
         type=whole_number(0, 2**32 - 1),

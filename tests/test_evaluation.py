@@ -21,7 +21,7 @@ from torch.distributions import Categorical, Normal
 import evaluate
 import fmnist
 from compress import codec_bytes
-from train_pl import VAE, load_model
+from train_pl import PRETRAINED, VAE, load_model
 from utils import (
     KLD,
     active_units,
@@ -240,6 +240,26 @@ class TestReport(InFolder):
             write_checkpoint(checkpoints / name)
         found = evaluate.find_checkpoint(self.folder / "version_0")
         self.assertEqual(found.name, "best_val_bpd_0.5000.ckpt")
+
+
+class TestShippedModel(unittest.TestCase):
+    def test_reproduces_the_metrics_beside_it(self):
+        metrics = json.loads((PRETRAINED.parent / "metrics.json").read_text())
+        images = evaluate.load_split(fmnist.DATA_DIR, "MNIST", "test", None).images
+        model = load_model(PRETRAINED)
+        judged = evaluate.summary(evaluate.judge(model, images, num_samples=1))
+        self.assertEqual(metrics["images"], len(images))
+        self.assertAlmostEqual(judged["elbo_bpd"]["mean"], metrics["elbo_bpd"]["mean"], delta=1e-3)
+        self.assertAlmostEqual(judged["kl_nats"]["mean"], metrics["kl_nats"]["mean"], delta=0.1)
+        self.assertEqual(judged["active_units"], metrics["active_units"])
+        bounds = metrics["importance_weighted_bpd"]["mean"], metrics["elbo_bpd"]["mean"]
+        self.assertLess(*bounds)
+
+    def test_holds_weights_and_hyperparameters_only(self):
+        content = torch.load(PRETRAINED, weights_only=True)
+        self.assertEqual(set(content["state_dict"]), set(VAE().state_dict()))
+        self.assertFalse({"optimizer_states", "callbacks", "run"} & set(content))
+        self.assertLess(PRETRAINED.stat().st_size, 2e6)
 
 
 class Payload:
