@@ -46,6 +46,7 @@ from utils import (
     visualize_manifold,
 )
 
+NATS = ("reconstruction", "kl", "elbo", "importance_weighted")  # per image; elbo is its negative
 DECODER_BATCH = 200  # latents decoded at a time: the memory that any number of samples needs
 
 
@@ -98,8 +99,9 @@ def judge(
         images: uint8 [N, 1, 28, 28], values 0..15.
         num_samples: K of the importance-weighted bound.
     Returns:
-        On the CPU: reconstruction, kl, elbo (negative), float [N] in nats, from one sample of z;
-        bpd and importance_weighted_bpd, float [N]; mean and log_std, float [N, z_dim].
+        On the CPU: reconstruction, kl, elbo (negative), importance_weighted, float [N] in nats, the
+        first three from one sample of z; elbo_bpd and importance_weighted_bpd, float [N] in bits
+        per dimension; mean and log_std, float [N, z_dim].
     """
     device, z_dim = model.decoder.device, model.decoder.z_dim
     batches = []
@@ -111,14 +113,14 @@ def judge(
         z = mean + log_std.exp() * one[0].to(device)
         noise = (part.to(device) for part in image_noise(indices, num_samples, z_dim, seed))
         L_rec, L_reg = reconstruction_loss(model.decoder(z), imgs), KLD(mean, log_std)
+        bpd = importance_weighted_bpd(model.decoder, imgs, mean, log_std, noise)
         result = {
             "reconstruction": L_rec,
             "kl": L_reg,
             "elbo": L_rec + L_reg,
-            "bpd": elbo_to_bpd(L_rec + L_reg, imgs.shape),
-            "importance_weighted_bpd": importance_weighted_bpd(
-                model.decoder, imgs, mean, log_std, noise
-            ),
+            "elbo_bpd": elbo_to_bpd(L_rec + L_reg, imgs.shape),
+            "importance_weighted": bpd * math.log(2) * imgs[0].numel(),
+            "importance_weighted_bpd": bpd,
             "mean": mean,
             "log_std": log_std,
         }
@@ -128,22 +130,17 @@ def judge(
 
 def summary(judged: dict[str, Tensor]) -> dict[str, object]:
     """Means over the images with their standard errors, and what the latent dimensions hold."""
-    importance_weighted = judged["importance_weighted_bpd"]
-    nats_per_bpd = (judged["elbo"] / judged["bpd"]).mean()
 
-    def over_images(values: Tensor) -> dict[str, float]:
-        values = values.double()
-        error = values.std() / math.sqrt(len(values)) if len(values) > 1 else torch.tensor(math.nan)
-        return {"mean": values.mean().item(), "standard_error": error.item()}
+    def over_images(name: str) -> dict[str, float | None]:
+        values = judged[name].double()
+        several = len(values) > 1
+        error = values.std().item() / math.sqrt(len(values)) if several else None
+        return {"mean": values.mean().item(), "standard_error": error}
 
     kl = kl_per_dimension(judged["mean"], judged["log_std"]).mean(dim=0)
     return {
-        "reconstruction_nats": over_images(judged["reconstruction"]),
-        "kl_nats": over_images(judged["kl"]),
-        "elbo_nats": over_images(judged["elbo"]),
-        "elbo_bpd": over_images(judged["bpd"]),
-        "importance_weighted_nats": over_images(importance_weighted * nats_per_bpd),
-        "importance_weighted_bpd": over_images(importance_weighted),
+        **{f"{name}_nats": over_images(name) for name in NATS},
+        **{f"{name}_bpd": over_images(f"{name}_bpd") for name in ("elbo", "importance_weighted")},
         "kl_per_dimension_nats": kl.tolist(),
         "active_units": active_units(judged["mean"]),
     }
@@ -227,8 +224,9 @@ def table(metrics: dict[str, dict]) -> str:
     """The metrics for a reader."""
 
     def entry(name: str, digits: int) -> str:
-        value = metrics[name]
-        return f"{value['mean']:.{digits}f} ± {value['standard_error']:.{digits}f}".rjust(18)
+        mean, error = metrics[name].values()
+        spread = "" if error is None else f" ± {error:.{digits}f}"
+        return f"{mean:.{digits}f}{spread}".rjust(18)
 
     K = f"importance-weighted, K = {metrics['iwae_samples']}"
     lines = [

@@ -201,7 +201,7 @@ class TestReport(InFolder):
         with tiny_data():
             images = fmnist.load(fmnist.DATA_DIR, train=False).images[:30]
         judged = evaluate.judge(load_model(self.checkpoint), images, num_samples=2)
-        for name, values in (("elbo_nats", "elbo"), ("elbo_bpd", "bpd"), ("kl_nats", "kl")):
+        for name, values in (("elbo_nats", "elbo"), ("elbo_bpd", "elbo_bpd"), ("kl_nats", "kl")):
             self.assertAlmostEqual(metrics[name]["mean"], judged[values].mean().item(), places=3)
             error = judged[values].std().item() / math.sqrt(30)
             self.assertAlmostEqual(metrics[name]["standard_error"], error, places=4)
@@ -232,6 +232,7 @@ class TestReport(InFolder):
         write_checkpoint(self.checkpoint, z_dim=1)
         metrics = self.run_it("--limit", 1, "--iwae_samples", 1)
         self.assertEqual(len(metrics["kl_per_dimension_nats"]), 1)
+        self.assertIsNone(metrics["elbo_bpd"]["standard_error"])
 
     def test_a_runs_directory_stands_for_its_best_checkpoint(self):
         checkpoints = self.folder / "version_0" / "checkpoints"
