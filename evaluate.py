@@ -287,7 +287,7 @@ def evaluate(args: argparse.Namespace) -> dict[str, object]:
     output = Path(args.output)
     with tempfile.TemporaryDirectory(dir=nearest_folder(output), prefix="evaluating-") as staged:
         for name, figure in pictures(model, data, judged, args.seed).items():
-            figure.savefig(Path(staged, f"{name}.png"), dpi=110)
+            figure.savefig(Path(staged, f"{name}.png"), dpi=110, bbox_inches="tight")
         Path(staged, "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n")
         output.mkdir(parents=True, exist_ok=True)
         for file in Path(staged).iterdir():
