@@ -52,8 +52,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 import fmnist
-from fmnist import InputError
-from train_pl import PRETRAINED, VAE, OneLineParser, load_model, whole_number
+from fmnist import InputError, four_bit, one_line
+from train_pl import PRETRAINED, VAE, OneLineParser, find_checkpoint, load_model, whole_number
 
 SIDE = 28
 BATCH = 16  # images per run of the networks
@@ -356,11 +356,10 @@ def read_images(path: Path, discretize: bool) -> np.ndarray:
         shape = struct.unpack(">3I", data[4:16])
         if len(data) - 16 != math.prod(shape):
             raise ValueError(f"it should have {list(shape)} pixels, but has {len(data) - 16}")
-        levels = fmnist.discretize(torch.arange(256) / 255).to(torch.uint8).numpy()
-        return check_images(levels[np.frombuffer(data, np.uint8, offset=16)].reshape(shape))
+        return check_images(four_bit(np.frombuffer(data, np.uint8, offset=16)).reshape(shape))
     except Exception as error:  # there is no end to what a damaged file can raise
         why = error.strerror if isinstance(error, OSError) and error.strerror else error
-        raise InputError(f"{path} cannot be used: {' '.join(str(why).split())[:200]}") from error
+        raise InputError(f"{path} cannot be used: {one_line(why)}") from error
 
 
 def read_archive(path: Path) -> bytes:
@@ -439,7 +438,7 @@ class VerificationError(Exception):
 
 def encode_file(args: argparse.Namespace) -> None:
     images = read_images(args.images, args.discretize)
-    codec = Codec(load_model(args.checkpoint), progress=True)
+    codec = Codec(load_model(find_checkpoint(args.checkpoint)), progress=True)
     with replacing(args.archive, args.force) as new:
         archive = codec.encode(images)
         if args.verify:
@@ -458,7 +457,7 @@ def decode_file(args: argparse.Namespace) -> None:
     archive = read_archive(args.archive)
     with naming(args.archive):
         read_header(archive)  # before the model is loaded
-    codec = Codec(load_model(args.checkpoint), progress=True)
+    codec = Codec(load_model(find_checkpoint(args.checkpoint)), progress=True)
     with replacing(args.images, args.force) as new:
         with naming(args.archive):
             images = codec.decode(archive)
@@ -559,7 +558,7 @@ def slow_codec_bytes(images: np.ndarray) -> dict[str, int]:
 
 
 def bench(args: argparse.Namespace) -> None:
-    model = load_model(args.checkpoint)
+    model = load_model(find_checkpoint(args.checkpoint))
     fmnist.prepare()
     images = fmnist.load(train=False).images.squeeze(1).numpy()[: args.limit]
     codec = Codec(model, progress=True)

@@ -26,6 +26,7 @@ from train_pl import (
     VAE,
     OneLineParser,
     check_writable,
+    find_checkpoint,
     load_model,
     make_trainer,
     quiet_lightning,
@@ -48,26 +49,6 @@ from utils import (
 
 NATS = ("reconstruction", "kl", "elbo", "importance_weighted")  # per image; elbo is its negative
 DECODER_BATCH = 200  # latents decoded at a time: the memory that any number of samples needs
-
-
-def find_checkpoint(path: str | Path) -> Path:
-    """The checkpoint file itself or, for a run's log directory, its best one.
-
-    Raises:
-        InputError: there is no such file, or the directory is not that of a run.
-    """
-    path = Path(path)
-    if path.is_dir():
-        found = sorted(path.glob("checkpoints/best_val_bpd_*.ckpt"))
-        if not found:
-            raise InputError(
-                f"{path} has no checkpoints/best_val_bpd_*.ckpt: give a checkpoint file or a run's "
-                "log directory, such as VAE_logs/version_0"
-            )
-        return found[0]  # the names sort by bpd
-    if not path.exists():
-        raise InputError(f"checkpoint {path} does not exist: give a .ckpt file or a log directory")
-    return path
 
 
 def image_noise(indices: range, num_samples: int, z_dim: int, seed: int) -> Iterator[Tensor]:
@@ -285,13 +266,16 @@ def evaluate(args: argparse.Namespace) -> dict[str, object]:
         },
     }
     output = Path(args.output)
+    figures = pictures(model, data, judged, args.seed)
     with tempfile.TemporaryDirectory(dir=nearest_folder(output), prefix="evaluating-") as staged:
-        for name, figure in pictures(model, data, judged, args.seed).items():
+        for name, figure in figures.items():
             figure.savefig(Path(staged, f"{name}.png"), dpi=110, bbox_inches="tight")
         Path(staged, "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n")
         output.mkdir(parents=True, exist_ok=True)
         for file in Path(staged).iterdir():
             os.replace(file, output / file.name)
+    for name in {"latent_means", "manifold"} - figures.keys():  # of a model that was judged before
+        (output / f"{name}.png").unlink(missing_ok=True)
     print(f"{table(metrics)}\nmetrics.json and pictures: {output}{os.sep}")
     return metrics
 

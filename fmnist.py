@@ -12,6 +12,7 @@ import tempfile
 from http.client import HTTPException
 from pathlib import Path
 
+import numpy as np
 import pytorch_lightning as pl
 import torch
 from torch import Tensor
@@ -29,6 +30,11 @@ class InputError(ValueError):
     """What the user gave cannot be used; the message is one line that says why and what helps."""
 
 
+def one_line(error: object) -> str:
+    """What an exception says, in one line of at most 200 characters."""
+    return " ".join(str(error).split())[:200]
+
+
 def discretize(images: Tensor, num_values: int = 16) -> Tensor:
     """Grey levels in [0, 1] to integer levels: min(round(num_values * images), num_values - 1).
 
@@ -39,7 +45,7 @@ def discretize(images: Tensor, num_values: int = 16) -> Tensor:
         long, same shape, values in 0..num_values-1.
     Raises:
         TypeError: images are not floating point.
-        ValueError: a value lies outside [0, 1] or is not a number.
+        ValueError: a value lies outside [0, 1] or is not a number, or num_values is below 1.
     """
     if num_values < 1:
         raise ValueError(f"discretize expects num_values of at least 1, got {num_values}")
@@ -49,6 +55,17 @@ def discretize(images: Tensor, num_values: int = 16) -> Tensor:
         low, high = images.min().item(), images.max().item()
         raise ValueError(f"discretize expects values in [0, 1], got {low:g} to {high:g}")
     return (images * num_values).round().long().clamp(max=num_values - 1)
+
+
+def four_bit(pixels: np.ndarray) -> np.ndarray:
+    """Pixels of 256 grey levels to 16: `discretize`, from a table of the 256 possible results.
+
+    Args:
+        pixels: uint8, any shape.
+    Returns:
+        uint8, same shape, values 0..15.
+    """
+    return discretize(torch.arange(256) / 255).to(torch.uint8).numpy()[pixels]
 
 
 class DiscreteImages(Dataset):
@@ -164,10 +181,9 @@ def prepare(root: str | Path = DATA_DIR, dataset: str = "MNIST", download: bool 
             f"{path.name} is {'altered' if path.exists() else 'missing'}" for path in bad
         )
         what = f"in {folder}, {names}; to download" if bad else f"to extract into {folder}"
-        why = " ".join(str(error).split())[:200]
         raise InputError(
-            f"{what} failed ({why}): connect to the network, restore the files or choose another "
-            "--data_dir"
+            f"{what} failed ({one_line(error)}): connect to the network, restore the files or "
+            "choose another --data_dir"
         ) from error
 
 
@@ -181,13 +197,10 @@ def load(root: str | Path = DATA_DIR, dataset: str = "MNIST", train: bool = True
         if any(label not in range(10) for label in source.targets.unique().tolist()):
             raise ValueError("a label is not in 0..9")
     except Exception as error:  # there is no end to what a damaged file can raise
-        why = " ".join(str(error).split())[:200]
         raise InputError(
-            f"cannot read {dataset} in {root} ({why}): remove the extracted files"
+            f"cannot read {dataset} in {root} ({one_line(error)}): remove the extracted files"
         ) from error
-    # A table of the 256 possible results: no float copy of 47 million pixels.
-    levels = discretize(torch.arange(256) / 255).to(torch.uint8).numpy()
-    images = torch.from_numpy(levels[source.data.numpy()]).unsqueeze(1)
+    images = torch.from_numpy(four_bit(source.data.numpy())).unsqueeze(1)
     return DiscreteImages(images, source.targets)
 
 
@@ -233,7 +246,8 @@ class MNISTDataModule(pl.LightningDataModule):
 
     One process per node prepares the files. Each process then trains on its own share of every
     epoch's order, which derives from (seed, epoch), and evaluates its own share of the validation
-    and test images, of which none is counted twice. On a GPU the images live in its memory.
+    and test images, of which none is counted twice. On a GPU the images live in its memory,
+    unless loader processes are asked for.
 
     Args:
         data_dir: folder that holds, or gets, `<dataset>/raw`.

@@ -100,8 +100,10 @@ def sample_reparameterize(mean: Tensor, std: Tensor) -> Tensor:
     Returns:
         z, same shape and dtype.
     Raises:
-        ValueError: a std is negative. Looking at values makes the host wait for an accelerator,
-            so the check is left out there while gradients are recorded, as in a training step.
+        TypeError: not float tensors.
+        ValueError: other shapes or devices, or a std is negative. Looking at values makes the host
+            wait for an accelerator, so that check is left out there while gradients are recorded,
+            as in a training step.
     """
     check_floats("mean and std", "[...]", 0, mean, std)
     if std.device.type == "cpu" or not std.requires_grad:
@@ -149,6 +151,8 @@ def reconstruction_loss(logits: Tensor, imgs: Tensor) -> Tensor:
         imgs: long [B, 1, H, W], values 0..15.
     Returns:
         float [B], in nats.
+    Raises:
+        TypeError, ValueError: other types or shapes, and on the CPU grey levels out of range.
     """
     check_floats("logits", "[B, 16, H, W]", 4, logits)
     if imgs.dtype != torch.long:
@@ -158,6 +162,10 @@ def reconstruction_loss(logits: Tensor, imgs: Tensor) -> Tensor:
             "expected logits [B, 16, H, W] and imgs [B, 1, H, W] on one device, got "
             f"{list(logits.shape)} on {logits.device} and {list(imgs.shape)} on {imgs.device}"
         )
+    if imgs.device.type == "cpu" and imgs.numel():  # an accelerator would have to be waited for
+        low, high = (value.item() for value in imgs.aminmax())
+        if low < 0 or high >= logits.shape[1]:
+            raise ValueError(f"imgs: expected values 0..{logits.shape[1] - 1}, got {low} to {high}")
     # One row per pixel is no copy of channels_last logits, and the kernel is fastest on rows.
     rows = logits.permute(0, 2, 3, 1).flatten(0, 2)
     return F.cross_entropy(rows, imgs.flatten(), reduction="none").view(len(imgs), -1).sum(dim=1)
@@ -167,10 +175,10 @@ def elbo_to_bpd(elbo: Tensor, img_shape: Sequence[int]) -> Tensor:
     """Negative ELBO in nats per image to bits per dimension: elbo / (ln 2 * C * H * W).
 
     Args:
-        elbo: float [B], negative ELBO in nats.
+        elbo: float [B] or the mean over images, a scalar; the negative ELBO in nats.
         img_shape: [B, C, H, W] of the images.
     Returns:
-        float [B], bits per dimension.
+        same shape as elbo, bits per dimension.
     """
     check_floats("elbo", "[B]", 0, elbo)
     if len(img_shape) < 2 or min(img_shape[1:]) < 1:

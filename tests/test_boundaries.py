@@ -65,6 +65,8 @@ class TestBoundaries(unittest.TestCase):
             (lambda: utils.reconstruction_loss(logits, images() / 1), "long", "float32"),
             (lambda: utils.reconstruction_loss(logits.long(), images()), "float", "int64"),
             (lambda: utils.reconstruction_loss(a, images()), "[B, 16, H, W]", "[2, 3]"),
+            (lambda: utils.reconstruction_loss(logits, images() - 100), "0..15", "-100"),
+            (lambda: utils.reconstruction_loss(logits[:, :8], images() + 8), "0..7", "8"),
             (lambda: utils.elbo_to_bpd(long, [2, 1, 28, 28]), "float", "int64"),
             (lambda: utils.elbo_to_bpd(a[:, 0], [2]), "[B, C, H, W]", "[2]"),
             (lambda: utils.mean_image(a), "[B, 16, H, W]", "[2, 3]"),

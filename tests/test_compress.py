@@ -370,6 +370,13 @@ class TestCommandLine(unittest.TestCase):
             self.assertTrue(np.array_equal(decoded, images))
             self.assertEqual(self.archive.read_bytes(), encode(images, self.model))
 
+    def test_a_runs_folder_stands_for_its_best_checkpoint(self):
+        (self.folder / "run" / "checkpoints").mkdir(parents=True)
+        self.save_model(self.model, "run/checkpoints/best_val_bpd_0.5000.ckpt")
+        ending = self.run_main("encode", self.input, self.archive, checkpoint=self.folder / "run")
+        self.assertEqual((ending[0], ending[2]), (0, ""))
+        self.assertEqual(self.archive.read_bytes(), encode(self.images, self.model))
+
     def test_images_come_back_as_png_files(self):
         self.succeed("encode", self.input, self.archive)
         for _ in range(2):

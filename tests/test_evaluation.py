@@ -225,14 +225,28 @@ class TestReport(InFolder):
         self.assertEqual(set(found), expected)
         for name, picture in found.items():
             self.assertGreater(picture[..., :3].std(), 0.01, name)
+        said = self.said
+        write_checkpoint(self.checkpoint, z_dim=1)
+        self.run_it("--iwae_samples", 1, "--limit", 9)
+        left = {file.stem for file in self.output.glob("*.png")}
+        self.assertEqual(left, expected - {"manifold", "latent_means"})  # none of another model
         for words in ("60 images, MNIST val", "importance-weighted, K = 2", "active units", "PNG"):
-            self.assertIn(words, self.said)
+            self.assertIn(words, said)
 
     def test_one_image_and_one_latent_dimension_are_enough(self):
         write_checkpoint(self.checkpoint, z_dim=1)
         metrics = self.run_it("--limit", 1, "--iwae_samples", 1)
         self.assertEqual(len(metrics["kl_per_dimension_nats"]), 1)
         self.assertIsNone(metrics["elbo_bpd"]["standard_error"])
+
+    def test_weights_of_another_precision_are_read_as_float32(self):
+        model = write_checkpoint(self.checkpoint)
+        content = torch.load(self.checkpoint, weights_only=True)
+        for dtype in (torch.float64, torch.bfloat16):
+            weights = {name: p.to(dtype) for name, p in model.state_dict().items()}
+            torch.save({**content, "state_dict": weights}, self.checkpoint)
+            for name, weight in load_model(self.checkpoint).state_dict().items():
+                self.assertTrue(torch.equal(weight, weights[name].float()), name)
 
     def test_a_runs_directory_stands_for_its_best_checkpoint(self):
         checkpoints = self.folder / "version_0" / "checkpoints"
@@ -319,7 +333,7 @@ class TestBadInput(InFolder):
         content = bytearray(self.checkpoint.read_bytes())
         content[len(content) // 2] ^= 1
         self.checkpoint.write_bytes(content)
-        self.assertIn("damaged", self.refusal(self.checkpoint))
+        self.assertIn("Bad CRC-32", self.refusal(self.checkpoint))
         bomb = self.folder / "bomb.ckpt"
         with zipfile.ZipFile(bomb, "w", zipfile.ZIP_DEFLATED) as archive:
             archive.writestr("archive/data.pkl", bytes(10**6))

@@ -167,6 +167,7 @@ class TestCheckpoints(HostileTest):
         defaults = vars(train_pl.make_parser().parse_args([]))
         settings = {**defaults, **model.hparams}
         del settings["log_dir"], settings["resume"]
+        settings["processes"] = 1
         self.checkpoint = {
             "state_dict": dict(model.state_dict()),
             "hyper_parameters": dict(model.hparams),
@@ -247,10 +248,27 @@ class TestCheckpoints(HostileTest):
             self.checkpoint["hyper_parameters"].update(sizes)
             self.path.write_bytes(self.saved(self.checkpoint))
             self.assertIsNone(self.one_line_or_result(self.read))
-        wide = torch.zeros(1).expand(10**12)
-        self.checkpoint["state_dict"] = dict.fromkeys(self.checkpoint["state_dict"], wide)
-        self.path.write_bytes(self.saved(self.checkpoint))
-        self.assertIsNone(self.one_line_or_result(self.read))
+        one, wide = torch.zeros(1), torch.zeros(1).expand(10**12)
+        self.checkpoint["hyper_parameters"].update(num_filters=2, z_dim=2)
+        right_shapes = {n: one.expand(p.shape) for n, p in self.checkpoint["state_dict"].items()}
+        for weights in (right_shapes, dict.fromkeys(right_shapes, wide)):
+            self.checkpoint["state_dict"] = weights
+            self.path.write_bytes(self.saved(self.checkpoint))
+            self.assertIsNone(self.one_line_or_result(self.read))
+
+    def test_values_of_other_kinds_are_refused_in_one_line(self):
+        run = self.checkpoint["run"]
+        settings = {name: value for name, value in run["settings"].items() if name != "processes"}
+        for wrong in (
+            {"hyper_parameters": {**self.checkpoint["hyper_parameters"], "lr": 10**400}},
+            {"state_dict": {**self.checkpoint["state_dict"], 7: torch.zeros(1)}},
+            {"run": {**run, "settings": settings}},
+            {"run": {**run, "logs": {"events.out.tfevents.1": 1.5}}},
+            {"run": {**run, "step": -1}},
+        ):
+            self.path.write_bytes(self.saved({**self.checkpoint, **wrong}))
+            with self.subTest(wrong=list(wrong)):
+                self.assertIsNone(self.one_line_or_result(self.read))
 
     def test_settings_that_make_no_sense_are_refused_by_name(self):
         for name, value in (

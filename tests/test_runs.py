@@ -106,6 +106,24 @@ class TestStopAndResume(RunTest):
         self.assertEqual(len(set(curves(moved)["test_bpd"])), 1)
         self.assert_ends(self.train("--resume", moved, "--epochs", 2), 2, "--epochs", "3", "2")
 
+    def test_a_finished_run_stays_finished_until_a_further_epoch_is_saved(self):
+        self.assertEqual(self.train(*SMALL, "--epochs", 1), (0, ""))
+        more = ("--resume", self.logs / "version_0", "--epochs", 2)
+        with on_step(2, lambda: os.kill(os.getpid(), signal.SIGTERM)):
+            self.assert_ends(self.train(*more), 143, "--epochs 2")
+        self.assert_ends(self.train("--resume"), 2, "no unfinished run")
+        self.assertEqual(self.train(*more), (0, ""))
+        self.assertEqual(train_pl.read_run(self.logs / "version_0")["step"], 12)
+
+    def test_a_run_that_a_caller_started_with_other_types_can_be_resumed(self):
+        args = argparse.Namespace(
+            **{"num_filters": 4, "z_dim": 3, "batch_size": 50, "devices": 1, "log_dir": self.logs},
+            **{"accelerator": "cpu", "epochs": 1, "data_dir": train_pl.DATA_DIR},
+        )
+        with tiny_data(), redirect_stdout(StringIO()):
+            train_pl.train_vae(args)
+        self.assertEqual(self.train("--resume", self.logs / "version_0", "--epochs", 2), (0, ""))
+
     def test_a_run_that_was_stopped_in_its_test_is_completed(self):
         def stop(*_):
             os.kill(os.getpid(), signal.SIGTERM)
@@ -137,6 +155,9 @@ class TestStopAndResume(RunTest):
             self.assert_ends(self.train("--resume", run), 2, "another process", str(run))
             self.assert_ends(self.train("--resume"), 2, "no unfinished run")
             other.stdin.close()
+        self.logs = self.logs / "elsewhere"
+        self.assert_ends(self.train("--resume", run), 2, "--log_dir", str(run.parent), "elsewhere")
+        self.logs = run.parent
         best.unlink()
         self.assert_ends(self.train("--resume", run), 2, best.name, "missing")
         last = run / "checkpoints" / train_pl.LAST
@@ -199,6 +220,29 @@ class TestFaults(RunTest):
         with self.assertRaisesRegex(FloatingPointError, "step 7"):
             stop.on_train_batch_end(trainer, module, loss, None, StopIfLost.EVERY - 1)
 
+    def test_a_signal_before_the_run_begins_ends_with_one_line(self):
+        def stop(*_):
+            os.kill(os.getpid(), signal.SIGTERM)
+
+        with mock.patch.object(train_pl.MNISTDataModule, "prepare_data", stop):
+            self.assert_ends(self.train(*SMALL), 143, "before the run began")
+
+    def test_an_output_that_nobody_reads_ends_with_one_line(self):
+        program = [sys.executable, str(TESTS / "tiny.py"), *SMALL, "--log_dir", str(self.logs)]
+        with subprocess.Popen(
+            [*program, "--epochs", "30"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        ) as run:
+            run.stdout.readline()
+            run.stdout.close()
+            said = run.stderr.read()
+        self.assert_ends((run.returncode, said), 1, "nobody reads", "--resume")
+
+    def test_strategies_that_end_before_the_test_are_refused(self):
+        for strategy in ("ddp_spawn", "ddp_fork", "ddp_notebook"):
+            ending = self.train(*SMALL, "--strategy", strategy)
+            self.assert_ends(ending, 2, "--strategy", strategy, "give ddp")
+        self.assertFalse(self.logs.exists())
+
     def test_a_full_disk_ends_with_one_line_and_the_last_checkpoint_loads(self):
         soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
 
@@ -259,7 +303,7 @@ class TestFolders(unittest.TestCase):
             last.touch()
             os.utime(last, (1000 - number, 1000 - number))
             if finished:
-                train_pl.write_result(last.parent.parent, {})
+                write_whole(last.parent.parent / train_pl.RESULT, b"{}")
         self.assertEqual(newest_unfinished(self.folder).name, "version_0")
 
     def test_logs_are_cut_to_their_length_and_later_ones_removed(self):
