@@ -1009,8 +1009,8 @@ def faults_told(folder: Path, command: str) -> Iterator[None]:
 def train_vae(args: argparse.Namespace) -> list[dict[str, float]]:
     """Trains, tests the best checkpoint, leaves pictures and logs, and returns the test result.
 
-    With `args.resume` it continues a run, with that run's options; more epochs than the run had
-    change its learning rate from there on to what a run of the new length has then.
+    With `args.resume` it continues a run, with that run's options; given more epochs than the run
+    had, learning rate and moved images are from there on those of a run of the new length.
 
     Args:
         args: any namespace; a field that it lacks takes the command line's default.
