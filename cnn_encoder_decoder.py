@@ -7,15 +7,9 @@ decoder   z -> 2f at 7x7, two residual blocks -> f at 14x14, residual block -> 1
 import torch
 from torch import Tensor, nn
 
-from utils import check_images, check_latents
+from utils import check_floats, check_size
 
 GRID = 7  # the smallest feature maps are 7x7, a quarter of the image's side
-
-
-def check_size(name: str, value: int) -> None:
-    """Raises ValueError, with the name, unless the value is a whole number of at least 1."""
-    if not isinstance(value, int) or value < 1:
-        raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
 
 
 class ResidualBlock(nn.Module):
@@ -117,3 +111,49 @@ class CNNDecoder(nn.Module):
     def device(self) -> torch.device:
         """The device that the parameters are on, and that z must be on."""
         return next(self.parameters()).device
+
+
+def check_images(imgs: Tensor, device: torch.device) -> None:
+    """Raises TypeError or ValueError unless these are 4-bit images, on that device.
+
+    Args:
+        imgs: expected to be long [B, 1, 28, 28], values 0..15. To look at values makes the host
+            wait for an accelerator, so that is left out there while gradients are recorded.
+        device: where the model is.
+    """
+    if not isinstance(imgs, Tensor) or imgs.dtype != torch.long:
+        kind = imgs.dtype if isinstance(imgs, Tensor) else type(imgs).__name__
+        raise TypeError(f"imgs: expected long [B, 1, 28, 28] with values 0..15, got {kind}")
+    if imgs.ndim != 4 or imgs.shape[1:] != (1, 28, 28):
+        raise ValueError(f"imgs: expected the shape [B, 1, 28, 28], got {list(imgs.shape)}")
+    if imgs.device != device:
+        raise ValueError(f"imgs: expected on the model's device {device}, got {imgs.device}")
+    looked_at = device.type == "cpu" or not torch.is_grad_enabled()
+    looked_at &= not torch.compiler.is_compiling()  # a look at values would cut the graph in two
+    if looked_at and device.type != "meta" and imgs.numel():
+        low, high = (value.item() for value in imgs.aminmax())
+        if low < 0 or high > 15:
+            raise ValueError(
+                f"imgs: expected values 0..15, got {low} to {high}: see fmnist.discretize"
+            )
+
+
+def check_latents(z: Tensor, z_dim: int, device: torch.device) -> None:
+    """Raises TypeError or ValueError unless these are latents of a decoder on that device.
+
+    Args:
+        z: expected to be float [B, z_dim], finite. Values are looked at only where z comes from
+            outside, neither from an encoder in training nor in Lightning's evaluation, where a
+            loss that is not finite tells the same.
+        z_dim: the decoder's.
+        device: where the decoder is.
+    """
+    check_floats("z", f"[B, {z_dim}]", 2, z)
+    if z.ndim != 2 or z.shape[1] != z_dim:
+        raise ValueError(f"z: expected the shape [B, {z_dim}], got {list(z.shape)}")
+    if z.device != device:
+        raise ValueError(f"z: expected on the decoder's device {device}, got {z.device}")
+    outside = not z.requires_grad and not torch.is_inference_mode_enabled()
+    outside &= not torch.compiler.is_compiling()
+    if outside and device.type != "meta" and not bool(z.isfinite().all()):
+        raise ValueError("z: expected finite values, got NaN or infinity")

@@ -15,22 +15,26 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 from torch import Tensor
-from torchvision.utils import make_grid
 from tqdm import tqdm
 
 import fmnist
-from compress import codec_bytes
-from fmnist import DATA_DIR, DATASETS, DiscreteImages, InputError, nearest_folder
+from fmnist import DATA_DIR, DATASETS, DiscreteImages
+from support.checkpoints import find_checkpoint
+from support.command_line import (
+    InputError,
+    OneLineParser,
+    check_writable,
+    nearest_folder,
+    whole_number,
+)
+from support.general_codecs import codec_bytes
+from support.pictures import grid_figure, kl_figure, latent_figure, pairs_grid
 from train_pl import (
     PRETRAINED,
     VAE,
-    OneLineParser,
-    check_writable,
-    find_checkpoint,
     load_model,
     make_trainer,
     quiet_lightning,
-    whole_number,
 )
 from utils import (
     KLD,
@@ -38,11 +42,8 @@ from utils import (
     elbo_to_bpd,
     importance_weighted_bpd,
     interpolate,
-    kl_figure,
     kl_per_dimension,
-    latent_figure,
     mean_image,
-    pairs_grid,
     reconstruction_loss,
     visualize_manifold,
 )
@@ -125,26 +126,6 @@ def summary(judged: dict[str, Tensor]) -> dict[str, object]:
         "kl_per_dimension_nats": kl.tolist(),
         "active_units": active_units(judged["mean"]),
     }
-
-
-def grid_figure(rows: list[Tensor], title: str, names: list[str] | None = None) -> Figure:
-    """Rows of images under a title, each row with its name at the left.
-
-    Args:
-        rows: float [columns, 1, H, W] in [0, 1] each.
-    """
-    grid = make_grid(torch.cat(rows), nrow=len(rows[0]), padding=2, pad_value=0.25)
-    height, width = grid.shape[1:]
-    figure = Figure(figsize=(width / 45, height / 45 + 0.4), layout="constrained")
-    axes = figure.add_subplot()
-    axes.imshow(grid.permute(1, 2, 0).numpy(), interpolation="nearest")
-    axes.set_title(title)
-    side = height // len(rows)
-    axes.set_xticks([])
-    axes.set_yticks([side // 2 + row * side for row in range(len(rows))], names or [""] * len(rows))
-    axes.tick_params(length=0)
-    axes.spines[:].set_visible(False)
-    return figure
 
 
 @torch.no_grad()

@@ -20,19 +20,12 @@ from torch.utils.data import DataLoader, Dataset, DistributedSampler
 from torchvision import datasets
 from torchvision.datasets.utils import check_integrity
 
+from support.command_line import InputError, nearest_folder, one_line
+
 DATA_DIR = Path(__file__).resolve().parent / "data"  # holds the four official MNIST files
 DATASETS = ("MNIST", "FashionMNIST", "KMNIST")  # torchvision classes that share one file format
 NUM_TRAIN, NUM_VAL = 54_000, 6_000
 SPLIT_SEED = 42  # fixed, so that every run is judged on the same validation images
-
-
-class InputError(ValueError):
-    """What the user gave cannot be used; the message is one line that says why and what helps."""
-
-
-def one_line(error: object) -> str:
-    """What an exception says, in one line of at most 200 characters."""
-    return " ".join(str(error).split())[:200]
 
 
 def discretize(images: Tensor, num_values: int = 16) -> Tensor:
@@ -121,12 +114,6 @@ class DiscreteImages(Dataset):
 def _as_is(batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
     """Collate function for batches that `__getitems__` has already put together."""
     return batch
-
-
-def nearest_folder(path: str | Path) -> Path:
-    """The path itself or the nearest parent of it that exists."""
-    path = Path(path).absolute()
-    return next(place for place in (path, *path.parents) if place.exists())
 
 
 def _matches_archive(extracted: Path, archive: Path, md5: str) -> bool:

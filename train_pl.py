@@ -9,58 +9,66 @@ import json
 import logging
 import math
 import os
-import pickletools
-import re
 import shlex
-import signal
-import tempfile
 import threading
 import time
 import warnings
-import zipfile
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from io import BytesIO
 from pathlib import Path
-from types import FrameType
-from typing import NoReturn
 
-import numpy as np
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import Callback, Checkpoint, LearningRateMonitor, TQDMProgressBar
+from pytorch_lightning.callbacks import Callback, LearningRateMonitor, TQDMProgressBar
 from pytorch_lightning.loggers import TensorBoardLogger
-from pytorch_lightning.plugins import TorchCheckpointIO
 from pytorch_lightning.utilities import rank_zero_only
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.utilities.seed import isolate_rng
 from torch import Tensor
-from torch.nn import Parameter
 from torchvision.utils import make_grid, save_image
 
-from cnn_encoder_decoder import CNNDecoder, CNNEncoder, check_size
-from fmnist import DATA_DIR, DATASETS, InputError, MNISTDataModule, nearest_folder, one_line
+from cnn_encoder_decoder import CNNDecoder, CNNEncoder
+from fmnist import DATA_DIR, DATASETS, MNISTDataModule
+from support.checkpoints import WholeCheckpoints, read_checkpoint, write_whole
+from support.command_line import (
+    InputError,
+    OneLineParser,
+    check_writable,
+    given_options,
+    one_line,
+    positive_number,
+    whole_number,
+)
+from support.muon import Muon, warmup_and_cosine
+from support.pictures import kl_figure, latent_figure, pairs_grid
+from support.runs import (
+    LAST,
+    RESULT,
+    Checkpoints,
+    EndTogether,
+    SeedEpochs,
+    StopIfLost,
+    Stopped,
+    cause_on_disk,
+    cut_logs,
+    end_on_signals,
+    locked,
+    new_run_folder,
+    newest_unfinished,
+    quiet_writers,
+)
 from utils import (
     KLD,
     active_units,
+    check_size,
     elbo_to_bpd,
     importance_weighted_bpd,
-    kl_figure,
     kl_per_dimension,
-    latent_figure,
     mean_image,
-    orthogonalize,
-    pairs_grid,
     reconstruction_loss,
     sample_reparameterize,
     visualize_manifold,
 )
-
-try:
-    import fcntl
-except ImportError:  # Windows, where two processes on one run go unnoticed
-    fcntl = None
 
 # The shipped model of the default run: what evaluate.py and compress.py use without a checkpoint.
 PRETRAINED = Path(__file__).resolve().parent / "pretrained" / "default.ckpt"
@@ -204,54 +212,6 @@ class VAE(pl.LightningModule):
         self.log(f"{stage}_bpd", elbo_to_bpd(elbo, img_shape), prog_bar=True, **how)
 
 
-_TENSORS = r"collections OrderedDict|torch\._utils _rebuild_tensor_v2|torch \w+Storage"
-
-
-def _check_pickle(pickled: bytes) -> None:
-    """Raises ValueError unless only tensors are built: even bytearray(10**12) would be a danger."""
-    for code, what, _ in pickletools.genops(pickled):
-        if code.name in ("GLOBAL", "INST", "STACK_GLOBAL"):
-            if not re.fullmatch(_TENSORS, str(what)):
-                raise ValueError(f"it contains {what}, which is no part of a tensor")
-
-
-def read_checkpoint(path: str | Path) -> dict:
-    """What a checkpoint file of this program contains; the file is not trusted.
-
-    Only tensors and plain values are unpickled (weights_only=True), so that no code in the file can
-    run. Every part is first compared with its checksum, and must be stored as it is: a file cannot
-    claim more memory than it has bytes. torch gets the compared parts in a new archive, as a
-    damaged directory can make it read other bytes of the file than Python does.
-
-    Raises:
-        InputError: the file is missing, damaged or not a checkpoint of this program.
-    """
-    try:
-        with zipfile.ZipFile(path) as archive:
-            if any(part.compress_type != zipfile.ZIP_STORED for part in archive.infolist()):
-                raise ValueError("it is compressed, which torch.save never does")
-            parts = {name: archive.read(name) for name in archive.namelist()}
-        compared = BytesIO()
-        with zipfile.ZipFile(compared, "w") as archive:
-            for name, content in parts.items():
-                if name.endswith("/data.pkl"):
-                    _check_pickle(content)
-                archive.writestr(name, content)
-        compared.seek(0)
-        checkpoint = torch.load(compared, map_location="cpu", weights_only=True)
-        if not isinstance(checkpoint, dict):
-            raise TypeError(f"it contains a {type(checkpoint).__name__} in place of a dictionary")
-        for name in ("hyper_parameters", "state_dict"):
-            if not isinstance(checkpoint.get(name), dict):
-                raise KeyError(f"it has no {name}")
-    except Exception as error:  # there is no end to what a damaged file can raise
-        raise InputError(
-            f"checkpoint {path} cannot be used ({one_line(error)}): give a .ckpt file that "
-            "train_pl.py wrote"
-        ) from error
-    return checkpoint
-
-
 def load_model(path: str | Path) -> VAE:
     """The model in a checkpoint, on the CPU, in eval mode; the file is not trusted.
 
@@ -285,94 +245,6 @@ def load_model(path: str | Path) -> VAE:
             "version of train_pl.py wrote"
         ) from error
     return model.to(memory_format=torch.channels_last).eval()
-
-
-def find_checkpoint(path: str | Path) -> Path:
-    """The checkpoint file itself or, for a run's log directory, its best one.
-
-    Raises:
-        InputError: there is no such file, or the directory is not that of a run.
-    """
-    path = Path(path)
-    if path.is_dir():
-        found = sorted(path.glob("checkpoints/best_val_bpd_*.ckpt"))
-        if not found:
-            raise InputError(
-                f"{path} has no checkpoints/best_val_bpd_*.ckpt: give a checkpoint file or a run's "
-                "log directory, such as VAE_logs/version_0"
-            )
-        return found[0]  # the names sort by bpd
-    if not path.exists():
-        raise InputError(f"checkpoint {path} does not exist: give a .ckpt file or a log directory")
-    return path
-
-
-class Muon(torch.optim.Optimizer):
-    """Gradient descent along the orthogonalised momentum of every weight and bias.
-
-    Muon (Jordan et al. 2024, https://kellerjordan.github.io/posts/muon/): a convolution's weight is
-    seen as the matrix of its first dimension against all others, a bias as a single column, and
-    every direction of it learns equally fast, not the few that dominate the gradient.
-    torch.optim.Muon does this for linear layers only.
-
-    Args:
-        params: the parameters.
-        lr: learning rate, of the size that Adam's has. The singular values of a step are about
-            STEP * lr, times sqrt(rows / columns) for a matrix with more rows than columns.
-        momentum: of the averaged gradient, in Nesterov's form.
-        weight_decay: a step takes this share of a parameter, times STEP * lr.
-    """
-
-    STEP = 5.0
-
-    def __init__(
-        self,
-        params: Iterable[Parameter],
-        lr: float,
-        momentum: float = 0.9,
-        weight_decay: float = 0.01,
-    ):
-        super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
-
-    @torch.no_grad()
-    def step(self, closure: Callable[[], Tensor] | None = None) -> Tensor | None:
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
-        for group in self.param_groups:
-            same_shape = defaultdict(list)  # matrices of one shape are orthogonalised together
-            for p in group["params"]:
-                if p.grad is None:
-                    continue
-                if p not in self.state:
-                    self.state[p]["average"] = torch.zeros_like(p)
-                average = self.state[p]["average"]
-                average.lerp_(p.grad, 1 - group["momentum"])
-                direction = p.grad.lerp(average, group["momentum"])
-                matrix = direction.flatten(1) if p.ndim > 1 else direction.unsqueeze(1)
-                same_shape[matrix.shape].append((p, matrix))
-            for (rows, columns), pairs in same_shape.items():
-                length = self.STEP * group["lr"] * max(1, rows / columns) ** 0.5
-                updates = orthogonalize(torch.stack([matrix for _, matrix in pairs]))
-                for (p, _), update in zip(pairs, updates, strict=True):
-                    p.mul_(1 - self.STEP * group["lr"] * group["weight_decay"])
-                    p.sub_(update.view_as(p), alpha=length)
-        return loss
-
-
-def warmup_and_cosine(step: int, total: int, warmup: float) -> float:
-    """The learning rate's share of its peak at a step of 0..total: a line up, half a cosine down.
-
-    Args:
-        step: steps taken.
-        total: steps of the whole training.
-        warmup: share of them over which the learning rate rises.
-    """
-    rise = max(1, round(warmup * total))
-    if step < rise:
-        return (step + 1) / (rise + 1)
-    return 0.5 + 0.5 * math.cos(math.pi * min(1, (step - rise) / max(1, total - rise)))
 
 
 @contextmanager
@@ -455,30 +327,6 @@ class GenerateCallback(Callback):
                 save_image(grid, folder / f"epoch_{epoch}_{tag.lower()}.png")
 
 
-class SeedEpochs(Callback):
-    """Derives the noise of every epoch from (seed, epoch, rank) alone.
-
-    What happens between two epochs then cannot change a run, and validation and test see the
-    same noise each time, so that two figures differ by the model only.
-    """
-
-    def __init__(self, seed: int):
-        super().__init__()
-        self.seed = seed
-
-    def _derive(self, *key: int) -> None:
-        (state,) = np.random.SeedSequence((self.seed, *key)).generate_state(1, np.uint64)
-        torch.manual_seed(int(state))
-
-    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: VAE) -> None:
-        self._derive(trainer.current_epoch + 1, trainer.global_rank)
-
-    def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: VAE) -> None:
-        self._derive(0, trainer.global_rank)
-
-    on_test_epoch_start = on_validation_epoch_start
-
-
 class EpochLines(Callback):
     """A line per epoch for who runs without the progress bar."""
 
@@ -517,278 +365,6 @@ class Greeting(Callback):
 # - a file is complete beside its place before it is moved there (`write_whole`);
 # - `last.ckpt` is the last thing that an epoch writes, and says how long the logs were by then;
 # - an outdated best checkpoint is removed only after that.
-
-LAST = "last.ckpt"
-RESULT = "result.json"  # the test result, written when there is nothing left to do
-
-
-def write_whole(path: str | Path, content: bytes) -> None:
-    """Writes a file so that, whatever happens, either the old or the new one is there, complete."""
-    beside = Path(path).with_name("unfinished")
-    with open(beside, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(beside, path)
-
-
-class WholeCheckpoints(TorchCheckpointIO):
-    """Lightning's checkpoints, by `write_whole` and `read_checkpoint`.
-
-    Lightning itself writes into the system's temporary folder; where that is another file system,
-    what then puts the file into place is a copy, which a kill can leave half-done.
-    """
-
-    def save_checkpoint(
-        self, checkpoint: dict, path: str | Path, storage_options: object = None
-    ) -> None:
-        buffer = BytesIO()
-        torch.save(checkpoint, buffer)
-        write_whole(path, buffer.getbuffer())
-
-    def load_checkpoint(
-        self, path: str | Path, map_location: object = None, weights_only: bool | None = None
-    ) -> dict:
-        return read_checkpoint(path)
-
-
-class Checkpoints(Checkpoint):
-    """Keeps the best model by validation bpd and, in `last.ckpt`, all that the run needs to go on.
-
-    `last.ckpt` is written before the first epoch and after each. Lightning's ModelCheckpoint would
-    remove the old best checkpoint before that, and remember folders by their absolute names.
-
-    Args:
-        settings: the run's options by name, for whoever continues it.
-    """
-
-    def __init__(self, settings: dict[str, object]):
-        super().__init__()
-        self.settings = settings
-        self.restoring = False
-        self.best_bpd, self.best_name = math.inf, ""
-
-    @property
-    def best_path(self) -> Path:
-        return self.folder / self.best_name
-
-    def state_dict(self) -> dict[str, object]:
-        return {"best_bpd": self.best_bpd, "best_name": self.best_name}
-
-    def load_state_dict(self, state_dict: dict[str, object]) -> None:
-        self.best_bpd = float(state_dict["best_bpd"])
-        self.best_name = Path(state_dict["best_name"]).name
-        if self.best_name and not self.best_path.exists():
-            raise InputError(f"argument --resume: {self.best_path}, the best so far, is missing")
-
-    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        self.run_folder = Path(trainer.log_dir)  # rank zero's, on every process
-        self.folder = self.run_folder / "checkpoints"
-
-    def on_load_checkpoint(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict
-    ) -> None:
-        self.restoring = True
-
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        for optimizer in trainer.optimizers:
-            for p, state in optimizer.state.items():
-                if any(tensor.shape != p.shape for tensor in state.values()):
-                    raise ValueError("its optimiser state is of another model")
-        self.restoring = False
-        if trainer.is_global_zero:
-            self.folder.mkdir(exist_ok=True)
-        if trainer.current_epoch == 0:
-            self._save_last(trainer)
-
-    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        bpd = trainer.callback_metrics["val_bpd"].item()
-        if bpd < self.best_bpd:
-            self.best_bpd, self.best_name = bpd, f"best_val_bpd_{bpd:.4f}.ckpt"
-            trainer.save_checkpoint(self.best_path, weights_only=True)
-        if trainer.is_global_zero:  # of the run before it was given more epochs
-            (self.run_folder / RESULT).unlink(missing_ok=True)
-        self._save_last(trainer)
-
-    def _save_last(self, trainer: pl.Trainer) -> None:
-        trainer.save_checkpoint(self.folder / LAST, weights_only=False)
-        if trainer.is_global_zero:
-            for outdated in set(self.folder.glob("best_*.ckpt")) - {self.best_path}:
-                outdated.unlink()
-
-    def on_save_checkpoint(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict
-    ) -> None:
-        """Adds the settings, the length of the logs, and what Lightning logs only after this."""
-        for logger in trainer.loggers:
-            logger.save()  # writes what is waiting
-        metrics = trainer.callback_metrics
-        checkpoint["run"] = {
-            "settings": self.settings,
-            "logs": {file.name: file.stat().st_size for file in _logs(self.run_folder)},
-            "step": trainer.global_step,
-            "unlogged": {
-                "epoch": float(trainer.current_epoch),
-                **{n: m.item() for n, m in metrics.items() if n.startswith("train_")},
-            },
-        }
-
-
-def _logs(folder: Path) -> list[Path]:
-    return sorted(folder.glob("events.out.tfevents.*"))
-
-
-def cut_logs(folder: Path, lengths: dict[str, int]) -> None:
-    """Takes from TensorBoard's files in a run's folder what came after its last checkpoint."""
-    for file in _logs(folder):
-        length = lengths.get(file.name, 0)
-        if length == 0:
-            file.unlink()
-        elif length < file.stat().st_size:
-            os.truncate(file, length)
-
-
-def new_run_folder(log_dir: str | Path) -> Path:
-    """Makes the next `version_N`; no two processes get the same one."""
-    taken = [folder.name.removeprefix("version_") for folder in Path(log_dir).glob("version_*")]
-    number = max((int(name) for name in taken if name.isdecimal()), default=-1) + 1
-    while True:
-        folder = Path(log_dir, f"version_{number}")
-        try:
-            folder.mkdir(parents=True)
-            return folder
-        except FileExistsError:
-            number += 1
-
-
-@contextmanager
-def locked(folder: Path) -> Iterator[bool]:
-    """Whether this process alone works on the folder, which holds until the end of the block.
-
-    The lock ends with the process, however that ends; loader processes do not inherit it.
-    """
-    if fcntl is None:
-        yield True
-        return
-    with open(folder / ".lock", "a") as file:
-        try:
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-        else:
-            yield True
-
-
-def newest_unfinished(log_dir: str | Path) -> Path:
-    """The run whose last checkpoint is the newest of those without a result that nobody works on.
-
-    Raises:
-        InputError: there is none.
-    """
-    found = []
-    for last in Path(log_dir).glob(f"*/checkpoints/{LAST}"):
-        folder = last.parent.parent
-        if not (folder / RESULT).exists():
-            found.append((last.stat().st_mtime_ns, folder))
-    for _, folder in sorted(found, reverse=True):
-        with locked(folder) as free:
-            if free:
-                return folder
-    raise InputError(
-        f"argument --resume: no unfinished run with a checkpoint in {log_dir}: name another "
-        "--log_dir, or start a run without --resume"
-    )
-
-
-class StopIfLost(Callback):
-    """Ends the training as soon as the loss is not finite.
-
-    On an accelerator the loss is looked at every `EVERY` steps only, as to look is to wait for it;
-    which step was the first is kept there.
-    """
-
-    EVERY = 50
-
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self.first_lost = torch.tensor(math.inf, device=pl_module.device)
-        self.batches = trainer.num_training_batches
-
-    def on_train_batch_end(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,
-        outputs: dict[str, Tensor],
-        batch: tuple[Tensor, Tensor],
-        batch_idx: int,
-    ) -> None:
-        lost_now = torch.where(outputs["loss"].isfinite(), math.inf, float(batch_idx + 1))
-        self.first_lost = torch.minimum(self.first_lost, lost_now)
-        if pl_module.device.type == "cpu" or (batch_idx + 1) % self.EVERY == 0:
-            self._look(trainer)
-
-    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._look(trainer)
-        bpd = trainer.callback_metrics["val_bpd"]
-        if not bpd.isfinite():
-            self._end(trainer, f"the validation loss is {bpd.item()}")
-
-    def _look(self, trainer: pl.Trainer) -> None:
-        # One process must not go on and wait for another that has ended.
-        first = trainer.strategy.reduce(self.first_lost.clone(), reduce_op="min").item()
-        if first < math.inf:
-            self._end(trainer, f"the loss is not finite since step {first:.0f} of {self.batches}")
-
-    def _end(self, trainer: pl.Trainer, what: str) -> None:
-        lr = trainer.lightning_module.hparams.lr
-        raise FloatingPointError(
-            f"{what} in epoch {trainer.current_epoch + 1}: start again with a lower --lr than "
-            f"{lr:g}"
-        )
-
-
-class Stopped(SystemExit):
-    """A signal asks the program to end; the exit code is the shell's for it, 128 + its number."""
-
-    message = "stopped before the run began"
-
-
-def _stop(signum: int, frame: FrameType | None) -> None:
-    signal.signal(signum, signal.SIG_DFL)  # a second one ends the program at once
-    raise Stopped(128 + signum)
-
-
-def end_on_signals() -> None:
-    """Ctrl-C and SIGTERM become the exception `Stopped`, where signals can be caught at all."""
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGINT, _stop)
-        signal.signal(signal.SIGTERM, _stop)
-
-
-class EndTogether(Callback):
-    """Ends all of a run's processes when one must end, by a signal or an error."""
-
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        # Lightning's own answer to SIGTERM waits for the other processes, perhaps for ever. At the
-        # end of fit and of test it puts back what was there before.
-        end_on_signals()
-
-    on_test_start = on_train_start
-
-    def on_exception(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
-    ) -> None:
-        if trainer.is_global_zero and trainer.strategy.launcher is not None:
-            trainer.strategy.launcher.kill(signal.SIGKILL)  # they write nothing
-
-
-def cause_on_disk(error: BaseException | None) -> OSError | None:
-    """The OSError among an exception and its causes, if there is one.
-
-    Lightning passes the failure of TensorBoard's writer on as a ValueError.
-    """
-    while error is not None and not isinstance(error, OSError):
-        error = error.__cause__ or error.__context__
-    return error
 
 
 @rank_zero_only
@@ -840,17 +416,6 @@ def show_latents(trainer: pl.Trainer, model: VAE, data: MNISTDataModule) -> dict
         for writer in writers:
             writer.add_image("Manifold", grid)
     return {"test_active_units": float(active_units(means))}
-
-
-def check_writable(option: str, folder: str | Path) -> None:
-    """Raises InputError unless files can be made in the folder or, so far, where it would be."""
-    try:
-        with tempfile.TemporaryFile(dir=nearest_folder(folder)):
-            pass
-    except OSError as error:
-        raise InputError(
-            f"argument {option}: {folder} cannot be written ({error.strerror}): choose another"
-        ) from error
 
 
 def make_trainer(options: dict[str, object], **settings: object) -> pl.Trainer:
@@ -1138,42 +703,6 @@ def train_vae(args: argparse.Namespace) -> list[dict[str, float]]:
     return result
 
 
-def whole_number(minimum: int, maximum: float = math.inf) -> Callable[[str], int]:
-    """An argparse type: a whole number in these bounds."""
-
-    def parse(text: str) -> int:
-        try:
-            value = int(text)
-        except ValueError:
-            value = None
-        if value is None or not minimum <= value <= maximum:
-            most = f" and at most {maximum}" if maximum < math.inf else ""
-            raise argparse.ArgumentTypeError(
-                f"{text}: give a whole number of at least {minimum}{most}"
-            )
-        return value
-
-    return parse
-
-
-def positive_number(text: str) -> float:
-    """An argparse type: a finite number above 0."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not (math.isfinite(value) and value > 0):
-        raise argparse.ArgumentTypeError(f"{text}: give a number above 0, such as 0.003")
-    return value
-
-
-class OneLineParser(argparse.ArgumentParser):
-    """Answers bad input with one line, without the usage above it."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: error: {message}\n")
-
-
 def make_parser() -> argparse.ArgumentParser:
     """The command line; its defaults are the recipe whose results the README reports."""
     parser = OneLineParser(
@@ -1215,19 +744,6 @@ def make_parser() -> argparse.ArgumentParser:
     add("--strategy", default="auto", help="how several processes work together, such as ddp")
     add("--precision", default="32-true", help="such as 32-true or bf16-mixed")
     return parser
-
-
-def given_options(parser: argparse.ArgumentParser, argv: list[str] | None) -> argparse.Namespace:
-    """The options that stand on the command line, without those that take their defaults."""
-    names = vars(parser.parse_args([]))
-    args = parser.parse_args(argv, argparse.Namespace(**dict.fromkeys(names)))
-    return argparse.Namespace(**{k: v for k, v in vars(args).items() if v is not None})
-
-
-def quiet_writers(failed: threading.ExceptHookArgs) -> None:
-    """For threading.excepthook: no traceback of a full disk, which the main thread meets too."""
-    if not issubclass(failed.exc_type, OSError):
-        threading.__excepthook__(failed)
 
 
 def main(argv: list[str] | None = None) -> None:

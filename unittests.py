@@ -13,12 +13,12 @@ from torch import nn
 from torch.distributions import Categorical, Normal, kl_divergence
 
 from cnn_encoder_decoder import CNNDecoder, CNNEncoder, ResidualBlock
-from train_pl import VAE, warmup_and_cosine
+from support.muon import orthogonalize, warmup_and_cosine
+from train_pl import VAE
 from utils import (
     KLD,
     elbo_to_bpd,
     mean_image,
-    orthogonalize,
     reconstruction_loss,
     sample_reparameterize,
     visualize_manifold,

@@ -14,7 +14,6 @@ from collections.abc import Iterable, Sequence
 
 import torch
 import torch.nn.functional as F
-from matplotlib.figure import Figure
 from torch import Tensor, nn
 from torchvision.utils import make_grid
 
@@ -41,52 +40,6 @@ def check_floats(what: str, shape: str, num_dims: int, *tensors: Tensor) -> None
     if any(tensor.device != first.device for tensor in tensors):
         got = " and ".join(str(tensor.device) for tensor in tensors)
         raise ValueError(f"{what}: expected one device, got {got}")
-
-
-def check_images(imgs: Tensor, device: torch.device) -> None:
-    """Raises TypeError or ValueError unless these are 4-bit images, on that device.
-
-    Args:
-        imgs: expected to be long [B, 1, 28, 28], values 0..15. To look at values makes the host
-            wait for an accelerator, so that is left out there while gradients are recorded.
-        device: where the model is.
-    """
-    if not isinstance(imgs, Tensor) or imgs.dtype != torch.long:
-        kind = imgs.dtype if isinstance(imgs, Tensor) else type(imgs).__name__
-        raise TypeError(f"imgs: expected long [B, 1, 28, 28] with values 0..15, got {kind}")
-    if imgs.ndim != 4 or imgs.shape[1:] != (1, 28, 28):
-        raise ValueError(f"imgs: expected the shape [B, 1, 28, 28], got {list(imgs.shape)}")
-    if imgs.device != device:
-        raise ValueError(f"imgs: expected on the model's device {device}, got {imgs.device}")
-    looked_at = device.type == "cpu" or not torch.is_grad_enabled()
-    looked_at &= not torch.compiler.is_compiling()  # a look at values would cut the graph in two
-    if looked_at and device.type != "meta" and imgs.numel():
-        low, high = (value.item() for value in imgs.aminmax())
-        if low < 0 or high > 15:
-            raise ValueError(
-                f"imgs: expected values 0..15, got {low} to {high}: see fmnist.discretize"
-            )
-
-
-def check_latents(z: Tensor, z_dim: int, device: torch.device) -> None:
-    """Raises TypeError or ValueError unless these are latents of a decoder on that device.
-
-    Args:
-        z: expected to be float [B, z_dim], finite. Values are looked at only where z comes from
-            outside, neither from an encoder in training nor in Lightning's evaluation, where a
-            loss that is not finite tells the same.
-        z_dim: the decoder's.
-        device: where the decoder is.
-    """
-    check_floats("z", f"[B, {z_dim}]", 2, z)
-    if z.ndim != 2 or z.shape[1] != z_dim:
-        raise ValueError(f"z: expected the shape [B, {z_dim}], got {list(z.shape)}")
-    if z.device != device:
-        raise ValueError(f"z: expected on the decoder's device {device}, got {z.device}")
-    outside = not z.requires_grad and not torch.is_inference_mode_enabled()
-    outside &= not torch.compiler.is_compiling()
-    if outside and device.type != "meta" and not bool(z.isfinite().all()):
-        raise ValueError("z: expected finite values, got NaN or infinity")
 
 
 def sample_reparameterize(mean: Tensor, std: Tensor) -> Tensor:
@@ -260,115 +213,6 @@ def mean_image(logits: Tensor) -> Tensor:
     return torch.einsum("bvhw,v->bhw", logits.float().softmax(dim=1), levels).unsqueeze(1)
 
 
-def orthogonalize(matrices: Tensor, num_steps: int = 5) -> Tensor:
-    """About the nearest matrix with orthonormal rows (or columns): U V^T for a matrix U S V^T.
-
-    The odd quintic Newton-Schulz iteration of the Muon optimiser (Jordan et al. 2024,
-    https://kellerjordan.github.io/posts/muon/), whose coefficients bring small singular values up
-    fast and leave all of them around 1, between about 0.7 and 1.2, which is all that a step needs.
-
-    Args:
-        matrices: float [N, rows, columns]; a single row or column is brought to length 1 exactly.
-        num_steps: iterations; each brings a matrix's singular values closer to each other.
-    Returns:
-        float [N, rows, columns]; zero for a zero matrix.
-    """
-    check_floats("matrices", "[N, rows, columns]", 3, matrices)
-    _, rows, columns = matrices.shape
-    x = matrices if rows <= columns else matrices.mT
-    x = x / (torch.linalg.matrix_norm(x, keepdim=True) + 1e-7)
-    if min(rows, columns) > 1:
-        # X <- (a I + b G + c G^2) X with G = X X^T: as all factors are polynomials in the first G,
-        # they are multiplied on the short side, and the long one is met only twice.
-        gram = torch.bmm(x, x.mT)
-        product = torch.eye(len(gram[0]), dtype=x.dtype, device=x.device).expand_as(gram)
-        for _ in range(num_steps):
-            factor = torch.baddbmm(gram, gram, gram, beta=-4.7750, alpha=2.0315)
-            factor.diagonal(dim1=1, dim2=2).add_(3.4445)
-            product = torch.bmm(factor, product)
-            gram = torch.bmm(torch.bmm(factor, gram), factor)
-        x = torch.bmm(product, x)
-    return x if rows <= columns else x.mT
-
-
-def pairs_grid(imgs: Tensor, reconstructions: Tensor) -> Tensor:
-    """One picture: rows of eight images, each row over the row of their reconstructions.
-
-    Args:
-        imgs, reconstructions: float [N, 1, H, W] in [0, 1].
-    Returns:
-        float [3, height, width] in [0, 1].
-    """
-    pairs = torch.stack([imgs, reconstructions])
-    return make_grid(torch.cat([row for eight in pairs.split(8, dim=1) for row in eight]), nrow=8)
-
-
-def kl_figure(kl: Tensor) -> Figure:
-    """What each latent dimension tells about an image, as bars, the most informative one first.
-
-    Args:
-        kl: float [z_dim], in nats, mean over images; see `kl_per_dimension`.
-    """
-    order = kl.argsort(descending=True)
-    figure = Figure(figsize=(max(4.5, 0.25 * len(kl)), 3.5), layout="constrained")
-    axes = figure.add_subplot()
-    axes.bar(range(len(kl)), kl[order].tolist())
-    axes.set_xticks(range(len(kl)), [str(d + 1) for d in order.tolist()], fontsize=8)
-    axes.set(xlabel="latent dimension", ylabel="KL to the prior in nats per image")
-    axes.set_title(f"KL per latent dimension, {kl.sum():.1f} nats in all")
-    return figure
-
-
-def principal_plane(points: Tensor) -> tuple[Tensor, Tensor]:
-    """The two directions in which points vary most, by singular value decomposition.
-
-    Args:
-        points: float [N, D], D >= 2.
-    Returns:
-        float [N, 2], the points' coordinates on their first two principal components, and
-        float [2], the share of the points' variance that each component explains.
-    """
-    check_floats("points", "[N, D]", 2, points)
-    if points.ndim != 2 or min(points.shape) < 2 or not bool(points.isfinite().all()):
-        raise ValueError(
-            f"points: expected finite [N, D] with N and D of at least 2, got {list(points.shape)}"
-            f"{'' if bool(points.isfinite().all()) else ' with NaN or infinity'}"
-        )
-    centred = points - points.mean(dim=0)
-    _, singular, directions = torch.linalg.svd(centred, full_matrices=False)
-    return centred @ directions[:2].T, (singular.square() / singular.square().sum())[:2]
-
-
-def latent_figure(means: Tensor, labels: Tensor) -> Figure:
-    """Each image at its posterior mean: the latent plane, or the principal one of more dimensions.
-
-    Args:
-        means: float [N, z_dim], z_dim >= 2.
-        labels: long [N], classes 0..9, shown as colours.
-    """
-    check_floats("means", "[N, z_dim]", 2, means)
-    if means.shape[1] < 2 or labels.shape != means.shape[:1]:
-        raise ValueError(
-            "expected means [N, z_dim], z_dim >= 2, and labels [N], got "
-            f"{list(means.shape)} and {list(labels.shape)}"
-        )
-    if not bool(means.isfinite().all()):
-        raise ValueError("means: expected finite values, got NaN or infinity")
-    names = ["$z_1$", "$z_2$"]
-    if means.shape[1] > 2:
-        means, shares = principal_plane(means)
-        names = [f"principal component {n + 1} ({shares[n]:.0%} of the variance)" for n in (0, 1)]
-    figure = Figure(figsize=(7, 6), layout="constrained")
-    axes = figure.add_subplot()
-    size = 3 if len(means) > 2000 else 12
-    how = {"cmap": "tab10", "vmin": -0.5, "vmax": 9.5, "s": size, "linewidths": 0}
-    points = axes.scatter(*means.T.numpy(), c=labels.numpy(), **how)
-    figure.colorbar(points, ticks=range(10), label="class")
-    axes.set(xlabel=names[0], ylabel=names[1], aspect="equal")
-    axes.set_title(f"Latent means of {len(means):,} images")
-    return figure
-
-
 @torch.no_grad()
 def visualize_manifold(decoder: nn.Module, grid_size: int = 20) -> Tensor:
     """What the decoder makes of a grid over a two-dimensional latent space.
@@ -395,3 +239,9 @@ def visualize_manifold(decoder: nn.Module, grid_size: int = 20) -> Tensor:
     z = torch.stack([rightward, upward], dim=-1).reshape(-1, 2)
     images = torch.cat([mean_image(decoder(part)) for part in z.split(500)])
     return make_grid(images, nrow=grid_size, padding=0)
+
+
+def check_size(name: str, value: int) -> None:
+    """Raises ValueError, with the name, unless the value is a whole number of at least 1."""
+    if not isinstance(value, int) or value < 1:
+        raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")

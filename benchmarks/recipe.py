@@ -15,7 +15,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from origin import train_and_record
 
 import fmnist
-from train_pl import VAE, Muon, make_parser, warmup_and_cosine
+from support.muon import Muon, warmup_and_cosine
+from train_pl import VAE, make_parser
 
 
 def main() -> None:

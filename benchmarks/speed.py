@@ -36,12 +36,13 @@ sys.path.insert(0, str(ROOT))
 from origin import OriginVAE, mean_bpd, origin_loaders  # noqa: E402
 
 import fmnist  # noqa: E402
+from cnn_encoder_decoder import check_images, check_latents  # noqa: E402
 from evaluate import DECODER_BATCH  # noqa: E402
-from train_pl import VAE, Muon, WholeCheckpoints, make_parser, train_vae  # noqa: E402
+from support.checkpoints import WholeCheckpoints  # noqa: E402
+from support.muon import Muon  # noqa: E402
+from train_pl import VAE, make_parser, train_vae  # noqa: E402
 from utils import (  # noqa: E402
     check_floats,
-    check_images,
-    check_latents,
     importance_weighted_bpd,
     reconstruction_loss,
 )

@@ -24,6 +24,7 @@ from tiny import tiny_data
 from torch import Tensor
 
 import train_pl
+from support import checkpoints, runs
 
 OPTIONS = ["--num_filters", "4", "--z_dim", "3", "--batch_size", "30", "--lr", "0.01", "--epochs"]
 
@@ -51,9 +52,9 @@ def kill_self_while_writing(at: int) -> contextlib.ExitStack:
         moment()
         whole(path, content)
 
-    whole = train_pl.write_whole
+    whole = checkpoints.write_whole
     stack = contextlib.ExitStack()
-    stack.enter_context(mock.patch.object(train_pl, "write_whole", write_whole))
+    stack.enter_context(mock.patch.object(checkpoints, "write_whole", write_whole))
     stack.enter_context(mock.patch.object(os, "replace", around(os.replace)))
     stack.enter_context(mock.patch.object(os, "fsync", around(os.fsync)))
     stack.enter_context(mock.patch.object(Path, "unlink", around(Path.unlink)))
@@ -163,9 +164,9 @@ def crash_test(kills: int, epochs: int, seed: int, workers: int) -> list[str]:
         killed = finished = 0
         while killed < kills or not finished:
             logs = folder / f"killed{finished}"
-            while not list(logs.glob(f"*/{train_pl.RESULT}")):
+            while not list(logs.glob(f"*/{runs.RESULT}")):
                 arguments = [*options, "--log_dir", str(logs)]
-                if list(logs.glob(f"*/checkpoints/{train_pl.LAST}")):
+                if list(logs.glob(f"*/checkpoints/{runs.LAST}")):
                     arguments = ["--resume", "--log_dir", str(logs)]
                 writing = killed % 4 == 1
                 at = chance.randrange(24) if writing and killed < kills else None
@@ -181,7 +182,7 @@ def crash_test(kills: int, epochs: int, seed: int, workers: int) -> list[str]:
                     killed += 1
                     moment = f"after {patience:.2f} s" if at is None else f"at file operation {at}"
                     print(f"kill {killed:>2} {moment}", flush=True)
-            (run,) = (result.parent for result in logs.glob(f"*/{train_pl.RESULT}"))
+            (run,) = (result.parent for result in logs.glob(f"*/{runs.RESULT}"))
             if found := differences(folder / "alone" / "version_0", run):
                 return found
             finished += 1

@@ -9,6 +9,7 @@ import torch
 import utils
 from cnn_encoder_decoder import CNNDecoder
 from fmnist import DiscreteImages, discretize
+from support import muon, pictures
 from train_pl import VAE
 
 
@@ -71,11 +72,11 @@ class TestBoundaries(unittest.TestCase):
             (lambda: utils.elbo_to_bpd(a[:, 0], [2]), "[B, C, H, W]", "[2]"),
             (lambda: utils.mean_image(a), "[B, 16, H, W]", "[2, 3]"),
             (lambda: utils.mean_image(images()), "float", "int64"),
-            (lambda: utils.orthogonalize(a), "[N, rows, columns]", "[2, 3]"),
-            (lambda: utils.principal_plane(torch.full((4, 3), math.nan)), "finite", "NaN"),
-            (lambda: utils.principal_plane(a[0]), "[N, D]", "[3]"),
-            (lambda: utils.latent_figure(a, torch.zeros(3)), "labels [N]", "[3]"),
-            (lambda: utils.latent_figure(a * math.nan, torch.zeros(2)), "finite", "NaN"),
+            (lambda: muon.orthogonalize(a), "[N, rows, columns]", "[2, 3]"),
+            (lambda: pictures.principal_plane(torch.full((4, 3), math.nan)), "finite", "NaN"),
+            (lambda: pictures.principal_plane(a[0]), "[N, D]", "[3]"),
+            (lambda: pictures.latent_figure(a, torch.zeros(3)), "labels [N]", "[3]"),
+            (lambda: pictures.latent_figure(a * math.nan, torch.zeros(2)), "finite", "NaN"),
             (lambda: utils.visualize_manifold(CNNDecoder(z_dim=2), 1.5), "whole number", "1.5"),
             (lambda: self.model.sample(0), "batch_size", "0"),
             (lambda: discretize(a, 0), "num_values", "0"),

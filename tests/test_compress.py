@@ -19,8 +19,10 @@ from PIL import Image
 
 import compress
 import fmnist
-from compress import CHECKSUM, HEADER, PRETRAINED, Codec, Header, batches, decode, encode
-from fmnist import InputError
+from compress import PRETRAINED, decode, encode
+from support import bits_back, general_codecs
+from support.bits_back import CHECKSUM, HEADER, Codec, Header, batches
+from support.command_line import InputError
 from train_pl import VAE, load_model
 
 PIXELS = 28 * 28
@@ -66,7 +68,7 @@ def sealed(header: Header, stream: bytes) -> bytes:
 
 
 def opened(archive: bytes) -> tuple[Header, bytes]:
-    return compress.read_header(archive), archive[HEADER.size : -CHECKSUM.size]
+    return bits_back.read_header(archive), archive[HEADER.size : -CHECKSUM.size]
 
 
 class RoundTrips:
@@ -127,7 +129,10 @@ class TestShippedModel(RoundTrips, unittest.TestCase):
         images = test_images(100)[:, 0]
         size = len(encode(images, self.model))
         with mock.patch.dict(sys.modules, {"imagecodecs": None}):
-            sizes = {**compress.codec_bytes(images), **compress.slow_codec_bytes(images)}
+            sizes = {
+                **general_codecs.codec_bytes(images),
+                **general_codecs.slow_codec_bytes(images),
+            }
         for name, other in sizes.items():
             self.assertLess(size, other, name)
 
@@ -159,13 +164,13 @@ class TestBatches(unittest.TestCase):
         for count in range(200):
             done = 0
             for size in reversed(list(batches(count))):
-                self.assertTrue(1 <= size <= min(compress.BATCH, done + 1))
+                self.assertTrue(1 <= size <= min(bits_back.BATCH, done + 1))
                 done += size
             self.assertEqual(done, count)
 
     def test_full_ones_come_first_for_any_claimed_number_of_images(self):
         sizes = batches(2**32 - 1)
-        self.assertEqual([next(sizes) for _ in range(3)], [compress.BATCH] * 3)
+        self.assertEqual([next(sizes) for _ in range(3)], [bits_back.BATCH] * 3)
 
 
 class TestArithmetic(unittest.TestCase):
@@ -209,7 +214,7 @@ class TestArithmetic(unittest.TestCase):
         with torch.no_grad():
             model.decoder.net[0].weight += 1e-3
         with (
-            mock.patch.object(compress, "fingerprint", return_value=opened(archive)[0].weights),
+            mock.patch.object(bits_back, "fingerprint", return_value=opened(archive)[0].weights),
             self.assertRaisesRegex(InputError, "do not match.*versions.*processor"),
         ):
             decode(archive, model)
@@ -281,7 +286,7 @@ class TestBadArchives(unittest.TestCase):
 
     def test_another_checkpoint_is_refused_with_both_fingerprints(self):
         other = small_model(seed=1)
-        prints = [compress.fingerprint(model).hex() for model in (self.model, other)]
+        prints = [bits_back.fingerprint(model).hex() for model in (self.model, other)]
         with self.assertRaisesRegex(InputError, f"another checkpoint.*{prints[0]}.*{prints[1]}"):
             decode(self.archive, other)
 
@@ -389,7 +394,7 @@ class TestCommandLine(unittest.TestCase):
     def test_info_tells_what_is_in_an_archive_without_the_model(self):
         self.succeed("encode", self.input, self.archive)
         said = self.succeed("info", self.archive)
-        for words in ("[20, 28, 28]", compress.fingerprint(self.model).hex(), "20 images", "bits"):
+        for words in ("[20, 28, 28]", bits_back.fingerprint(self.model).hex(), "20 images", "bits"):
             self.assertIn(words, said)
 
     def write_idx(self, shape: tuple[int, ...] = (20, 28, 28)) -> tuple[Path, bytes]:
@@ -520,7 +525,7 @@ class TestGeneralCodecs(unittest.TestCase):
     def test_sizes_are_those_of_files_that_hold_the_images(self):
         def codec_bytes(count: int) -> dict[str, int]:
             images = noise(count)
-            return {**compress.codec_bytes(images), **compress.slow_codec_bytes(images)}
+            return {**general_codecs.codec_bytes(images), **general_codecs.slow_codec_bytes(images)}
 
         with mock.patch.dict(sys.modules, {"imagecodecs": None}):
             sizes, fewer = codec_bytes(30), codec_bytes(10)

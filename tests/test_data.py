@@ -15,7 +15,8 @@ import torch
 from torchvision.datasets import MNIST
 
 import fmnist
-from fmnist import DATA_DIR, DiscreteImages, InputError, MNISTDataModule, discretize, mnist, prepare
+from fmnist import DATA_DIR, DiscreteImages, MNISTDataModule, discretize, mnist, prepare
+from support.command_line import InputError
 
 no_network = mock.patch("urllib.request.urlopen", side_effect=URLError("no network"))
 

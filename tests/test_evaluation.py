@@ -20,7 +20,7 @@ from torch.distributions import Categorical, Normal
 
 import evaluate
 import fmnist
-from compress import codec_bytes
+from support.general_codecs import codec_bytes
 from train_pl import PRETRAINED, VAE, load_model
 from utils import (
     KLD,

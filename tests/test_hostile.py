@@ -20,7 +20,8 @@ from torchvision.datasets import MNIST
 
 import fmnist
 import train_pl
-from fmnist import InputError
+from support.command_line import InputError
+from support.runs import cut_logs
 
 CASES = 500
 MAX_SECONDS, MAX_BYTES = 10, 1 << 30
@@ -295,5 +296,5 @@ class TestCheckpoints(HostileTest):
         log = self.folder / "run" / "events.out.tfevents.1"
         log.parent.mkdir()
         log.write_bytes(b"0123456789")
-        train_pl.cut_logs(log.parent, {"../outside": 1, str(outside): 0, log.name: 4})
+        cut_logs(log.parent, {"../outside": 1, str(outside): 0, log.name: 4})
         self.assertEqual((outside.read_bytes(), log.read_bytes()), (b"important", b"0123"))

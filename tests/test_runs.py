@@ -22,7 +22,10 @@ from crash_test import curves, differences
 from tiny import NUM_TRAIN, tiny_data
 
 import train_pl
-from train_pl import VAE, StopIfLost, cut_logs, main, new_run_folder, newest_unfinished, write_whole
+from support import runs
+from support.checkpoints import write_whole
+from support.runs import StopIfLost, cut_logs, new_run_folder, newest_unfinished
+from train_pl import VAE, main
 
 TESTS = Path(__file__).resolve().parent
 SMALL = ["--num_filters", "4", "--z_dim", "3", "--batch_size", "50", "--accelerator", "cpu"]
@@ -133,7 +136,7 @@ class TestStopAndResume(RunTest):
         self.assertEqual(self.train("--resume"), (0, ""))
         run = self.logs / "version_0"
         self.assertEqual(len(set(curves(run)["test_bpd"])), 1)
-        self.assertTrue((run / train_pl.RESULT).exists() and (run / "latent_means.png").exists())
+        self.assertTrue((run / runs.RESULT).exists() and (run / "latent_means.png").exists())
 
     def test_what_cannot_be_resumed_is_refused_with_a_remedy(self):
         self.logs.mkdir()
@@ -160,7 +163,7 @@ class TestStopAndResume(RunTest):
         self.logs = run.parent
         best.unlink()
         self.assert_ends(self.train("--resume", run), 2, best.name, "missing")
-        last = run / "checkpoints" / train_pl.LAST
+        last = run / "checkpoints" / runs.LAST
         content = torch.load(last, weights_only=True)
         content["optimizer_states"][0]["state"][0]["average"] = torch.zeros(2)
         content["callbacks"]["Checkpoints"]["best_name"] = ""
@@ -175,7 +178,7 @@ LOCK = f"""
 import sys
 sys.path.insert(0, {str(TESTS.parent)!r})
 from pathlib import Path
-from train_pl import locked
+from support.runs import locked
 with locked(Path(sys.argv[1])) as free:
     print(free, flush=True)
     sys.stdin.read()
@@ -185,8 +188,8 @@ with locked(Path(sys.argv[1])) as free:
 class TestFaults(RunTest):
     def last_epoch(self) -> int:
         (run,) = self.logs.glob("version_*")
-        train_pl.load_model(run / "checkpoints" / train_pl.LAST)
-        return torch.load(run / "checkpoints" / train_pl.LAST, weights_only=True)["epoch"]
+        train_pl.load_model(run / "checkpoints" / runs.LAST)
+        return torch.load(run / "checkpoints" / runs.LAST, weights_only=True)["epoch"]
 
     def test_a_learning_rate_of_ten_ends_at_once_with_step_remedy_and_checkpoint(self):
         ending = self.train(*SMALL, "--epochs", 9, "--lr", 10)
@@ -248,7 +251,7 @@ class TestFaults(RunTest):
 
         def full():
             (run,) = self.logs.glob("version_*")
-            size = (run / "checkpoints" / train_pl.LAST).stat().st_size
+            size = (run / "checkpoints" / runs.LAST).stat().st_size
             resource.setrlimit(resource.RLIMIT_FSIZE, (size - 100, hard))
 
         self.addCleanup(resource.setrlimit, resource.RLIMIT_FSIZE, (soft, hard))
@@ -298,12 +301,12 @@ class TestFolders(unittest.TestCase):
 
     def test_the_newest_unfinished_run_is_the_one_with_the_newest_last_checkpoint(self):
         for number, finished in enumerate((False, False, True)):
-            last = self.folder / f"version_{number}" / "checkpoints" / train_pl.LAST
+            last = self.folder / f"version_{number}" / "checkpoints" / runs.LAST
             last.parent.mkdir(parents=True)
             last.touch()
             os.utime(last, (1000 - number, 1000 - number))
             if finished:
-                write_whole(last.parent.parent / train_pl.RESULT, b"{}")
+                write_whole(last.parent.parent / runs.RESULT, b"{}")
         self.assertEqual(newest_unfinished(self.folder).name, "version_0")
 
     def test_logs_are_cut_to_their_length_and_later_ones_removed(self):
@@ -332,7 +335,7 @@ class TestTwoProcesses(unittest.TestCase):
             self.assertEqual(resumed.returncode, 0, resumed.stderr)
             self.assertEqual(resumed.stdout.count("epoch   6/6"), 1)
             folder = Path(logs, "version_0")
-            last = torch.load(folder / "checkpoints" / train_pl.LAST, weights_only=True)
+            last = torch.load(folder / "checkpoints" / runs.LAST, weights_only=True)
             self.assertEqual(last["global_step"], 6 * NUM_TRAIN // 30)
             self.assertEqual(
                 [step for step, _ in curves(folder)["val_bpd"]], [9, 19, 29, 39, 49, 59]

@@ -25,15 +25,15 @@ from torch.nn import Parameter
 
 import fmnist
 from cnn_encoder_decoder import CNNDecoder, CNNEncoder
+from support.muon import Muon
+from support.pictures import latent_figure, principal_plane
+from support.runs import SeedEpochs
 from train_pl import (
     VAE,
     GenerateCallback,
-    Muon,
-    SeedEpochs,
     quiet_lightning,
     train_vae,
 )
-from utils import latent_figure, principal_plane
 
 PARTS = ("reconstruction_loss", "regularization_loss", "ELBO", "bpd")
 

@@ -1,0 +1,110 @@
+"""The optimiser: Muon, its orthogonalisation and the schedule of its learning rate."""
+
+import math
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+
+import torch
+from torch import Tensor
+from torch.nn import Parameter
+
+from utils import check_floats
+
+
+def orthogonalize(matrices: Tensor, num_steps: int = 5) -> Tensor:
+    """About the nearest matrix with orthonormal rows (or columns): U V^T for a matrix U S V^T.
+
+    The odd quintic Newton-Schulz iteration of the Muon optimiser (Jordan et al. 2024,
+    https://kellerjordan.github.io/posts/muon/), whose coefficients bring small singular values up
+    fast and leave all of them around 1, between about 0.7 and 1.2, which is all that a step needs.
+
+    Args:
+        matrices: float [N, rows, columns]; a single row or column is brought to length 1 exactly.
+        num_steps: iterations; each brings a matrix's singular values closer to each other.
+    Returns:
+        float [N, rows, columns]; zero for a zero matrix.
+    """
+    check_floats("matrices", "[N, rows, columns]", 3, matrices)
+    _, rows, columns = matrices.shape
+    x = matrices if rows <= columns else matrices.mT
+    x = x / (torch.linalg.matrix_norm(x, keepdim=True) + 1e-7)
+    if min(rows, columns) > 1:
+        # X <- (a I + b G + c G^2) X with G = X X^T: as all factors are polynomials in the first G,
+        # they are multiplied on the short side, and the long one is met only twice.
+        gram = torch.bmm(x, x.mT)
+        product = torch.eye(len(gram[0]), dtype=x.dtype, device=x.device).expand_as(gram)
+        for _ in range(num_steps):
+            factor = torch.baddbmm(gram, gram, gram, beta=-4.7750, alpha=2.0315)
+            factor.diagonal(dim1=1, dim2=2).add_(3.4445)
+            product = torch.bmm(factor, product)
+            gram = torch.bmm(torch.bmm(factor, gram), factor)
+        x = torch.bmm(product, x)
+    return x if rows <= columns else x.mT
+
+
+class Muon(torch.optim.Optimizer):
+    """Gradient descent along the orthogonalised momentum of every weight and bias.
+
+    Muon (Jordan et al. 2024, https://kellerjordan.github.io/posts/muon/): a convolution's weight is
+    seen as the matrix of its first dimension against all others, a bias as a single column, and
+    every direction of it learns equally fast, not the few that dominate the gradient.
+    torch.optim.Muon does this for linear layers only.
+
+    Args:
+        params: the parameters.
+        lr: learning rate, of the size that Adam's has. The singular values of a step are about
+            STEP * lr, times sqrt(rows / columns) for a matrix with more rows than columns.
+        momentum: of the averaged gradient, in Nesterov's form.
+        weight_decay: a step takes this share of a parameter, times STEP * lr.
+    """
+
+    STEP = 5.0
+
+    def __init__(
+        self,
+        params: Iterable[Parameter],
+        lr: float,
+        momentum: float = 0.9,
+        weight_decay: float = 0.01,
+    ):
+        super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Tensor] | None = None) -> Tensor | None:
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            same_shape = defaultdict(list)  # matrices of one shape are orthogonalised together
+            for p in group["params"]:
+                if p.grad is None:
+                    continue
+                if p not in self.state:
+                    self.state[p]["average"] = torch.zeros_like(p)
+                average = self.state[p]["average"]
+                average.lerp_(p.grad, 1 - group["momentum"])
+                direction = p.grad.lerp(average, group["momentum"])
+                matrix = direction.flatten(1) if p.ndim > 1 else direction.unsqueeze(1)
+                same_shape[matrix.shape].append((p, matrix))
+            for (rows, columns), pairs in same_shape.items():
+                length = self.STEP * group["lr"] * max(1, rows / columns) ** 0.5
+                updates = orthogonalize(torch.stack([matrix for _, matrix in pairs]))
+                for (p, _), update in zip(pairs, updates, strict=True):
+                    p.mul_(1 - self.STEP * group["lr"] * group["weight_decay"])
+                    p.sub_(update.view_as(p), alpha=length)
+        return loss
+
+
+def warmup_and_cosine(step: int, total: int, warmup: float) -> float:
+    """The learning rate's share of its peak at a step of 0..total: a line up, half a cosine down.
+
+    Args:
+        step: steps taken.
+        total: steps of the whole training.
+        warmup: share of them over which the learning rate rises.
+    """
+    rise = max(1, round(warmup * total))
+    if step < rise:
+        return (step + 1) / (rise + 1)
+    return 0.5 + 0.5 * math.cos(math.pi * min(1, (step - rise) / max(1, total - rise)))

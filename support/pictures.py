@@ -1,0 +1,106 @@
+"""Pictures of images and of the latent space."""
+
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor
+from torchvision.utils import make_grid
+
+from utils import check_floats
+
+
+def pairs_grid(imgs: Tensor, reconstructions: Tensor) -> Tensor:
+    """One picture: rows of eight images, each row over the row of their reconstructions.
+
+    Args:
+        imgs, reconstructions: float [N, 1, H, W] in [0, 1].
+    Returns:
+        float [3, height, width] in [0, 1].
+    """
+    pairs = torch.stack([imgs, reconstructions])
+    return make_grid(torch.cat([row for eight in pairs.split(8, dim=1) for row in eight]), nrow=8)
+
+
+def kl_figure(kl: Tensor) -> Figure:
+    """What each latent dimension tells about an image, as bars, the most informative one first.
+
+    Args:
+        kl: float [z_dim], in nats, mean over images; see `kl_per_dimension`.
+    """
+    order = kl.argsort(descending=True)
+    figure = Figure(figsize=(max(4.5, 0.25 * len(kl)), 3.5), layout="constrained")
+    axes = figure.add_subplot()
+    axes.bar(range(len(kl)), kl[order].tolist())
+    axes.set_xticks(range(len(kl)), [str(d + 1) for d in order.tolist()], fontsize=8)
+    axes.set(xlabel="latent dimension", ylabel="KL to the prior in nats per image")
+    axes.set_title(f"KL per latent dimension, {kl.sum():.1f} nats in all")
+    return figure
+
+
+def principal_plane(points: Tensor) -> tuple[Tensor, Tensor]:
+    """The two directions in which points vary most, by singular value decomposition.
+
+    Args:
+        points: float [N, D], D >= 2.
+    Returns:
+        float [N, 2], the points' coordinates on their first two principal components, and
+        float [2], the share of the points' variance that each component explains.
+    """
+    check_floats("points", "[N, D]", 2, points)
+    if points.ndim != 2 or min(points.shape) < 2 or not bool(points.isfinite().all()):
+        raise ValueError(
+            f"points: expected finite [N, D] with N and D of at least 2, got {list(points.shape)}"
+            f"{'' if bool(points.isfinite().all()) else ' with NaN or infinity'}"
+        )
+    centred = points - points.mean(dim=0)
+    _, singular, directions = torch.linalg.svd(centred, full_matrices=False)
+    return centred @ directions[:2].T, (singular.square() / singular.square().sum())[:2]
+
+
+def latent_figure(means: Tensor, labels: Tensor) -> Figure:
+    """Each image at its posterior mean: the latent plane, or the principal one of more dimensions.
+
+    Args:
+        means: float [N, z_dim], z_dim >= 2.
+        labels: long [N], classes 0..9, shown as colours.
+    """
+    check_floats("means", "[N, z_dim]", 2, means)
+    if means.shape[1] < 2 or labels.shape != means.shape[:1]:
+        raise ValueError(
+            "expected means [N, z_dim], z_dim >= 2, and labels [N], got "
+            f"{list(means.shape)} and {list(labels.shape)}"
+        )
+    if not bool(means.isfinite().all()):
+        raise ValueError("means: expected finite values, got NaN or infinity")
+    names = ["$z_1$", "$z_2$"]
+    if means.shape[1] > 2:
+        means, shares = principal_plane(means)
+        names = [f"principal component {n + 1} ({shares[n]:.0%} of the variance)" for n in (0, 1)]
+    figure = Figure(figsize=(7, 6), layout="constrained")
+    axes = figure.add_subplot()
+    size = 3 if len(means) > 2000 else 12
+    how = {"cmap": "tab10", "vmin": -0.5, "vmax": 9.5, "s": size, "linewidths": 0}
+    points = axes.scatter(*means.T.numpy(), c=labels.numpy(), **how)
+    figure.colorbar(points, ticks=range(10), label="class")
+    axes.set(xlabel=names[0], ylabel=names[1], aspect="equal")
+    axes.set_title(f"Latent means of {len(means):,} images")
+    return figure
+
+
+def grid_figure(rows: list[Tensor], title: str, names: list[str] | None = None) -> Figure:
+    """Rows of images under a title, each row with its name at the left.
+
+    Args:
+        rows: float [columns, 1, H, W] in [0, 1] each.
+    """
+    grid = make_grid(torch.cat(rows), nrow=len(rows[0]), padding=2, pad_value=0.25)
+    height, width = grid.shape[1:]
+    figure = Figure(figsize=(width / 45, height / 45 + 0.4), layout="constrained")
+    axes = figure.add_subplot()
+    axes.imshow(grid.permute(1, 2, 0).numpy(), interpolation="nearest")
+    axes.set_title(title)
+    side = height // len(rows)
+    axes.set_xticks([])
+    axes.set_yticks([side // 2 + row * side for row in range(len(rows))], names or [""] * len(rows))
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    return figure
