@@ -29,7 +29,7 @@ from torchvision.utils import make_grid, save_image
 
 from cnn_encoder_decoder import CNNDecoder, CNNEncoder
 from fmnist import DATA_DIR, DATASETS, MNISTDataModule
-from support.checkpoints import WholeCheckpoints, read_checkpoint, write_whole
+from support.checkpoints import AtomicCheckpointIO, atomic_write, fill_model, read_checkpoint
 from support.command_line import (
     InputError,
     OneLineParser,
@@ -218,32 +218,7 @@ def load_model(path: str | Path) -> VAE:
     Raises:
         InputError: see `read_checkpoint`, and for hyperparameters or weights of another model.
     """
-    checkpoint = read_checkpoint(path)
-    weights = checkpoint["state_dict"]
-    try:
-        with torch.device("meta"):  # no memory for the sizes in the file until its weights fit
-            model = VAE(**checkpoint["hyper_parameters"])
-        for name, expected in model.state_dict().items():
-            found = weights.get(name)
-            if not isinstance(found, Tensor):
-                raise ValueError(f"{name} is missing")
-            if found.shape != expected.shape or not found.is_floating_point():
-                raise ValueError(
-                    f"{name} is {found.dtype} {list(found.shape)}, not float {list(expected.shape)}"
-                )
-            # A tensor may claim more memory than its file has, by strides of 0.
-            formats = (torch.contiguous_format, torch.channels_last)
-            if not any(found.is_contiguous(memory_format=layout) for layout in formats):
-                raise ValueError(f"{name} is neither contiguous nor channels_last")
-            if not found.isfinite().all():
-                raise ValueError(f"{name} has values that are not finite")
-            weights[name] = found.float()  # of --precision 64-true and the like
-        model.load_state_dict(weights, assign=True)
-    except (AttributeError, OverflowError, TypeError, ValueError, RuntimeError) as error:
-        raise InputError(
-            f"checkpoint {path} is of another model ({one_line(error)}): give one that this "
-            "version of train_pl.py wrote"
-        ) from error
+    model = fill_model(VAE, read_checkpoint(path), path)
     return model.to(memory_format=torch.channels_last).eval()
 
 
@@ -362,7 +337,7 @@ class Greeting(Callback):
 # What keeps a run from being lost. A run that is killed at any moment goes on from `last.ckpt` and
 # ends with the same files, because
 # - all randomness of an epoch derives from (seed, epoch, process), never from what came before;
-# - a file is complete beside its place before it is moved there (`write_whole`);
+# - a file is complete beside its place before it is moved there (`atomic_write`);
 # - `last.ckpt` is the last thing that an epoch writes, and says how long the logs were by then;
 # - an outdated best checkpoint is removed only after that.
 
@@ -631,7 +606,7 @@ def train_vae(args: argparse.Namespace) -> list[dict[str, float]]:
             checkpoints,
             TQDMProgressBar() if args.progress_bar else EpochLines(),
         ],
-        plugins=[WholeCheckpoints()],
+        plugins=[AtomicCheckpointIO()],
         enable_progress_bar=args.progress_bar,
         enable_model_summary=False,
         num_sanity_val_steps=0,  # nothing to find out: one data set, one model
@@ -690,7 +665,7 @@ def train_vae(args: argparse.Namespace) -> list[dict[str, float]]:
         )
         logger.save()
         if first:
-            write_whole(folder / RESULT, json.dumps(test, indent=2).encode())
+            atomic_write(folder / RESULT, json.dumps(test, indent=2).encode())
 
     say(
         f"\nTest of the best checkpoint: {test['test_bpd']:.4f} bpd"

@@ -38,7 +38,7 @@ from origin import OriginVAE, mean_bpd, origin_loaders  # noqa: E402
 import fmnist  # noqa: E402
 from cnn_encoder_decoder import check_images, check_latents  # noqa: E402
 from evaluate import DECODER_BATCH  # noqa: E402
-from support.checkpoints import WholeCheckpoints  # noqa: E402
+from support.checkpoints import AtomicCheckpointIO  # noqa: E402
 from support.muon import Muon  # noqa: E402
 from train_pl import VAE, make_parser, train_vae  # noqa: E402
 from utils import (  # noqa: E402
@@ -250,7 +250,7 @@ def bench_safety(rounds: int, steps: int = 1000) -> None:
     )
     with tempfile.TemporaryDirectory() as folder:
         state = {"weights": model.state_dict(), "optimizer": optimizer.state_dict()}
-        write = WholeCheckpoints().save_checkpoint
+        write = AtomicCheckpointIO().save_checkpoint
         save = [seconds(lambda: write(state, f"{folder}/last.ckpt")) for _ in range(rounds)]
         size = os.path.getsize(f"{folder}/last.ckpt") / 1e6
     epoch = median(step) * len(loader)

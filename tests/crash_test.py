@@ -46,15 +46,15 @@ def kill_self_while_writing(at: int) -> contextlib.ExitStack:
 
         return wrapped
 
-    def write_whole(path, content):
+    def atomic_write(path, content):
         half = Path(path).with_name("unfinished")
         half.write_bytes(bytes(content)[: len(content) // 2])
         moment()
         whole(path, content)
 
-    whole = checkpoints.write_whole
+    whole = checkpoints.atomic_write
     stack = contextlib.ExitStack()
-    stack.enter_context(mock.patch.object(checkpoints, "write_whole", write_whole))
+    stack.enter_context(mock.patch.object(checkpoints, "atomic_write", atomic_write))
     stack.enter_context(mock.patch.object(os, "replace", around(os.replace)))
     stack.enter_context(mock.patch.object(os, "fsync", around(os.fsync)))
     stack.enter_context(mock.patch.object(Path, "unlink", around(Path.unlink)))

@@ -4,8 +4,6 @@ import os
 import shutil
 import subprocess
 import sys
-import tempfile
-import unittest
 from contextlib import redirect_stderr
 from io import StringIO
 from pathlib import Path
@@ -19,12 +17,7 @@ import train_pl
 ROOT = Path(__file__).resolve().parent.parent
 
 
-class TestCommandLine(unittest.TestCase):
-    def setUp(self):
-        temporary = tempfile.TemporaryDirectory()
-        self.addCleanup(temporary.cleanup)
-        self.folder = Path(temporary.name)
-
+class TestCommandLine(tiny.InFolder):
     def python(self, *command: object) -> subprocess.CompletedProcess:
         """Runs Python in an empty folder, with no way to any other machine."""
         nowhere = dict.fromkeys(("http_proxy", "https_proxy"), "http://127.0.0.1:9")

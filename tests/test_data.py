@@ -2,16 +2,15 @@
 
 import gzip
 import shutil
-import tempfile
 import unittest
 from collections import Counter
 from fractions import Fraction
-from pathlib import Path
 from types import SimpleNamespace
 from unittest import mock
 from urllib.error import URLError
 
 import torch
+from tiny import InFolder
 from torchvision.datasets import MNIST
 
 import fmnist
@@ -140,11 +139,10 @@ class TestDataModule(unittest.TestCase):
             self.assertEqual(sorted(seen), list(range(1001)))
 
 
-class TestFiles(unittest.TestCase):
+class TestFiles(InFolder):
     def setUp(self):
-        temporary = tempfile.TemporaryDirectory()
-        self.addCleanup(temporary.cleanup)
-        self.root = Path(temporary.name)
+        super().setUp()
+        self.root = self.folder
         self.raw = self.root / "MNIST" / "raw"
         self.raw.mkdir(parents=True)
         for archive in (DATA_DIR / "MNIST" / "raw").glob("*.gz"):

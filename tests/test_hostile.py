@@ -6,9 +6,7 @@ import pickle
 import random
 import resource
 import struct
-import tempfile
 import time
-import unittest
 import zipfile
 from hashlib import md5
 from pathlib import Path
@@ -16,6 +14,7 @@ from unittest import mock
 from urllib.error import URLError
 
 import torch
+from tiny import InFolder
 from torchvision.datasets import MNIST
 
 import fmnist
@@ -50,11 +49,9 @@ def mutate(content: bytes, header: int, chance: random.Random) -> bytes:
     return bytes(altered)
 
 
-class HostileTest(unittest.TestCase):
+class HostileTest(InFolder):
     def setUp(self):
-        temporary = tempfile.TemporaryDirectory()
-        self.addCleanup(temporary.cleanup)
-        self.folder = Path(temporary.name)
+        super().setUp()
         self.chance = random.Random(0)
 
     def one_line_or_result(self, read, *arguments: object) -> object:

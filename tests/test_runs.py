@@ -19,11 +19,11 @@ from unittest import mock
 import pytorch_lightning as pl
 import torch
 from crash_test import curves, differences
-from tiny import NUM_TRAIN, tiny_data
+from tiny import NUM_TRAIN, InFolder, tiny_data
 
 import train_pl
 from support import runs
-from support.checkpoints import write_whole
+from support.checkpoints import atomic_write
 from support.runs import StopIfLost, cut_logs, new_run_folder, newest_unfinished
 from train_pl import VAE, main
 
@@ -44,11 +44,10 @@ def on_step(number: int, act) -> mock._patch:
     return mock.patch.object(VAE, "training_step", training_step)
 
 
-class RunTest(unittest.TestCase):
+class RunTest(InFolder):
     def setUp(self):
-        temporary = tempfile.TemporaryDirectory()
-        self.addCleanup(temporary.cleanup)
-        self.logs = Path(temporary.name, "logs")
+        super().setUp()
+        self.logs = self.folder / "logs"
         for number in (signal.SIGINT, signal.SIGTERM):
             self.addCleanup(signal.signal, number, signal.getsignal(number))
         self.addCleanup(setattr, threading, "excepthook", threading.excepthook)
@@ -268,19 +267,14 @@ class TestFaults(RunTest):
         self.assert_ends(ending, 1, "cannot write", str(self.logs), "start again")
 
 
-class TestFolders(unittest.TestCase):
-    def setUp(self):
-        temporary = tempfile.TemporaryDirectory()
-        self.addCleanup(temporary.cleanup)
-        self.folder = Path(temporary.name)
-
+class TestFolders(InFolder):
     def test_a_file_is_old_or_new_and_whole_whatever_happens(self):
         path = self.folder / "file"
-        write_whole(path, b"old")
+        atomic_write(path, b"old")
         with mock.patch.object(os, "fsync", side_effect=OSError), self.assertRaises(OSError):
-            write_whole(path, b"new")
+            atomic_write(path, b"new")
         self.assertEqual(path.read_bytes(), b"old")
-        write_whole(path, b"new")
+        atomic_write(path, b"new")
         self.assertEqual(path.read_bytes(), b"new")
         self.assertEqual(list(self.folder.iterdir()), [path])
 
@@ -306,7 +300,7 @@ class TestFolders(unittest.TestCase):
             last.touch()
             os.utime(last, (1000 - number, 1000 - number))
             if finished:
-                write_whole(last.parent.parent / runs.RESULT, b"{}")
+                atomic_write(last.parent.parent / runs.RESULT, b"{}")
         self.assertEqual(newest_unfinished(self.folder).name, "version_0")
 
     def test_logs_are_cut_to_their_length_and_later_ones_removed(self):
