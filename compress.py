@@ -22,7 +22,7 @@ from pytorch_lightning.utilities.seed import isolate_rng
 import fmnist
 from support.bits_back import OVERHEAD, SIDE, Codec, Header, read_header
 from support.checkpoints import find_checkpoint, trained_on
-from support.command_line import WorkError, InputError, OneLineParser, run_main, whole_number
+from support.command_line import InputError, OneLineParser, WorkError, run_main, whole_number
 from support.general_codecs import codec_bytes, slow_codec_bytes
 from support.image_files import read_bytes, read_images, replacing, write_images
 from train_pl import PRETRAINED, VAE, load_model

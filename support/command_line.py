@@ -24,9 +24,9 @@ class WorkError(Exception):
 def run_main(parser: argparse.ArgumentParser, work: Callable[[], object]) -> None:
     """Does the work of a command and ends the program as all commands do.
 
-    Bad input ends with one line and exit code 2; a `WorkError`, a full disk and an output that nobody
-    reads any more with one line and exit code 1. A sign that the output's encoding does not have is
-    shown as a question mark.
+    Bad input ends with one line and exit code 2; a `WorkError`, a full disk and an output that
+    nobody reads any more with one line and exit code 1. A sign that the output's encoding does not
+    have is shown as a question mark.
 
     Args:
         work: reads the options and does what they say. It writes its results before it prints them.
