@@ -8,6 +8,7 @@ import argparse
 import math
 import os
 import shlex
+import sys
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,11 +28,13 @@ from support.checkpoints import AtomicCheckpointIO, fill_model, read_checkpoint
 from support.command_line import (
     InputError,
     OneLineParser,
+    WorkError,
     check_writable,
     given_options,
     one_line,
     path_name,
     positive_number,
+    run_main,
     whole_number,
 )
 from support.muon import Muon, warmup_and_cosine
@@ -476,21 +479,20 @@ def train_vae(args: argparse.Namespace) -> list[dict[str, float]]:
 
 
 def main(argv: list[str] | None = None) -> None:
-    """The command line: bad input ends with one line and exit code 2, a failed training with 1."""
+    """The command line: see `run_main`; a training that fails or is stopped is a `WorkError`."""
     parser = make_parser()
     threading.excepthook = quiet_writers
-    try:
-        train_vae(argparse.Namespace(**given_options(parser, argv)))
-    except InputError as error:
-        code, message = 2, f"error: {error}"
-    except (FloatingPointError, OSError) as error:
-        code, message = 1, str(error)
-    except Stopped as stopped:
-        code, message = stopped.code, stopped.message
-    else:
-        return
-    said_here = rank_zero_only.rank == 0 or code == 2  # other ends are the same on all processes
-    parser.exit(code, f"{parser.prog}: {message}\n" if said_here else None)
+
+    def work() -> None:
+        try:
+            train_vae(argparse.Namespace(**given_options(parser, argv)))
+        except (FloatingPointError, Stopped) as error:
+            code, message = getattr(error, "code", 1), getattr(error, "message", str(error))
+            if rank_zero_only.rank > 0:  # rank zero says it for all
+                sys.exit(code)
+            raise WorkError(message, code) from error
+
+    run_main(parser, work)
 
 
 if __name__ == "__main__":

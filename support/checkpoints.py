@@ -13,6 +13,7 @@ import torch
 from pytorch_lightning.plugins import TorchCheckpointIO
 from torch import Tensor, nn
 
+from fmnist import DATASETS
 from support.command_line import InputError, one_line
 
 Model = TypeVar("Model", bound=nn.Module)
@@ -121,6 +122,22 @@ def find_checkpoint(path: str | Path) -> Path:
     if not path.exists():
         raise InputError(f"checkpoint {path} does not exist: give a .ckpt file or a log directory")
     return path
+
+
+def trained_on(path: str | Path) -> str | None:
+    """The data set that a checkpoint's model was trained on; None in files that do not say it.
+
+    Raises:
+        InputError: see `read_checkpoint`, and for a data set that this program does not have.
+    """
+    data = read_checkpoint(path).get("datamodule_hyper_parameters", {})
+    dataset = data.get("dataset") if isinstance(data, dict) else data
+    if not (dataset is None or (isinstance(dataset, str) and dataset in DATASETS)):
+        raise InputError(
+            f"checkpoint {path} is of the data set {one_line(dataset)!r}: give one that this "
+            "version of train_pl.py wrote"
+        )
+    return dataset
 
 
 def atomic_write(path: str | Path, content: bytes) -> None:

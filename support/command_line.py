@@ -1,8 +1,10 @@
 """What the commands have in common: their options, and bad input that ends with one line."""
 
 import argparse
+import io
 import math
 import os
+import sys
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -11,6 +13,51 @@ from typing import NoReturn
 
 class InputError(ValueError):
     """What the user gave cannot be used; the message is one line that says why and what helps."""
+
+
+class WorkError(Exception):
+    """The work cannot be finished, by no fault of the input; the message is one line."""
+
+    def __init__(self, message: str, exit_code: int = 1):
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
+def run_main(parser: argparse.ArgumentParser, work: Callable[[], object]) -> None:
+    """Does the work of a command and ends the program as all commands do.
+
+    Bad input ends with one line and exit code 2; a `WorkError`, a full disk and an output that
+    nobody reads any more with one line and exit code 1. A sign that the output's encoding does not
+    have is shown as a question mark.
+
+    Args:
+        work: reads the options and does what they say. It writes its results before it prints them.
+    """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")
+    try:
+        try:
+            work()
+        finally:
+            print(end="", flush=True)  # while an error can still be told
+    except InputError as error:
+        parser.exit(2, f"{parser.prog}: error: {error}\n")
+    except WorkError as error:
+        parser.exit(error.exit_code, f"{parser.prog}: {error}\n")
+    except OSError as error:
+        _drop_output()
+        what = f"{error.filename or 'output'}: {error.strerror}" if error.strerror else str(error)
+        if isinstance(error, BrokenPipeError):
+            what = "nobody reads the output any more"
+        parser.exit(1, f"{parser.prog}: {what}\n")
+
+
+def _drop_output() -> None:
+    """Forgets what cannot be printed; Python would try it again at its end, with a traceback."""
+    try:
+        print(end="", flush=True)
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def one_line(error: object) -> str:

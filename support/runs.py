@@ -277,8 +277,9 @@ def read_state(last: Path, parser: argparse.ArgumentParser) -> tuple[argparse.Na
     content = read_checkpoint(last)
     try:
         state = dict(content["run"])
-        if not all(isinstance(word, str) for word in state["argv"]):
-            raise TypeError(f"its options are {state['argv']}")
+        options = vars(parser.parse_args([])).keys() - WHERE
+        if not {word.split("=")[0] for word in state["argv"]} <= {f"--{o}" for o in options}:
+            raise ValueError(f"its options are {state['argv']}")
         settings = parser.parse_args(state["argv"])
         counts = [state["step"], state["processes"] - 1, *state["logs"].values()]
         if not all(type(n) is int and n >= 0 for n in counts):
