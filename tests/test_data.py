@@ -150,8 +150,8 @@ class TestLoaders(unittest.TestCase):
 
 
 class TestDataModule(unittest.TestCase):
-    def share(self, rank: int, world_size: int) -> MNISTDataModule:
-        data = MNISTDataModule(batch_size=100)
+    def share(self, rank: int, world_size: int, seed: int = 42) -> MNISTDataModule:
+        data = MNISTDataModule(batch_size=100, seed=seed)
         numbers = torch.arange(1001)
         digits = torch.stack([numbers // 256, numbers // 16 % 16, numbers % 16], dim=1)
         images = digits.to(torch.uint8).view(-1, 1, 1, 3)
@@ -177,6 +177,17 @@ class TestDataModule(unittest.TestCase):
         first = self.seen(loaders[0])
         loaders[0].sampler.set_epoch(1)
         self.assertNotEqual(self.seen(loaders[0]), first)
+
+    def test_no_two_seeds_share_an_order_not_even_of_other_epochs(self):
+        orders = set()
+        for seed in range(4):
+            sampler = self.share(0, 1, seed).train_dataloader().sampler
+            for epoch in range(4):
+                sampler.set_epoch(epoch)
+                order = list(sampler)
+                self.assertEqual(sorted(order), list(range(1001)))
+                orders.add(tuple(order))
+        self.assertEqual(len(orders), 16)
 
     def test_an_epoch_that_is_set_after_the_iterator_was_made_decides_the_order(self):
         # As Lightning does when it resumes a run.
