@@ -9,6 +9,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import TypeVar
 
+import pytorch_lightning as pl
 import torch
 from pytorch_lightning.plugins import TorchCheckpointIO
 from torch import Tensor, nn
@@ -162,6 +163,54 @@ def fill_model(build: Callable[..., Model], checkpoint: dict, path: str | Path) 
             "version of train_pl.py wrote"
         ) from error
     return model
+
+
+def check_like(found: object, expected: object, name: str) -> None:
+    """Raises ValueError unless both have the same keys, lengths and types of values throughout.
+
+    Numbers in `found` must also be finite and at least 0.
+    """
+    if type(found) is not type(expected):
+        raise ValueError(f"{name} is a {type(found).__name__}, not {type(expected).__name__}")
+    if isinstance(found, dict):
+        if found.keys() != expected.keys():
+            raise ValueError(f"{name} has other entries than {list(expected)}")
+        for key, value in found.items():
+            check_like(value, expected[key], f"{name}.{key}")
+    elif isinstance(found, list | tuple):
+        if len(found) != len(expected):
+            raise ValueError(f"{name} has {len(found)} entries, not {len(expected)}")
+        for number, value in enumerate(found):
+            check_like(value, expected[number], f"{name}.{number}")
+    elif isinstance(found, int | float) and not 0 <= found < 1 << 53:  # also refuses NaN
+        raise ValueError(f"{name} is {found:g}")
+
+
+def check_training_state(checkpoint: dict, trainer: pl.Trainer) -> None:
+    """Whether a trainer, about to restore a checkpoint of whole epochs, can go on from there.
+
+    Lightning takes counts and options of the optimizers as they are, and fails later, if at all.
+
+    Raises:
+        KeyError, TypeError, ValueError: the state of loops, optimizers or schedulers is another.
+    """
+    check_like(checkpoint["loops"]["fit_loop"], trainer.fit_loop.state_dict(), "fit_loop")
+    epochs, step = checkpoint["epoch"] + 1, checkpoint["global_step"]
+    batches = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]
+    counts = {*batches["total"].values(), *(epochs * n for n in batches["current"].values())}
+    if counts != {step}:
+        raise ValueError(f"{epochs} epochs of {batches} are not {step} steps")
+    schedulers = [config.scheduler.state_dict() for config in trainer.lr_scheduler_configs]
+    check_like(checkpoint["lr_schedulers"], schedulers, "lr_schedulers")
+    for saved, optimizer in zip(checkpoint["optimizer_states"], trainer.optimizers, strict=True):
+        check_like(saved["param_groups"], optimizer.state_dict()["param_groups"], "param_groups")
+        params = [p for group in optimizer.param_groups for p in group["params"]]
+        for number, p in enumerate(params):
+            state = saved["state"][number]
+            if not state or state.keys() != saved["state"][0].keys():
+                raise ValueError(f"the optimizer's state of weight {number} is not complete")
+            if any(t.shape != p.shape or not t.is_floating_point() for t in state.values()):
+                raise ValueError(f"the optimizer's state of weight {number} is of another model")
 
 
 def find_checkpoint(path: str | Path) -> Path:
