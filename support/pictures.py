@@ -5,7 +5,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 from torchvision.utils import make_grid
 
-from utils import check_floats
+from support.checks import check_floats
 
 
 def pairs_grid(imgs: Tensor, reconstructions: Tensor) -> Tensor:
