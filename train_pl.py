@@ -178,7 +178,7 @@ class VAE(pl.LightningModule):
         L_rec, L_reg, bpd = self(self.augmented(imgs, progress))
         # Only the epoch's mean is logged: calls of log in every step made it a tenth longer.
         if batch_idx == 0:
-            # With --precision 64-true and the like torch's default dtype is not the losses'.
+            # The losses' dtype: torch's default is float16 here with --precision 16-true.
             self.train_sum = torch.zeros(3, dtype=bpd.dtype, device=self.device)
         self.train_sum += len(imgs) * torch.stack([L_rec, L_reg, torch.ones_like(L_rec)]).detach()
         if self.trainer.is_last_batch:
