@@ -8,6 +8,7 @@ better bound, and leaves encoder and decoder as they are: ex-post density estima
 """
 
 import math
+from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
@@ -73,18 +74,13 @@ class LatentPrior(nn.Module):
         if z.shape[1:] != (self.z_dim,):
             raise ValueError(f"z: expected the shape [B, {self.z_dim}], got {list(z.shape)}")
         check_labels(labels, len(z))
-        # Degrees: a hidden unit of degree d sees z_1..z_d; the mixture of latent i sees units of
-        # degrees below i. They follow from the sizes, so that no checkpoint can alter the masks.
-        device = z.device
-        latents = torch.arange(self.z_dim, device=device) + 1
-        hidden = torch.arange(len(self.middle.bias), device=device) * self.z_dim
-        hidden = hidden // len(self.middle.bias)
-        outputs = (latents - 1).repeat_interleave(3 * self.num_components)
-        with torch.autocast(device.type, enabled=False):  # half precision loses tenths of nats
-            h = masked(self.first, z.to(self.first.weight.dtype), latents, hidden)
+        width, dtype = self.first.out_features, self.first.weight.dtype
+        first, middle, last = masks(self.z_dim, width, self.num_components, z.device, dtype)
+        with torch.autocast(z.device.type, enabled=False):  # half precision loses tenths of nats
+            h = F.linear(z.to(dtype), self.first.weight * first, self.first.bias)
             h = h + self.class_embedding(labels)
-            h = masked(self.middle, F.silu(h), hidden, hidden)
-            out = masked(self.last, F.silu(h), hidden, outputs)
+            h = F.linear(F.silu(h), self.middle.weight * middle, self.middle.bias)
+            out = F.linear(F.silu(h), self.last.weight * last, self.last.bias)
         out = out.to(torch.promote_types(out.dtype, torch.float32))
         out = out.view(len(z), self.z_dim, 3, self.num_components)
         log_weights, means, log_stds = out.unbind(dim=2)
@@ -136,10 +132,22 @@ class LatentPrior(nn.Module):
         return z
 
 
-def masked(layer: nn.Linear, x: Tensor, in_degrees: Tensor, out_degrees: Tensor) -> Tensor:
-    """A linear layer in which an output sees the inputs up to its own degree only."""
-    mask = out_degrees.unsqueeze(1) >= in_degrees
-    return F.linear(x, layer.weight * mask, layer.bias)
+@lru_cache(maxsize=8)
+@torch.inference_mode(False)  # or those made in a validation could not be used in training
+def masks(
+    z_dim: int, width: int, num_components: int, device: torch.device, dtype: torch.dtype
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Ones where a weight is used, for the three layers: [outputs, inputs] each.
+
+    A hidden unit of degree d sees z_1..z_d, and what units of degrees up to d see; the mixture of
+    latent i sees units of degrees below i. The masks follow from the sizes alone, so that no
+    checkpoint can alter them.
+    """
+    latents = torch.arange(1, z_dim + 1, device=device)
+    hidden = torch.arange(width, device=device) * z_dim // width  # 0..z_dim-1, equally often
+    outputs = (latents - 1).repeat_interleave(3 * num_components)
+    pairs = ((hidden, latents), (hidden, hidden), (outputs, hidden))
+    return tuple((below.unsqueeze(1) >= above).to(dtype) for below, above in pairs)
 
 
 def check_labels(labels: Tensor, num: int) -> None:

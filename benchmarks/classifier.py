@@ -15,12 +15,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
-
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import fmnist
 from support.classifier import Classifier
 from support.muon import warmup_and_cosine
+from train_pl import PRETRAINED
 
 LR, WEIGHT_DECAY, BATCH_SIZE = 4e-3, 0.05, 128
 TURN, SCALE, MOVE = 10 / 180 * math.pi, 0.1, 2 / 14  # radians; share; half the image's side is 1
@@ -65,7 +64,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--epochs", type=int, default=8)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--output", type=Path, default=ROOT / "pretrained" / "classifier.pt")
+    parser.add_argument("--output", type=Path, default=PRETRAINED.with_name("classifier.pt"))
     args = parser.parse_args()
 
     torch.manual_seed(args.seed)

@@ -172,6 +172,13 @@ class TestLearning(unittest.TestCase):
         prior.train().log_prob(torch.zeros(2, 3), torch.tensor([0, 1])).sum().backward()
         self.assertTrue(torch.equal(before, torch.get_rng_state()))
 
+    def test_it_learns_after_a_validation_in_inference_mode(self):
+        prior = LatentPrior(3, width=11)
+        with torch.inference_mode():
+            prior.log_prob(torch.zeros(2, 3))
+        prior.log_prob(torch.zeros(2, 3)).sum().backward()
+        self.assertGreater(prior.middle.weight.grad.abs().max().item(), 0)
+
     def test_under_autocast_it_computes_in_float32(self):
         prior = random_prior(z_dim=4)
         z, labels = torch.randn(5, 4), torch.arange(5)
