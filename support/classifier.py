@@ -1,17 +1,16 @@
-"""A small classifier of digits in 16 grey levels: its features and verdicts judge samples."""
+"""A small classifier of digits in 16 grey levels, by which samples are judged."""
 
-import torch
 from torch import Tensor, nn
 
 
-class Classifier(nn.Module):
-    """Convolutions, each with batch normalisation and SiLU: 28x28 -> 14x14 -> 7x7 -> 64 features.
+class Features(nn.Module):
+    """Images to 64 numbers, by convolutions at 28x28, 14x14 and 7x7 and a mean over the places.
 
-    The Fréchet distance of samples is taken in its `features` and their confidence from its
-    logits. It is trained by benchmarks/classifier.py and never sees the VAE.
+    Samples and test images are compared in them: torchmetrics' FrechetInceptionDistance takes this
+    module as its `feature`.
     """
 
-    NUM_FEATURES = 64
+    num_features = 64  # the name that torchmetrics reads
 
     def __init__(self) -> None:
         super().__init__()
@@ -22,19 +21,29 @@ class Classifier(nn.Module):
             *convolution(32, 64),
             nn.MaxPool2d(2),  # 14 -> 7
             *convolution(64, 64),
-            *convolution(64, self.NUM_FEATURES),
+            *convolution(64, self.num_features),
             nn.AdaptiveAvgPool2d(1),
             nn.Flatten(),
         )
-        self.classes = nn.Linear(self.NUM_FEATURES, 10)
-
-    def features(self, imgs: Tensor) -> Tensor:
-        """Images long or uint8 [B, 1, 28, 28], values 0..15, to float [B, 64]."""
-        x = imgs.to(self.classes.weight.dtype) / 15 * 2 - 1
-        return self.net(x.contiguous(memory_format=torch.channels_last))
 
     def forward(self, imgs: Tensor) -> Tensor:
-        """Images long or uint8 [B, 1, 28, 28], values 0..15, to logits float [B, 10]."""
+        """Images uint8 or long [B, 1, 28, 28], values 0..15, to float [B, 64]."""
+        return self.net(imgs.to(self.net[0].weight.dtype) / 15 * 2 - 1)
+
+
+class Classifier(nn.Module):
+    """The class of an image: `features` and a linear layer. It never sees the VAE.
+
+    benchmarks/classifier.py trains it. To be used in eval mode.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.features = Features()
+        self.classes = nn.Linear(Features.num_features, 10)
+
+    def forward(self, imgs: Tensor) -> Tensor:
+        """Images uint8 or long [B, 1, 28, 28], values 0..15, to logits float [B, 10]."""
         return self.classes(self.features(imgs))
 
 
