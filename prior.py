@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from utils import check_floats, check_size
+from support.checks import check_floats, check_size, values_are_checked
 
 NUM_CLASSES = 10
 
@@ -54,6 +54,11 @@ class LatentPrior(nn.Module):
         nn.init.zeros_(self.middle.weight)
         nn.init.zeros_(self.middle.bias)
         nn.init.zeros_(self.last.bias)
+
+    @property
+    def learned(self) -> bool:
+        """Whether it has learned anything, and is not N(0, I) as at the start."""
+        return bool(self.middle.weight.any())
 
     def conditionals(self, z: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The mixture of every latent i given the class and z_1..z_{i-1}, all in one pass.
@@ -153,16 +158,14 @@ def masks(
 def check_labels(labels: Tensor, num: int) -> None:
     """Raises TypeError or ValueError unless these are so many classes, long [num], 0..9.
 
-    To look at values makes the host wait for an accelerator, so that is left out there while
-    gradients are recorded.
+    The values are looked at where `values_are_checked`.
     """
     if not isinstance(labels, Tensor) or labels.dtype != torch.long:
         kind = labels.dtype if isinstance(labels, Tensor) else type(labels).__name__
         raise TypeError(f"labels: expected long [{num}] with values 0..9, got {kind}")
     if labels.shape != (num,):
         raise ValueError(f"labels: expected the shape [{num}], got {list(labels.shape)}")
-    looked_at = labels.device.type == "cpu" or not torch.is_grad_enabled()
-    if looked_at and labels.device.type != "meta" and labels.numel():
+    if values_are_checked(labels) and labels.numel():
         low, high = (value.item() for value in labels.aminmax())
         if low < 0 or high >= NUM_CLASSES:
             raise ValueError(f"labels: expected values 0..9, got {low} to {high}")
