@@ -25,13 +25,20 @@ def make_trainer(options: dict[str, object], **settings: object) -> pl.Trainer:
     """Lightning's Trainer with the user's options that are handed through to it.
 
     Raises:
-        InputError: Lightning or the machine has no such accelerator, strategy or precision, or the
-            strategy trains in processes that end before the test.
+        InputError: Lightning or the machine has no such accelerator, strategy or precision, the
+            strategy trains in processes that end before the test, or the precision keeps the
+            weights themselves in 16 bits, where small updates are rounded away.
     """
     if any(way in str(options["strategy"]) for way in ("spawn", "fork", "notebook")):
         raise InputError(
             f"argument --strategy: {options['strategy']} trains in processes that end before the "
             "test: give ddp"
+        )
+    precision = str(options["precision"])
+    if precision.endswith("16-true") or precision.startswith("transformer-engine"):
+        raise InputError(
+            f"argument --precision: {precision} keeps the weights in 16 bits, which loses the "
+            "small updates near the end: give bf16-mixed"
         )
     try:
         return pl.Trainer(**options, **settings)
