@@ -206,7 +206,8 @@ class VAE(pl.LightningModule):
 
     def on_train_start(self) -> None:
         # The learning rate in the checkpoint of a resumed run is that of the length it had then.
-        schedule = self.lr_schedulers()
+        if (schedule := self.lr_schedulers()) is None:  # a subclass may do without
+            return
         shares = [share(schedule.last_epoch) for share in schedule.lr_lambdas]
         for group, base, share in zip(
             schedule.optimizer.param_groups, schedule.base_lrs, shares, strict=True
@@ -415,8 +416,8 @@ def train_vae(args: argparse.Namespace) -> list[dict[str, float]]:
         )
         watch = f"tensorboard --logdir {shlex.quote(str(run.folder.parent))}"
         with run.explain_failures():
-            say(f"Continuing {run.folder}" if run.step else f"Logging to {run.folder}")
-            say(f"Watch it with: {watch}")
+            begins = f"Continuing {run.folder}" if run.step else f"Logging to {run.folder}"
+            say(f"{begins}; watch it with: {watch}")
             run.fit(trainer, model, data)
             (test,) = result = trainer.test(
                 model,

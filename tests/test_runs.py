@@ -232,7 +232,7 @@ class TestStopAndResume(RunTest):
         content["optimizer_states"][0]["state"][0]["average"] = torch.zeros(2)
         content["callbacks"]["RunCheckpoint"]["best_name"] = ""
         torch.save(content, last)
-        self.assert_ends(self.train("--resume", run), 2, "optimiser", "cannot be continued")
+        self.assert_ends(self.train("--resume", run), 2, "optimizer", "cannot be continued")
         del content["loops"]["fit_loop"]
         torch.save(content, last)
         self.assert_ends(self.train("--resume", run), 2, "cannot be continued")

@@ -25,15 +25,19 @@ from torch.nn import Parameter
 
 import fmnist
 from cnn_encoder_decoder import CNNDecoder, CNNEncoder
+from prior import LatentPrior
+from support.command_line import InputError
 from support.muon import Muon
 from support.pictures import latent_figure, principal_plane
 from support.runs import SeedEpochs
 from train_pl import (
     VAE,
     GenerateCallback,
+    load_model,
     quiet_lightning,
     train_vae,
 )
+from utils import unit_gaussian_log_prob
 
 PARTS = ("reconstruction_loss", "regularization_loss", "ELBO", "bpd")
 
@@ -86,7 +90,7 @@ class TestTrainVAE(unittest.TestCase):
 
     def test_returns_lightnings_test_result(self):
         (test,) = self.result
-        names = (*PARTS, "importance_weighted_bpd")
+        names = {*PARTS, "prior_bpd", "importance_weighted_bpd", "importance_weighted_prior_bpd"}
         self.assertEqual(set(test), {f"test_{name}" for name in names})
         self.assertLess(test["test_importance_weighted_bpd"], test["test_bpd"] + 0.01)
         self.assertTrue(0 < test["test_bpd"] < 6)
@@ -122,14 +126,16 @@ class TestTrainVAE(unittest.TestCase):
     def test_logs_all_losses_of_all_stages_and_the_learning_rate(self):
         expected = {f"{stage}_{part}" for stage in ("train", "val", "test") for part in PARTS}
         self.assertLessEqual(expected, self.tags("scalars"))
-        for tag in ("train_bpd", "val_bpd"):
+        for tag in ("train_bpd", "val_bpd", "val_prior_bpd"):
             self.assertEqual(len(self.scalars(tag)), 5)
         self.assertTrue(any(tag.startswith("lr-") for tag in self.tags("scalars")))
 
     def test_logs_all_pictures(self):
-        expected = {"Samples", "Reconstructions", "Manifold", "Latent means"}
-        expected.add("KL per latent dimension")
+        images = {"Samples", "Samples by class", "Reconstructions"}
+        latents = {"Manifold", "Means", "KL per dimension"}
+        expected = {f"images/{name}" for name in images} | {f"latents/{name}" for name in latents}
         self.assertEqual(self.tags("images"), expected)
+        self.assertEqual(sorted(expected)[0], "images/Reconstructions")  # TensorBoard's first page
 
     def test_logs_the_active_units_and_leaves_the_means_for_the_projector(self):
         units = [event.value for event in self.scalars("val_active_units")]
@@ -296,18 +302,72 @@ class TestReproducibility(unittest.TestCase):
         self.assertEqual(len(draws), 1)
 
 
+class TestLearnedPrior(InFolder):
+    def test_encoder_and_decoder_end_with_the_same_weights_without_it(self):
+        def networks(model: VAE) -> list[torch.Tensor]:
+            return [*model.encoder.parameters(), *model.decoder.parameters()]
+
+        with_prior = fit()
+        self.assertTrue(with_prior.prior.learned)
+        zero = mock.patch.object(LatentPrior, "log_prob", lambda self, z, y=None: z.sum(dim=1) * 0)
+        with zero:
+            without = fit()
+        self.assertFalse(without.prior.learned)
+        for one, other in zip(networks(with_prior), networks(without), strict=True):
+            self.assertTrue(torch.equal(one, other))
+
+    def test_its_loss_reaches_neither_encoder_nor_decoder(self):
+        model = VAE(num_filters=4, z_dim=3)
+        imgs, labels = torch.randint(0, 16, (8, 1, 28, 28)), torch.arange(8)
+        *_, z, _ = model.terms(imgs)
+        (-model.prior.log_prob(z.detach(), labels).mean()).backward()
+        for p in [*model.encoder.parameters(), *model.decoder.parameters()]:
+            self.assertIsNone(p.grad)
+        self.assertTrue(model.prior.middle.weight.grad.any())
+
+    def test_an_untrained_one_gives_the_bound_of_the_unit_gaussian(self):
+        model = VAE(num_filters=4, z_dim=3)
+        _, L_reg, z, log_qz = model.terms(torch.randint(0, 16, (500, 1, 28, 28)))
+        sampled = log_qz - model.prior.log_prob(z)
+        self.assertAlmostEqual(sampled.mean().item(), L_reg.mean().item(), delta=0.1)
+
+    def test_a_checkpoint_without_one_is_loaded_with_the_unit_gaussian(self):
+        model = VAE(num_filters=2, z_dim=3)
+        weights = {n: w for n, w in model.state_dict().items() if not n.startswith("prior.")}
+        path = self.folder / "before.ckpt"
+        torch.save({"state_dict": weights, "hyper_parameters": dict(model.hparams)}, path)
+        loaded = load_model(path)
+        self.assertFalse(loaded.prior.learned)
+        z = torch.randn(5, 3)
+        torch.testing.assert_close(loaded.prior.log_prob(z), unit_gaussian_log_prob(z))
+        weights["prior.first.weight"] = torch.zeros(512, 4)  # of a prior of four latents
+        torch.save({"state_dict": weights, "hyper_parameters": dict(model.hparams)}, path)
+        with self.assertRaisesRegex(InputError, "before.ckpt is of another model.*prior"):
+            load_model(path)
+
+    def test_samples_by_class_want_a_class_for_each(self):
+        model = VAE(num_filters=2, z_dim=3)
+        self.assertEqual(model.sample(4, torch.tensor([0, 9, 3, 3])).shape, (4, 1, 28, 28))
+        for labels in (torch.tensor([0, 10, 3, 3]), torch.tensor([0, -1, 3, 3]), torch.arange(3)):
+            with self.assertRaisesRegex(ValueError, "labels"):
+                model.sample(4, labels)
+        with self.assertRaisesRegex(TypeError, "labels"):
+            model.sample(4, torch.zeros(4))
+
+
 class TestGenerateCallback(InFolder):
     def pictures(self) -> list[str]:
         return sorted(file.name for file in self.folder.rglob("*.png"))
 
     def test_writes_every_n_epochs_without_any_logger(self):
         fit(pictures=True, log_dir=str(self.folder))
-        expected = [f"epoch_{n}_{w}.png" for n in range(3) for w in ("reconstructions", "samples")]
-        self.assertEqual(self.pictures(), expected)
+        names = {f"epoch_{n}_{w}.png" for n in range(3) for w in ("reconstructions", "samples")}
+        names |= {f"epoch_{n}_samples_by_class.png" for n in (1, 2)}  # before, it is N(0, I)
+        self.assertEqual(set(self.pictures()), names)
 
     def test_works_with_a_logger_that_takes_no_images(self):
         fit(pictures=True, logger=CSVLogger(self.folder), log_dir=str(self.folder))
-        self.assertEqual(len(self.pictures()), 6)
+        self.assertEqual(len(self.pictures()), 8)
 
     def test_writes_nothing_without_save_to_disk(self):
         fit(pictures=True, logger=CSVLogger(self.folder))
@@ -320,9 +380,8 @@ class TestGenerateCallback(InFolder):
         before = torch.get_rng_state()
         for mode in (True, False):
             model.train(mode)
-            model.encoder.eval()
             GenerateCallback(4, save_to_disk=True).sample_and_save(trainer, model, epoch=7)
-            self.assertEqual((model.training, model.encoder.training), (mode, False))
+            self.assertEqual({part.training for part in model.modules()}, {mode})
         self.assertTrue(torch.equal(torch.get_rng_state(), before))
         self.assertEqual(self.pictures(), ["epoch_7_samples.png"])
 
