@@ -117,7 +117,9 @@ class CNNDecoder(nn.Module):
     def forward(self, z: Tensor) -> Tensor:
         """Latents float [B, z_dim] to logits float [B, 16, 28, 28], no softmax."""
         check_latents(z, self.z_dim, self.device)
-        return self.net(z.to(self.net[0].weight.dtype))
+        grid = self.net[:2](z.to(self.net[0].weight.dtype))
+        # Made the faster layout here once, the convolutions keep it.
+        return self.net[2:](grid.contiguous(memory_format=torch.channels_last))
 
     @property
     def device(self) -> torch.device:

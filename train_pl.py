@@ -51,6 +51,7 @@ from support.trainer import (
     OPTIONS,
     EpochLines,
     check_compiler,
+    keep_freed_memory,
     log_folder,
     make_trainer,
     quiet_lightning,
@@ -381,6 +382,7 @@ def train_vae(args: argparse.Namespace) -> list[dict[str, float]]:
         s = run.settings
         check_writable("--log_dir", s.log_dir)
         quiet_lightning()
+        keep_freed_memory()
         pl.seed_everything(s.seed, verbose=False)
         model = VAE(s.num_filters, s.z_dim, s.lr)
         data = MNISTDataModule(s.data_dir, s.dataset, s.batch_size, s.num_workers, s.seed)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import Tensor
 from torch.nn import Parameter
+from torch.optim.adam import adam
 
 from support.checks import at_least_float32, check_floats
 
@@ -64,7 +65,6 @@ class Muon(torch.optim.Optimizer):
     """
 
     STEP = 5.0
-    BETAS = (0.9, 0.99)  # Adam's
 
     def __init__(
         self,
@@ -83,22 +83,21 @@ class Muon(torch.optim.Optimizer):
             with torch.enable_grad():
                 loss = closure()
         for group in self.param_groups:
-            group["steps"] += 1
             (self._adam_step if group["adam"] else self._muon_step)(group)
         return loss
 
-    def _average(self, name: str, p: Parameter, value: Tensor, decay: float) -> Tensor:
-        """The running average of a value, kept as the parameter's state of that name."""
+    def _kept(self, name: str, p: Parameter) -> Tensor:
+        """The parameter's state of this name, zero at first."""
         if name not in self.state[p]:
             self.state[p][name] = torch.zeros_like(p)
-        return self.state[p][name].lerp_(value, 1 - decay)
+        return self.state[p][name]
 
     def _muon_step(self, group: dict) -> None:
         same_shape = defaultdict(list)  # matrices of one shape are orthogonalised together
         for p in group["params"]:
             if p.grad is None:
                 continue
-            average = self._average("average", p, p.grad, group["momentum"])
+            average = self._kept("average", p).lerp_(p.grad, 1 - group["momentum"])
             direction = p.grad.lerp(average, group["momentum"])
             matrix = direction.flatten(1) if p.ndim > 1 else direction.unsqueeze(1)
             same_shape[matrix.shape].append((p, matrix))
@@ -110,14 +109,26 @@ class Muon(torch.optim.Optimizer):
                 p.sub_(update.view_as(p), alpha=length)
 
     def _adam_step(self, group: dict) -> None:
-        unbiased = [1 - beta ** group["steps"] for beta in self.BETAS]
-        for p in group["params"]:
-            if p.grad is None:
-                continue
-            average = self._average("average", p, p.grad, self.BETAS[0])
-            squares = self._average("squares", p, p.grad.square(), self.BETAS[1])
-            scale = (squares / unbiased[1]).sqrt_().add_(1e-8)
-            p.addcdiv_(average, scale, value=-group["lr"] / unbiased[0])
+        params = [p for p in group["params"] if p.grad is not None]
+        if not params:
+            return
+        adam(
+            params,
+            [p.grad for p in params],
+            [self._kept("average", p) for p in params],
+            [self._kept("squares", p) for p in params],
+            max_exp_avg_sqs=[],
+            state_steps=[torch.tensor(float(group["steps"]), device=p.device) for p in params],
+            fused=True,
+            amsgrad=False,
+            beta1=0.9,
+            beta2=0.99,
+            lr=group["lr"],
+            weight_decay=0.0,
+            eps=1e-8,
+            maximize=False,
+        )
+        group["steps"] += 1
 
 
 def warmup_and_cosine(step: int, total: float, warmup: float) -> float:

@@ -1,6 +1,8 @@
 """Lightning as this program uses it: a trainer from the user's options, little said, folders."""
 
+import ctypes
 import logging
+import platform
 import time
 import warnings
 from pathlib import Path
@@ -45,6 +47,18 @@ def make_trainer(options: dict[str, object], **settings: object) -> pl.Trainer:
     except (ValueError, TypeError, RuntimeError, ImportError, MisconfigurationException) as error:
         given = " ".join(f"--{name} {value}" for name, value in options.items())
         raise InputError(f"Lightning refuses {given}: {one_line(error)}") from error
+
+
+def keep_freed_memory() -> None:
+    """Lets glibc keep the memory of tensors that are freed, for those of the next step.
+
+    It returns pieces of some MB to the system otherwise, and 5,700 page faults in every step to get
+    them again take a sixth of its time. Other C libraries are left as they are.
+    """
+    if platform.libc_ver()[0] == "glibc":
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(-3, 32 << 20)  # M_MMAP_THRESHOLD: pieces up to 32 MB are no mappings of their own
+        mallopt(-1, 1 << 30)  # M_TRIM_THRESHOLD: up to 1 GB may be free at the top of the heap
 
 
 def quiet_lightning() -> None:
