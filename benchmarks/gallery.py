@@ -1,33 +1,47 @@
-"""The picture at the top of the README, from the PNG files of two runs.
-
-python benchmarks/gallery.py RUN RUN_WITH_Z_DIM_2 figures/gallery.png
-"""
+"""The picture at the top of the README, from one model: python benchmarks/gallery.py FIGURE"""
 
 import argparse
+import sys
 from pathlib import Path
 
+import torch
 from matplotlib.figure import Figure
-from matplotlib.image import imread
+from torchvision.utils import make_grid
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from fmnist import DATA_DIR, load, prepare
+from support.checkpoints import find_checkpoint
+from support.pictures import interpolation_rows, pairs_grid
+from train_pl import PRETRAINED, load_model
 
 
+@torch.no_grad()
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("run", type=Path, help="log directory of a default run")
-    parser.add_argument("plane", type=Path, help="log directory of a run with --z_dim 2")
-    parser.add_argument("figure", type=Path, help="PNG file to write")
+    parser.add_argument("figure", help="PNG file to write")
+    parser.add_argument("checkpoint", nargs="?", default=PRETRAINED, help="or a run's folder")
+    parser.add_argument("--seed", type=int, default=0, help="of the samples")
     args = parser.parse_args()
 
-    def newest(what: str) -> Path:
-        return max(args.run.glob(f"epoch_*_{what}.png"), key=lambda path: path.stat().st_mtime)
-
+    torch.manual_seed(args.seed)
+    model = load_model(find_checkpoint(args.checkpoint))
+    prepare(DATA_DIR)
+    data = load(DATA_DIR, train=False).subset(torch.arange(1000))
+    imgs = data.images.long()
+    mean, _ = model.encoder(imgs)
+    rows = interpolation_rows(model.decoder, data.images, data.labels, mean)
     panels = {
-        "samples": newest("samples"),
-        "validation images over their reconstructions": newest("reconstructions"),
-        "the manifold for two latent dimensions": args.plane / "vae_manifold.png",
+        "samples": make_grid(model.sample(64) / 15, nrow=8),
+        "test images over their reconstructions": pairs_grid(
+            imgs[:32] / 15, model.reconstruct(imgs[:32])
+        ),
+        "from one test image to another": make_grid(torch.cat(rows[:8]), nrow=len(rows[0])),
     }
-    figure = Figure(figsize=(12, 4.3), layout="constrained")
-    for axes, (title, path) in zip(figure.subplots(1, 3), panels.items(), strict=True):
-        axes.imshow(imread(path), interpolation="antialiased")
+    widths = [grid.shape[2] / grid.shape[1] for grid in panels.values()]
+    figure = Figure(figsize=(14, 4.3), layout="constrained")
+    subplots = figure.subplots(1, len(panels), width_ratios=widths)
+    for axes, (title, grid) in zip(subplots, panels.items(), strict=True):
+        axes.imshow(grid.permute(1, 2, 0).numpy(), interpolation="antialiased")
         axes.set_title(title)
         axes.set_axis_off()
     figure.savefig(args.figure, dpi=110)

@@ -1,0 +1,220 @@
+"""The README and docs/ hold: their code runs, their commands parse, their figures are right."""
+
+import argparse
+import csv
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+import unittest
+from contextlib import chdir, redirect_stderr, redirect_stdout
+from io import StringIO
+from pathlib import Path
+from unittest import mock
+
+import tiny
+import torch
+from tiny import InFolder, tiny_data
+
+import compress
+import evaluate
+import train_pl
+from cnn_encoder_decoder import CNNDecoder, ResidualBlock
+from support.command_line import InputError
+from train_pl import PRETRAINED, load_model, train_vae
+
+ROOT = Path(__file__).resolve().parent.parent
+README = ROOT / "README.md"
+DOCS = sorted((ROOT / "docs").glob("*.md"))
+PAGES = [README, *DOCS, ROOT / "benchmarks" / "README.md"]
+PARSERS = {"train_pl.py": train_pl, "evaluate.py": evaluate, "compress.py": compress}
+
+
+def blocks(text: str, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+
+
+def snippets() -> dict[str, str]:
+    """The code under "Do it yourself" by the first words of the bold line above each block."""
+    pattern = r"^\*\*([^*]+)\*\*[^\n]*\n```python\n(.*?)^```$"
+    return dict(re.findall(pattern, README.read_text(), re.DOTALL | re.MULTILINE))
+
+
+def commands(text: str) -> list[list[str]]:
+    """The words of every command that is shown in a block or between backquotes."""
+    lines = "\n".join(blocks(text, "bash")).replace("\\\n", " ").splitlines()
+    lines += [" ".join(shown.split()) for shown in re.findall(r"`(python [^`]+)`", text)]
+    parts = [part for line in lines for part in line.split("&&")]
+    return [words for part in parts if (words := shlex.split(part, comments=True))]
+
+
+class TestSnippets(InFolder):
+    """Each block under "Do it yourself" as it stands there, on some hundred images."""
+
+    def run_snippet(self, title: str) -> tuple[dict[str, object], str]:
+        """What the code of the README leaves behind, its names and its output."""
+        (code,) = (code for name, code in snippets().items() if name.startswith(title))
+        names: dict[str, object] = {"__name__": "readme"}
+        torch.manual_seed(0)
+        output = StringIO()
+        with (
+            tiny_data(),
+            chdir(self.folder),
+            redirect_stderr(StringIO()),
+            redirect_stdout(output),
+        ):
+            exec(compile(code, f"README: {title}", "exec"), names)
+        return names, output.getvalue()
+
+    def test_there_are_six_and_each_has_a_test(self):
+        tested = re.findall(r'run_snippet\("(.+?)"\)', Path(__file__).read_text())
+        tested.append("A trained model in another project")
+        for title in snippets():
+            self.assertTrue(any(title.startswith(start) for start in tested), title)
+        self.assertEqual((len(snippets()), len(tested)), (6, 6))
+
+    def test_an_own_model_is_trained_and_measured_in_bits_per_dimension(self):
+        with mock.patch.object(tiny, "NUM_TRAIN", 5000):  # steps enough to learn something
+            names, output = self.run_snippet("Your own model")
+        self.assertLess(names["bpd"].item(), 4)  # better than knowing nothing
+        self.assertIn(f"{names['bpd'].item():.3f} bpd", output)
+
+    def test_latents_are_features_for_a_linear_classifier(self):
+        names, output = self.run_snippet("Latents as features")
+        self.assertEqual(names["x"].shape[1], names["model"].decoder.z_dim)
+        self.assertGreater(float(output.split()[-1]), 0.4)  # 300 images; chance is 0.1
+
+    def test_an_own_trainer_with_another_logger_and_a_callback(self):
+        names, output = self.run_snippet("Your own trainer")
+        with open(self.folder / "my_logs/lightning_logs/version_0/metrics.csv") as table:
+            bpds = [row["val_bpd"] for row in csv.DictReader(table) if row["val_bpd"]]
+        self.assertEqual(len(bpds), names["trainer"].max_epochs)
+        for bpd in bpds:
+            self.assertIn(bpd, output)  # the callback's line
+
+    def test_a_loop_over_sizes_and_seeds_leaves_a_run_each(self):
+        _, output = self.run_snippet("A loop over")
+        shown = re.findall(r"^(\d+) (\d+) ([\d.]+)$", output, re.MULTILINE)
+        self.assertEqual(
+            [line[:2] for line in shown], [("2", "0"), ("2", "1"), ("32", "0"), ("32", "1")]
+        )
+        self.assertEqual(len({bpd for *_, bpd in shown}), 4)
+        self.assertEqual(len(list(self.folder.glob("sweep/version_*/result.json"))), 4)
+
+    def test_another_layer_lacks_weights_in_older_checkpoints_and_changes_nothing_at_first(self):
+        names, output = self.run_snippet("Another layer")
+        model, older = names["model"], load_model(PRETRAINED)
+        added = {key for key in model.state_dict() if key not in older.state_dict()}
+        self.assertEqual(set(eval(output)), added)
+        self.assertTrue(added)
+        z = torch.randn(2, model.decoder.z_dim)
+        with torch.no_grad():
+            torch.testing.assert_close(model.decoder(z), older.decoder(z))
+
+    def test_a_checkpoint_without_the_layer_is_refused(self):
+        class Deeper(CNNDecoder):
+            def __init__(self, *args, **kwargs):
+                super().__init__(*args, **kwargs)
+                self.net.append(ResidualBlock(16))
+
+        with (
+            mock.patch.object(train_pl, "CNNDecoder", Deeper),
+            self.assertRaisesRegex(InputError, "another model.*missing"),
+        ):
+            load_model(PRETRAINED)
+
+    def test_a_model_is_used_from_another_project(self):
+        code = snippets()["A trained model in another project:"]
+        self.assertIn("path/to/this/repository", code)
+        code = code.replace("path/to/this/repository", str(ROOT))
+        code += "\nprint(list(samples.shape), samples.min() >= 0, samples.max() <= 15)"
+        clean = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+        done = subprocess.run(
+            [sys.executable, "-c", code], cwd=self.folder, env=clean, capture_output=True, text=True
+        )
+        self.assertIn("[64, 1, 28, 28] tensor(True) tensor(True)", done.stdout, done.stderr)
+
+    def test_the_code_of_the_other_pages_runs(self):
+        for page in DOCS:
+            for code in blocks(page.read_text(), "python"):
+                names: dict[str, object] = {}
+                with self.subTest(page.name), tiny_data(), chdir(self.folder):
+                    exec(compile(code, page.name, "exec"), names)
+                if "archive" in names:
+                    self.assertLess(len(names["archive"]), names["images"].size)
+
+
+class TestCommands(InFolder):
+    def test_every_command_that_is_shown_is_one_and_its_options_exist(self):
+        seen = set()
+        for page in PAGES:
+            for words in commands(page.read_text()):
+                scripts = [word for word in words if word.endswith(".py")]
+                if not scripts:
+                    continue
+                script = scripts[0]
+                with self.subTest(page=page.name, command=" ".join(words)):
+                    self.assertTrue((ROOT / script).is_file(), "no such file")
+                    if script in PARSERS:
+                        given = words[words.index(script) + 1 :]
+                        parser = PARSERS[script].make_parser()
+                        parser.parse_args(given)  # an unknown option ends with SystemExit
+                        seen.add(script)
+        self.assertEqual(seen, PARSERS.keys())
+
+    def test_the_files_of_a_run_are_where_the_readme_says(self):
+        args = argparse.Namespace(z_dim=2, num_filters=4, epochs=1, log_dir="VAE_logs")
+        with tiny_data(), chdir(self.folder), redirect_stdout(StringIO()):
+            train_vae(args)
+        named = re.findall(r"^\|.*\| `(VAE_logs/\S+)` \|$", README.read_text(), re.MULTILINE)
+        self.assertGreaterEqual(len(named), 5)
+        for pattern in named:
+            self.assertTrue(list(self.folder.glob(pattern)), pattern)
+
+
+class TestPages(unittest.TestCase):
+    def test_the_readme_has_at_most_150_lines_of_at_most_100_characters(self):
+        lines = README.read_text().splitlines()
+        self.assertLessEqual(len(lines), 150)
+        self.assertEqual([line for line in lines if len(line) > 100], [])
+
+    def test_links_and_pictures_lead_to_files(self):
+        for page in PAGES:
+            for target in re.findall(r"\]\(([^)]+)\)", page.read_text()):
+                if "://" not in target:
+                    path = page.parent / target.split("#")[0]
+                    self.assertTrue(path.is_file(), f"{page.name}: {target}")
+
+    def test_the_readme_links_every_page_of_docs_once(self):
+        text = README.read_text()
+        self.assertEqual(len(DOCS), 3)
+        for page in DOCS:
+            self.assertEqual(text.count(f"](docs/{page.name})"), 1, page.name)
+
+    def test_the_map_names_every_file_of_the_top_level_and_no_other(self):
+        table = README.read_text().split("| file |")[1].split("\n\n")[0]
+        named = set(re.findall(r"`([\w/]+(?:\.py)?)`", table.replace("`VAE`", "")))
+        files = {word for word in named if word.endswith((".py", "/"))}
+        self.assertEqual(
+            {file for file in files if file.endswith(".py")}, {p.name for p in ROOT.glob("*.py")}
+        )
+        for folder in (file for file in files if file.endswith("/")):
+            self.assertTrue((ROOT / folder).is_dir(), folder)
+
+    def test_the_figures_of_the_shipped_model_are_those_of_its_metrics(self):
+        metrics = json.loads((PRETRAINED.parent / "metrics.json").read_text())
+        bound, tighter = (
+            f"{metrics[f'{name}_bpd']['mean']:.4f}" for name in ("elbo", "importance_weighted")
+        )
+        (row,) = re.findall(r"^\|.*the model in `pretrained/`.*$", README.read_text(), re.MULTILINE)
+        self.assertEqual(re.findall(r"0\.\d{4}", row), [bound, tighter])
+        report = (ROOT / "docs" / "results.md").read_text()
+        shown = evaluate.table({"trained_on": None, **metrics}).splitlines()
+        for line in shown[-9:]:
+            self.assertIn(line, report)
+
+
+if __name__ == "__main__":
+    unittest.main()
