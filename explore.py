@@ -1,0 +1,309 @@
+"""One HTML page to play with a model in, with the model inside: python explore.py [CHECKPOINT]
+
+The page needs no server and no network. It computes everything itself, in plain JavaScript
+(support/explore/), from what is written here into it: the networks as lists of layers, their
+weights as 16-bit floats, and values from PyTorch that the page can be checked against.
+"""
+
+import argparse
+import base64
+import json
+import re
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torchvision import datasets
+
+from cnn_encoder_decoder import ResidualBlock
+from evaluate import load_split
+from fmnist import DATA_DIR, DATASETS, DiscreteImages
+from support.checkpoints import find_checkpoint, write_whole
+from support.command_line import InputError, OneLineParser, check_writable
+from train_pl import PRETRAINED, VAE, load_model
+from utils import KLD, elbo_to_bpd, kl_per_dimension, reconstruction_loss
+
+PARTS = Path(__file__).resolve().parent / "support" / "explore"  # page.html and what it takes in
+NUM_JUDGED = 2000  # test images that the mean figures come from
+PER_CLASS = 2  # test images in the page, from each of the ten classes; the self-test uses them
+NUM_POINTS = 600  # test images shown as points in a latent plane
+CHECKED = 8  # the self-test compares every eighth pixel's logits, of other pixels for every image
+SEED = 42
+NOUNS = {"MNIST": "digit", "FashionMNIST": "garment", "KMNIST": "character"}
+
+
+def packed(values: Tensor, dtype: str) -> str:
+    """Numbers as base64, in the order of the tensor; "<f2" are little-endian 16-bit floats."""
+    return base64.b64encode(values.detach().cpu().numpy().astype(dtype).tobytes()).decode()
+
+
+class Weights:
+    """The numbers of all networks in one row; the networks say which part of it is whose."""
+
+    def __init__(self) -> None:
+        self.parts: list[Tensor] = []
+        self.length = 0
+
+    def add(self, tensor: Tensor) -> dict[str, int]:
+        """Appends a tensor; where it begins and how many numbers it has."""
+        part = {"start": self.length, "length": tensor.numel()}
+        self.parts.append(tensor.detach().float().flatten())
+        self.length += tensor.numel()
+        return part
+
+    def packed(self) -> str:
+        """All numbers as 16-bit floats.
+
+        Raises:
+            InputError: a number is too large for them.
+        """
+        row = torch.cat(self.parts)
+        if row.abs().max() > torch.finfo(torch.float16).max:
+            raise InputError(
+                f"a weight of {row.abs().max():g} is too large for the page's 16-bit floats: "
+                "give another checkpoint"
+            )
+        return packed(row, "<f2")
+
+
+def describe(layer: nn.Module, weights: Weights) -> list[dict[str, object]]:
+    """A network as the page runs it: a list of layers, each with its kind, sizes and weights.
+
+    Only exact types count, as a subclass may compute something else.
+
+    Raises:
+        InputError: the page has no such layer; page and this function have to be extended.
+    """
+    kind = type(layer)
+    if kind is nn.Sequential:
+        return [described for child in layer for described in describe(child, weights)]
+    if kind is ResidualBlock:
+        return [{"kind": "residual", "layers": describe(layer.net, weights)}]
+    if kind is nn.SiLU:
+        return [{"kind": "silu"}]
+    if kind is nn.Flatten and (layer.start_dim, layer.end_dim) == (1, -1):
+        return [{"kind": "flatten"}]
+    if kind is nn.Unflatten and layer.dim == 1 and len(layer.unflattened_size) == 3:
+        sizes = zip(("channels", "height", "width"), layer.unflattened_size, strict=True)
+        return [{"kind": "unflatten", **dict(sizes)}]
+    if kind is nn.Linear:
+        return [
+            {
+                "kind": "linear",
+                "features": layer.out_features,
+                "weight": weights.add(layer.weight),
+                "bias": weights.add(bias_of(layer, layer.out_features)),
+            }
+        ]
+    if kind in (nn.Conv2d, nn.ConvTranspose2d) and is_plain(layer):
+        transposed = kind is nn.ConvTranspose2d
+        order = (2, 3, 1, 0) if transposed else (0, 2, 3, 1)  # the page's channels are innermost
+        return [
+            {
+                "kind": "conv_transpose2d" if transposed else "conv2d",
+                "channels": layer.out_channels,
+                "kernel": layer.kernel_size,
+                "stride": layer.stride,
+                "padding": layer.padding,
+                "weight": weights.add(layer.weight.permute(order)),
+                "bias": weights.add(bias_of(layer, layer.out_channels)),
+            }
+        ]
+    raise InputError(
+        f"the page cannot compute {layer}: add this kind of layer to support/explore/networks.js "
+        "and to describe in explore.py, or give another checkpoint"
+    )
+
+
+def is_plain(layer: nn.Conv2d | nn.ConvTranspose2d) -> bool:
+    """Whether a convolution has nothing but a kernel, a stride and zeros around the image."""
+    return (
+        (layer.groups, layer.dilation, layer.padding_mode) == (1, (1, 1), "zeros")
+        and layer.output_padding == (0, 0)
+        and not isinstance(layer.padding, str)
+    )
+
+
+def bias_of(layer: nn.Module, size: int) -> Tensor:
+    return torch.zeros(size) if layer.bias is None else layer.bias
+
+
+def examples(data: DiscreteImages) -> DiscreteImages:
+    """The first images of every class, one class after the other."""
+    firsts = [(data.labels == label).nonzero()[:PER_CLASS, 0] for label in range(10)]
+    return data.subset(torch.cat(firsts))
+
+
+@torch.no_grad()
+def typical(model: VAE, data: DiscreteImages) -> dict[str, object]:
+    """What images cost on the average, and the latents in the order of what they tell.
+
+    Returns:
+        images, how many; reconstruction, regularization in nats and bpd, means over them with one
+        z each; latents, a list of {index, kl (nats), low, high (the slider's ends)}.
+    """
+    imgs = data.images[:NUM_JUDGED].long()
+    mean, log_std = (torch.cat(part) for part in zip(*map(model.encoder, imgs.split(250))))
+    noise = torch.randn(mean.shape, generator=torch.Generator().manual_seed(SEED))
+    z = mean + log_std.exp() * noise
+    pairs = zip(z.split(250), imgs.split(250), strict=True)
+    L_rec = torch.cat([reconstruction_loss(model.decoder(part), x) for part, x in pairs])
+    L_reg = KLD(mean, log_std)
+    kl = kl_per_dimension(mean, log_std).mean(dim=0)
+    low, high = slider_range(model)
+    return {
+        "images": len(imgs),
+        "reconstruction": L_rec.mean().item(),
+        "regularization": L_reg.mean().item(),
+        "bpd": elbo_to_bpd(L_rec + L_reg, imgs.shape).mean().item(),
+        "latents": [
+            {"index": d, "kl": kl[d].item(), "low": low[d].item(), "high": high[d].item()}
+            for d in kl.argsort(descending=True).tolist()
+        ],
+    }
+
+
+def slider_range(model: VAE) -> tuple[Tensor, Tensor]:
+    """The ends of the sliders, float [z_dim] each: what the prior reaches."""
+    return torch.full((model.decoder.z_dim,), -3.0), torch.full((model.decoder.z_dim,), 3.0)
+
+
+@torch.no_grad()
+def self_test(model: VAE, images: Tensor) -> dict[str, object]:
+    """What PyTorch computes for these images, with the weights as they are, in 32 bits.
+
+    Args:
+        images: uint8 [N, 1, 28, 28], values 0..15.
+    """
+    imgs = images.long()
+    mean, log_std = model.encoder(imgs)
+    noise = torch.randn(mean.shape, generator=torch.Generator().manual_seed(SEED))
+    logits = model.decoder(mean + log_std.exp() * noise)
+    L_rec, L_reg = reconstruction_loss(logits, imgs), KLD(mean, log_std)
+    pixels = logits.flatten(2).mT  # [N, 784, 16]
+    checked = [image[-n % CHECKED :: CHECKED] for n, image in enumerate(pixels)]
+    return {
+        "every": CHECKED,
+        "noise": packed(noise, "<f4"),
+        "mean": packed(mean, "<f4"),
+        "logStd": packed(log_std, "<f4"),
+        "logits": packed(torch.cat(checked), "<f4"),
+        "bpd": elbo_to_bpd(L_rec + L_reg, imgs.shape).tolist(),
+        "reconstruction": L_rec.tolist(),
+        "regularization": L_reg.tolist(),
+    }
+
+
+def points(model: VAE, data: DiscreteImages) -> dict[str, object] | None:
+    """Where test images lie in a latent space of one or two dimensions, which has a map."""
+    if model.decoder.z_dim > 2:
+        return None
+    shown = data.subset(torch.arange(min(NUM_POINTS, len(data))))
+    mean, _ = model.encoder(shown.images.long())
+    return {"mean": packed(mean, "<f4"), "labels": shown.labels.tolist()}
+
+
+def class_names(dataset: str) -> list[str]:
+    """What the ten classes are called."""
+    return [name.split(" - ")[0] for name in getattr(datasets, dataset).classes]
+
+
+def contents(model: VAE, data: DiscreteImages, name: str, dataset: str) -> dict[str, object]:
+    """All that the page knows of the model, ready to be written as JSON."""
+    weights = Weights()
+    chosen = examples(data)
+    networks = {
+        "encoder": describe(model.encoder.net, weights),
+        "decoder": describe(model.decoder.net, weights),
+    }
+    return {
+        "name": name,
+        "dataset": dataset,
+        "classes": class_names(dataset),
+        "zDim": model.decoder.z_dim,
+        **networks,
+        "prior": None,
+        "weights": weights.packed(),
+        "typical": typical(model, data),
+        "images": packed(chosen.images, "u1"),
+        "labels": chosen.labels.tolist(),
+        "points": points(model, data),
+        "check": self_test(model, chosen.images),
+    }
+
+
+def page(model: VAE, data: DiscreteImages, name: str, dataset: str) -> str:
+    """The whole page.
+
+    Args:
+        name: the checkpoint's, for the reader.
+        dataset: of the images, for the reader.
+    Raises:
+        InputError: a layer or a weight that the page cannot have.
+    """
+    model_json = json.dumps(contents(model, data, name, dataset), separators=(",", ":"))
+    z_dim = model.decoder.z_dim
+    filled = {
+        "model": model_json.replace("<", r"\u003c"),  # nothing in it can end the script
+        "size": "one number" if z_dim == 1 else f"{z_dim} numbers",
+        "noun": NOUNS[dataset],
+        "dataset": dataset,
+    }
+
+    def fill(found: re.Match) -> str:
+        part = found[1]
+        return filled[part] if part in filled else (PARTS / part).read_text(encoding="utf-8")
+
+    return re.sub("@@(.+?)@@", fill, (PARTS / "page.html").read_text(encoding="utf-8"))
+
+
+def explore(args: argparse.Namespace) -> Path:
+    """Writes the page of a checkpoint, says how to open it, and returns its path.
+
+    Raises:
+        InputError: the checkpoint, the data or the output is unusable.
+    """
+    path, output = find_checkpoint(args.checkpoint), Path(args.output)
+    model = load_model(path)
+    if output.is_dir():
+        raise InputError(f"argument --output: {output} is a folder: give a file, as explore.html")
+    check_writable("--output", output.parent)
+    data = load_split(args.data_dir, args.dataset, "test", None)
+    html = page(model, data, path.name, args.dataset).encode()
+    output.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(output, html)
+    print(f"{output}: {len(html) / 1e6:.1f} MB, for any browser: double-click it, or open")
+    print(output.absolute().as_uri())
+    return output
+
+
+def make_parser() -> argparse.ArgumentParser:
+    parser = OneLineParser(
+        description="Write one HTML page to play with a model in: latents, new digits, own digits.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    add = parser.add_argument
+    add(
+        "checkpoint",
+        nargs="?",
+        default=str(PRETRAINED),
+        help="a .ckpt file, or a run's log directory for its best one",
+    )
+    add("--output", default="explore.html", help="the page")
+    add("--data_dir", default=str(DATA_DIR), help="folder of the data files")
+    add("--dataset", choices=DATASETS, default="MNIST", help="what the model was trained on")
+    return parser
+
+
+def main(argv: list[str] | None = None) -> None:
+    """The command line: bad input ends with one line and exit code 2."""
+    parser = make_parser()
+    args = parser.parse_args(argv)
+    try:
+        explore(args)
+    except InputError as error:
+        parser.error(str(error))
+
+
+if __name__ == "__main__":
+    main()
