@@ -144,8 +144,7 @@ function renderLoss(levels) {
   $("compared").textContent = `Test images cost ${typical.bpd.toFixed(3)} on average, an image of `
     + "16 grey levels without any model 4.";
   if (now.own) {
-    $("own-cost").textContent = `Lrec ${cost.reconstruction.toFixed(1)} + Lreg `
-      + `${cost.regularization.toFixed(1)} nats = ${cost.bpd.toFixed(3)} bits per pixel`;
+    for (const part of ["rec", "reg", "bpd"]) $(`own-${part}`).textContent = $(part).textContent;
   }
 }
 
@@ -202,11 +201,20 @@ function newImages(label) {
 
 // ---- one's own -----------------------------------------------------------------------------------
 
-const paper = { strokes: [], pen: { x: 0.5, y: 0.5, down: false, shown: false } }; // places in 0..1
+const paper = { strokes: [], image: false, pen: { x: 0.5, y: 0.5, down: false, shown: false } }; // places in 0..1
 
 function drawPaper() {
   const canvas = $("paper"), context = canvas.getContext("2d"), { strokes, pen } = paper;
   context.clearRect(0, 0, canvas.width, canvas.height);
+  if (paper.image) {
+    context.imageSmoothingEnabled = false;
+    context.drawImage($("seen"), 0, 0, canvas.width, canvas.height);
+  } else if (!strokes.length) {
+    context.font = "24px system-ui, sans-serif";
+    context.textAlign = "center";
+    context.fillStyle = "#9a9aa2";
+    context.fillText("draw here", canvas.width / 2, canvas.height / 2);
+  }
   context.strokeStyle = "#fff";
   trace(context, strokes, PEN / SIDE * canvas.width, (place) => place * canvas.width);
   if (pen.shown) {
@@ -258,16 +266,18 @@ function rasterized(strokes) {
 
 function read(levels, source) {
   paint($("seen"), levels);
+  drawPaper();
   show(encode(levels).mean, source, levels);
 }
 
 const readPaper = oncePerFrame(() => {
-  drawPaper();
+  paper.image = false;
   if (paper.strokes.length) {
     read(rasterized(paper.strokes), "your drawing, decoded");
   } else {
+    drawPaper();
     for (const id of ["seen", "again"]) paint($(id), new Float64Array(PIXELS));
-    $("own-cost").textContent = "";
+    for (const part of ["rec", "reg", "bpd"]) $(`own-${part}`).textContent = "–";
     if (now.own) show(now.z, "moved by hand");
   }
 });
@@ -320,7 +330,7 @@ let nextTestImage = 0;
 function takeTestImage() {
   const n = nextTestImage++ * 7 % MODEL.labels.length; // one class after the other
   paper.strokes.length = 0;
-  drawPaper();
+  paper.image = true;
   read(TEST_IMAGES.subarray(n * PIXELS, (n + 1) * PIXELS), `a test image, a ${MODEL.classes[MODEL.labels[n]]}, decoded`);
 }
 
