@@ -12,12 +12,14 @@ import re
 from pathlib import Path
 
 import torch
+from pytorch_lightning.utilities.seed import isolate_rng
 from torch import Tensor, nn
 from torchvision import datasets
 
 from cnn_encoder_decoder import ResidualBlock
 from evaluate import load_split
 from fmnist import DATA_DIR, DATASETS, DiscreteImages
+from prior import LatentPrior
 from support.checkpoints import find_checkpoint, write_whole
 from support.command_line import InputError, OneLineParser, check_writable
 from train_pl import PRETRAINED, VAE, load_model
@@ -28,6 +30,7 @@ NUM_JUDGED = 2000  # test images that the mean figures come from
 PER_CLASS = 2  # test images in the page, from each of the ten classes; the self-test uses them
 NUM_POINTS = 600  # test images shown as points in a latent plane
 CHECKED = 8  # the self-test compares every eighth pixel's logits, of other pixels for every image
+NUM_DRAWS = 5000  # from the learned prior, for the ends of the sliders
 SEED = 42
 NOUNS = {"MNIST": "digit", "FashionMNIST": "garment", "KMNIST": "character"}
 
@@ -128,6 +131,45 @@ def bias_of(layer: nn.Module, size: int) -> Tensor:
     return torch.zeros(size) if layer.bias is None else layer.bias
 
 
+def trained_prior(model: VAE) -> LatentPrior | None:
+    """The model's learned prior, if it has one that has learned: else it is N(0, I)."""
+    return model.prior if bool(model.prior.middle.weight.any()) else None
+
+
+def describe_prior(prior: LatentPrior, weights: Weights) -> dict[str, object]:
+    """The learned prior as the page runs it, latent by latent.
+
+    A row of a masked layer keeps the inputs that its mask lets through, which are its first ones,
+    as hidden units stand in the order of their degrees.
+
+    Returns:
+        width, components; known[i], how many hidden units see no more than the latents before i;
+        classes, float [10, width]; first, middle and last: weight (the rows, one after the other),
+        bias, and starts, where each row begins in weight, with the end of the last one.
+    """
+    latents, hidden, outputs = prior.degrees()
+
+    def rows(layer: nn.Linear, in_degrees: Tensor, out_degrees: Tensor) -> dict[str, object]:
+        mask = out_degrees.unsqueeze(1) >= in_degrees
+        lengths = mask.sum(dim=1)
+        assert mask.equal(torch.arange(len(in_degrees)) < lengths.unsqueeze(1))
+        return {
+            "weight": weights.add(layer.weight[mask]),
+            "bias": weights.add(layer.bias),
+            "starts": [0, *lengths.cumsum(dim=0).tolist()],
+        }
+
+    return {
+        "width": len(hidden),
+        "components": prior.num_components,
+        "known": [int((hidden <= i).sum()) for i in range(prior.z_dim)],
+        "classes": weights.add(prior.class_embedding.weight),
+        "first": rows(prior.first, latents, hidden),
+        "middle": rows(prior.middle, hidden, hidden),
+        "last": rows(prior.last, hidden, outputs),
+    }
+
+
 def examples(data: DiscreteImages) -> DiscreteImages:
     """The first images of every class, one class after the other."""
     firsts = [(data.labels == label).nonzero()[:PER_CLASS, 0] for label in range(10)]
@@ -143,7 +185,8 @@ def typical(model: VAE, data: DiscreteImages) -> dict[str, object]:
         z each; latents, a list of {index, kl (nats), low, high (the slider's ends)}.
     """
     imgs = data.images[:NUM_JUDGED].long()
-    mean, log_std = (torch.cat(part) for part in zip(*map(model.encoder, imgs.split(250))))
+    encoded = [model.encoder(part) for part in imgs.split(250)]
+    mean, log_std = (torch.cat(part) for part in zip(*encoded, strict=True))
     noise = torch.randn(mean.shape, generator=torch.Generator().manual_seed(SEED))
     z = mean + log_std.exp() * noise
     pairs = zip(z.split(250), imgs.split(250), strict=True)
@@ -164,25 +207,36 @@ def typical(model: VAE, data: DiscreteImages) -> dict[str, object]:
 
 
 def slider_range(model: VAE) -> tuple[Tensor, Tensor]:
-    """The ends of the sliders, float [z_dim] each: what the prior reaches."""
+    """The ends of the sliders, float [z_dim] each: what the prior reaches, all but 1 in 500."""
+    if (prior := trained_prior(model)) is not None:
+        with isolate_rng(include_cuda=False):
+            torch.manual_seed(SEED)
+            z = prior.sample(NUM_DRAWS)
+        low, high = z.quantile(0.001, dim=0), z.quantile(0.999, dim=0)
+        return (10 * low).floor() / 10, (10 * high).ceil() / 10
     return torch.full((model.decoder.z_dim,), -3.0), torch.full((model.decoder.z_dim,), 3.0)
 
 
 @torch.no_grad()
-def self_test(model: VAE, images: Tensor) -> dict[str, object]:
+def self_test(model: VAE, images: Tensor, labels: Tensor) -> dict[str, object]:
     """What PyTorch computes for these images, with the weights as they are, in 32 bits.
 
     Args:
         images: uint8 [N, 1, 28, 28], values 0..15.
+        labels: long [N], their classes.
     """
     imgs = images.long()
     mean, log_std = model.encoder(imgs)
     noise = torch.randn(mean.shape, generator=torch.Generator().manual_seed(SEED))
-    logits = model.decoder(mean + log_std.exp() * noise)
+    z = mean + log_std.exp() * noise
+    logits = model.decoder(z)
     L_rec, L_reg = reconstruction_loss(logits, imgs), KLD(mean, log_std)
     pixels = logits.flatten(2).mT  # [N, 784, 16]
     checked = [image[-n % CHECKED :: CHECKED] for n, image in enumerate(pixels)]
+    prior = trained_prior(model)
     return {
+        "mixtures": prior and packed(torch.stack(prior.conditionals(z, labels), dim=2), "<f4"),
+        "logPrior": prior and prior.log_prob(z, labels).tolist(),
         "every": CHECKED,
         "noise": packed(noise, "<f4"),
         "mean": packed(mean, "<f4"),
@@ -211,7 +265,7 @@ def class_names(dataset: str) -> list[str]:
 def contents(model: VAE, data: DiscreteImages, name: str, dataset: str) -> dict[str, object]:
     """All that the page knows of the model, ready to be written as JSON."""
     weights = Weights()
-    chosen = examples(data)
+    chosen, prior = examples(data), trained_prior(model)
     networks = {
         "encoder": describe(model.encoder.net, weights),
         "decoder": describe(model.decoder.net, weights),
@@ -222,13 +276,13 @@ def contents(model: VAE, data: DiscreteImages, name: str, dataset: str) -> dict[
         "classes": class_names(dataset),
         "zDim": model.decoder.z_dim,
         **networks,
-        "prior": None,
+        "prior": prior and describe_prior(prior, weights),
         "weights": weights.packed(),
         "typical": typical(model, data),
         "images": packed(chosen.images, "u1"),
         "labels": chosen.labels.tolist(),
         "points": points(model, data),
-        "check": self_test(model, chosen.images),
+        "check": self_test(model, chosen.images, chosen.labels),
     }
 
 
@@ -274,6 +328,8 @@ def explore(args: argparse.Namespace) -> Path:
     write_whole(output, html)
     print(f"{output}: {len(html) / 1e6:.1f} MB, for any browser: double-click it, or open")
     print(output.absolute().as_uri())
+    if trained_prior(model) is None:
+        print("The model has no learned prior: the page draws new images from N(0, I).")
     return output
 
 

@@ -146,14 +146,14 @@ function halfFloats(base64) {
   return Float64Array.from({ length: bytes.length / 2 }, (_, i) => table[bytes[2 * i] | (bytes[2 * i + 1] << 8)]);
 }
 
-// Puts the numbers into a network as explore.py described it: where a layer has {start, length},
-// it gets that part of all weights.
-function withWeights(layers, weights) {
-  const isPart = (value) => value && value.length !== undefined && value.start !== undefined;
-  return layers.map((layer) => Object.fromEntries(Object.entries(layer).map(([name, value]) => {
-    if (name === "layers") return [name, withWeights(value, weights)];
-    return [name, isPart(value) ? weights.subarray(value.start, value.start + value.length) : value];
-  })));
+// Puts the numbers into a network as explore.py described it: {start, length} becomes that part of
+// all weights.
+function withWeights(described, weights) {
+  if (described === null || typeof described !== "object") return described;
+  if (Array.isArray(described)) return described.map((value) => withWeights(value, weights));
+  if ("start" in described) return weights.subarray(described.start, described.start + described.length);
+  const entries = Object.entries(described);
+  return Object.fromEntries(entries.map(([name, value]) => [name, withWeights(value, weights)]));
 }
 
 // ---- the VAE -------------------------------------------------------------------------------------
@@ -226,6 +226,56 @@ function loss(levels, noise) {
   return { ...posterior, z, reconstruction, regularization, bpd };
 }
 
+// ---- the learned prior: LatentPrior in prior.py -----------------------------------------------------
+
+// p(z_i | z_1..z_{i-1}, label), to be asked for one latent after the other: a function of i, from 0,
+// and z, of which it looks at the first i numbers only. Hidden units stand in the order of how many
+// latents they see, so that those which can be computed are the first `known[i]`, and a row of
+// weights holds just the inputs that its unit may see. Each unit is computed once.
+function conditionals(label) {
+  const { width, components, known, classes, first, middle, last } = MODEL.prior;
+  const lower = new Float64Array(width), upper = new Float64Array(width);
+  const silu = (x) => x / (1 + Math.exp(-x));
+  const unit = ({ weight, bias, starts }, row, input) => {
+    let sum = bias[row];
+    for (let k = starts[row], i = 0; k < starts[row + 1]; k++, i++) sum += weight[k] * input[i];
+    return sum;
+  };
+  let done = 0;
+  return (i, z) => {
+    for (let u = done; u < known[i]; u++) lower[u] = silu(unit(first, u, z) + classes[label * width + u]);
+    for (let u = done; u < known[i]; u++) upper[u] = silu(unit(middle, u, lower));
+    done = known[i];
+    const outputs = (part) => Float64Array.from({ length: components },
+      (_, k) => unit(last, (3 * i + part) * components + k, upper));
+    const logWeights = outputs(0), whole = logSumExp(logWeights);
+    return { logWeights: logWeights.map((w) => w - whole), means: outputs(1), logStds: outputs(2) };
+  };
+}
+
+// log p(z|label) in nats.
+function logPrior(z, label) {
+  const mixture = conditionals(label);
+  return z.reduce((sum, value, i) => {
+    const { logWeights, means, logStds } = mixture(i, z);
+    const each = logWeights.map((w, k) => w - logStds[k]
+      - 0.5 * (((value - means[k]) * Math.exp(-logStds[k])) ** 2 + Math.log(2 * Math.PI)));
+    return sum + logSumExp(each);
+  }, 0);
+}
+
+// Latents drawn from the learned prior given a class.
+function drawPrior(label, random) {
+  const mixture = conditionals(label), z = new Float64Array(MODEL.zDim);
+  for (let i = 0; i < z.length; i++) {
+    const { logWeights, means, logStds } = mixture(i, z);
+    let left = random.uniform(), k = 0;
+    while (k < means.length - 1 && (left -= Math.exp(logWeights[k])) >= 0) k++;
+    z[i] = means[k] + Math.exp(logStds[k]) * random.normal();
+  }
+  return z;
+}
+
 // ---- randomness: one stream, the same in every browser (mulberry32) -------------------------------
 
 function randomStream(seed) {
@@ -239,5 +289,5 @@ function randomStream(seed) {
   };
   const normal = () => Math.sqrt(-2 * Math.log(1 - uniform())) * Math.cos(2 * Math.PI * uniform());
   const many = (count, draw) => Float64Array.from({ length: count }, draw);
-  return { uniform, uniforms: (count) => many(count, uniform), normals: (count) => many(count, normal) };
+  return { uniform, normal, uniforms: (count) => many(count, uniform), normals: (count) => many(count, normal) };
 }

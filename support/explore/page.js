@@ -6,7 +6,7 @@ const $ = (id) => document.getElementById(id);
 const MODEL = JSON.parse($("model").textContent);
 {
   const weights = halfFloats(MODEL.weights);
-  for (const name of ["encoder", "decoder"]) MODEL[name] = withWeights(MODEL[name], weights);
+  for (const name of ["encoder", "decoder", "prior"]) MODEL[name] = withWeights(MODEL[name], weights);
 }
 const TEST_IMAGES = bytesOf(MODEL.images);
 const FIRST_SLIDERS = 8, TILES = 24, STEPS = 10, MAP_TILES = 20;
@@ -143,17 +143,25 @@ function renderLoss(levels) {
   $("reg-bar").style.width = share(cost.regularization);
   $("compared").textContent = `Test images cost ${typical.bpd.toFixed(3)} on average, an image of `
     + "16 grey levels without any model 4.";
+  if (MODEL.prior) renderPrior(cost);
   if (now.own) {
     for (const part of ["rec", "reg", "bpd"]) $(`own-${part}`).textContent = $(part).textContent;
   }
 }
 
-// ---- new images ----------------------------------------------------------------------------------
-
-// Latents of a new image: from N(0, I), or from the learned prior given a class.
-function drawLatents(label) {
-  return random.normals(MODEL.zDim);
+// What the same z costs with the learned prior, p(z) = mean of p(z|class), and which class it fits.
+function renderPrior({ z, logStd, reconstruction }) {
+  const each = MODEL.classes.map((_, label) => logPrior(z, label)), whole = logSumExp(each);
+  const logPosterior = LOSS_NOISE.reduce((sum, e, d) => sum - 0.5 * (e * e + Math.log(2 * Math.PI)) - logStd[d], 0);
+  const nats = logPosterior - whole + Math.log(each.length);
+  const best = each.indexOf(Math.max(...each)), share = Math.exp(each[best] - whole);
+  const bpd = (reconstruction + nats) / (PIXELS * NATS_PER_BIT);
+  $("prior-cost").textContent = `With the learned prior in place of N(0, I) these latents cost `
+    + `${nats.toFixed(1)} nats, the image ${bpd.toFixed(3)} bits per pixel. It takes them for: `
+    + `${MODEL.classes[best]} (${Math.round(100 * share)} %).`;
 }
+
+// ---- new images ----------------------------------------------------------------------------------
 
 function makeClasses() {
   const { classes } = MODEL, learned = MODEL.prior !== null;
@@ -187,7 +195,7 @@ function newImages(label) {
   press($("tiles"), null);
   return inSlices("new", TILES, (i) => {
     const drawn = label === null ? Math.floor(random.uniform() * MODEL.classes.length) : label;
-    const z = drawLatents(drawn), button = $("tiles").children[i];
+    const z = drawn === "unit" ? random.normals(MODEL.zDim) : drawPrior(drawn, random), button = $("tiles").children[i];
     const what = drawn === "unit" ? "a draw from N(0, I)" : `a new ${MODEL.classes[drawn]}`;
     paint(button.firstElementChild, expectedLevels(decode(z)));
     button.setAttribute("aria-label", `${i + 1} of ${TILES}: ${what}`);
@@ -411,7 +419,7 @@ function makeMap() {
   drawPoints(axes);
   const tiles = MAP_TILES * rows;
   return inSlices("map", tiles, (i) => {
-    const n = i * 7 % tiles; // all over the map; 7 divides neither 20 nor 400
+    const n = i * 157 % tiles; // all over the map; 157 has no divisor in common with 20 or 400
     const column = n % MAP_TILES, row = Math.floor(n / MAP_TILES);
     const shares = [(column + 0.5) / MAP_TILES, 1 - (row + 0.5) / rows];
     const z = axes.map((axis, d) => at(axis, shares[d]));
@@ -444,12 +452,13 @@ function placeOnMap() {
 async function selfTest() {
   const { check } = MODEL, count = MODEL.labels.length, D = MODEL.zDim;
   const [noise, mean, logStd, logits] = ["noise", "mean", "logStd", "logits"].map((name) => floatsOf(check[name]));
-  const worst = { inputs: 0, encoder: 0, decoder: 0, bpd: 0 };
+  const mixtures = check.mixtures === null ? null : floatsOf(check.mixtures);
+  const worst = { inputs: 0, encoder: 0, decoder: 0, bpd: 0, prior: 0 };
   const compare = (name, value, truth) => { // NaN must not pass
     const difference = Math.abs(value - truth);
     worst[name] = difference <= worst[name] ? worst[name] : difference;
   };
-  let next = 0; // in the row of logits
+  let next = 0, nextMixture = 0; // in the rows of logits and mixtures
   await inSlices("check", count, (n) => {
     const levels = TEST_IMAGES.subarray(n * PIXELS, (n + 1) * PIXELS), own = noise.subarray(n * D, (n + 1) * D);
     const cost = loss(levels, own);
@@ -464,19 +473,29 @@ async function selfTest() {
       for (let v = 0; v < LEVELS; v++) compare("decoder", decoded[pixel * LEVELS + v], logits[next++]);
     }
     compare("bpd", cost.bpd, check.bpd[n]);
+    if (mixtures) {
+      const mixture = conditionals(MODEL.labels[n]);
+      for (let i = 0; i < D; i++) {
+        const { logWeights, means, logStds } = mixture(i, z);
+        for (const value of [...logWeights, ...means, ...logStds]) compare("prior", value, mixtures[nextMixture++]);
+      }
+      compare("prior", logPrior(z, MODEL.labels[n]), check.logPrior[n]);
+    }
     worst.inputs++;
   });
-  const compared = worst.inputs === count && next === logits.length;
-  worst.passed = compared && worst.encoder < 2e-2 && worst.decoder < 2e-2 && worst.bpd < 1e-3;
+  const compared = worst.inputs === count && next === logits.length && nextMixture === (mixtures?.length ?? 0);
+  worst.passed = compared && worst.bpd < 1e-3
+    && ["encoder", "decoder", "prior"].every((name) => worst[name] < 2e-2);
   return worst;
 }
 
 async function tellCheck() {
   $("checked").textContent = "computing …";
-  const { passed, inputs, encoder, decoder, bpd } = await selfTest();
+  const { passed, inputs, encoder, decoder, bpd, prior } = await selfTest();
   $("checked").textContent = `${passed ? "The same" : "NOT the same"}: largest differences on ${inputs} test images `
     + `${encoder.toExponential(1)} in the encoder's means and log stds, ${decoder.toExponential(1)} in the decoder's `
-    + `logits, ${bpd.toExponential(1)} in bits per dimension.`;
+    + `logits, ${bpd.toExponential(1)} in bits per dimension`
+    + (MODEL.prior ? `, ${prior.toExponential(1)} in the learned prior.` : ".");
 }
 
 // ---- the start -----------------------------------------------------------------------------------
@@ -504,6 +523,7 @@ for (const button of document.querySelectorAll("[data-keep]")) {
 new IntersectionObserver(([image]) => { $("back").hidden = image.isIntersecting; }).observe($("image"));
 $("about").textContent = `Model: ${MODEL.name}, ${MODEL.zDim === 1 ? "one latent" : `${MODEL.zDim} latents`}, `
   + `${MODEL.dataset}. The averages are over ${MODEL.typical.images.toLocaleString("en")} test images.`;
+$("prior-cost").hidden = MODEL.prior === null;
 if (MODEL.points) makeMap();
 takeTestImage();
 $("classes").firstElementChild.click();
