@@ -156,8 +156,8 @@ function renderPrior({ z, logStd, reconstruction }) {
   const nats = logPosterior - whole + Math.log(each.length);
   const best = each.indexOf(Math.max(...each)), share = Math.exp(each[best] - whole);
   const bpd = (reconstruction + nats) / (PIXELS * NATS_PER_BIT);
-  $("prior-cost").textContent = `With the learned prior in place of N(0, I) these latents cost `
-    + `${nats.toFixed(1)} nats, the image ${bpd.toFixed(3)} bits per pixel. It takes them for: `
+  $("prior-cost").textContent = `With the learned prior in place of N(0, I) the latents cost `
+    + `${nats.toFixed(1)} nats, the image ${bpd.toFixed(3)} bits per pixel. That prior takes it for: `
     + `${MODEL.classes[best]} (${Math.round(100 * share)} %).`;
 }
 
@@ -334,7 +334,7 @@ function clearPaper() {
   readPaper();
 }
 
-let nextTestImage = 0;
+let nextTestImage = 2; // MNIST's first test image, a 7
 function takeTestImage() {
   const n = nextTestImage++ * 7 % MODEL.labels.length; // one class after the other
   paper.strokes.length = 0;
