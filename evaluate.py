@@ -19,31 +19,30 @@ from tqdm import tqdm
 
 import fmnist
 from fmnist import DATA_DIR, DATASETS, DiscreteImages
-from support.checkpoints import find_checkpoint
+from support.checkpoints import find_checkpoint, trained_on
 from support.command_line import (
     InputError,
     OneLineParser,
     check_writable,
     nearest_folder,
+    run_main,
     whole_number,
 )
 from support.general_codecs import codec_bytes
-from support.pictures import grid_figure, kl_figure, latent_figure, pairs_grid
-from train_pl import (
-    PRETRAINED,
-    VAE,
-    load_model,
-    make_trainer,
-    quiet_lightning,
+from support.pictures import (
+    grid_figure,
+    interpolation_rows,
+    kl_figure,
+    latent_figure,
+    pairs_figure,
+    traversal_rows,
 )
+from train_pl import PRETRAINED, VAE, load_model
 from utils import (
-    KLD,
     active_units,
     elbo_to_bpd,
     importance_weighted_bpd,
-    interpolate,
     kl_per_dimension,
-    mean_image,
     reconstruction_loss,
     visualize_manifold,
 )
@@ -83,7 +82,7 @@ def judge(
     Returns:
         On the CPU: reconstruction, kl, elbo (negative), importance_weighted, float [N] in nats, the
         first three from one sample of z; elbo_bpd and importance_weighted_bpd, float [N] in bits
-        per dimension; mean and log_std, float [N, z_dim].
+        per dimension; mean, the latent means, and kl_per_dimension, in nats, float [N, z_dim].
     """
     device, z_dim = model.decoder.device, model.decoder.z_dim
     batches = []
@@ -94,7 +93,8 @@ def judge(
         (one,) = image_noise(indices, 1, z_dim, seed)
         z = mean + log_std.exp() * one[0].to(device)
         noise = (part.to(device) for part in image_noise(indices, num_samples, z_dim, seed))
-        L_rec, L_reg = reconstruction_loss(model.decoder(z), imgs), KLD(mean, log_std)
+        L_rec, kl = reconstruction_loss(model.decoder(z), imgs), kl_per_dimension(mean, log_std)
+        L_reg = kl.sum(dim=1)
         bpd = importance_weighted_bpd(model.decoder, imgs, mean, log_std, noise)
         result = {
             "reconstruction": L_rec,
@@ -104,7 +104,7 @@ def judge(
             "importance_weighted": bpd * math.log(2) * imgs[0].numel(),
             "importance_weighted_bpd": bpd,
             "mean": mean,
-            "log_std": log_std,
+            "kl_per_dimension": kl,
         }
         batches.append({name: value.cpu() for name, value in result.items()})
     return {name: torch.cat([batch[name] for batch in batches]) for name in batches[0]}
@@ -119,61 +119,43 @@ def summary(judged: dict[str, Tensor]) -> dict[str, object]:
         error = values.std().item() / math.sqrt(len(values)) if several else None
         return {"mean": values.mean().item(), "standard_error": error}
 
-    kl = kl_per_dimension(judged["mean"], judged["log_std"]).mean(dim=0)
     return {
         **{f"{name}_nats": over_images(name) for name in NATS},
         **{f"{name}_bpd": over_images(f"{name}_bpd") for name in ("elbo", "importance_weighted")},
-        "kl_per_dimension_nats": kl.tolist(),
+        "kl_per_dimension_nats": judged["kl_per_dimension"].mean(dim=0).tolist(),
         "active_units": active_units(judged["mean"]),
     }
 
 
 @torch.no_grad()
-def pictures(model: VAE, data: DiscreteImages, judged: dict[str, Tensor], seed: int) -> dict:
-    """The figures of a report by file name: what the model draws and what its latents mean."""
-    device, mean = model.decoder.device, judged["mean"]
+def pictures(
+    model: VAE, data: DiscreteImages, mean: Tensor, kl: Tensor, seed: int
+) -> dict[str, Figure]:
+    """The figures of a report by file name: what the model draws and what its latents mean.
 
-    def decoded(z: Tensor) -> Tensor:
-        return mean_image(model.decoder(z.to(device))).cpu()
-
+    Args:
+        mean: float [N, z_dim], posterior means of the images.
+        kl: float [z_dim], in nats, of each latent dimension.
+    """
     torch.manual_seed(seed)
     samples = (model.sample(64).cpu() / 15).split(8)
-    figures = {"samples": grid_figure(samples, "Samples: z from the prior, pixels drawn")}
-
     imgs = data.images[:32].long()
-    figure = Figure(figsize=(6.4, 6.7), layout="constrained")
-    axes = figure.add_subplot()
-    grid = pairs_grid(imgs / 15, model.reconstruct(imgs.to(device)).cpu())
-    axes.imshow(grid.permute(1, 2, 0).numpy(), interpolation="nearest")
-    axes.set_title("Images, each row over its reconstructions")
-    axes.set_axis_off()
-    figures["reconstructions"] = figure
-
-    firsts = torch.tensor([(data.labels == label).int().argmax() for label in data.labels.unique()])
-    starts, ends = firsts, firsts.roll(-1)
-    lines = interpolate(mean[starts], mean[ends], num_steps=10)
-    rows = [
-        torch.cat([start / 15, decoded(line), end / 15])
-        for start, line, end in zip(
-            data.images[starts].split(1), lines, data.images[ends].split(1), strict=True
-        )
-    ]
-    title = "Interpolations between two images (outermost) along the latent line"
-    figures["interpolations"] = grid_figure(rows, title)
-
-    kl = kl_per_dimension(mean, judged["log_std"]).mean(dim=0)
-    most = kl.argsort(descending=True)[:8]
-    values = torch.linspace(-3, 3, 11)
-    rows = []
-    for dimension in most:
-        z = mean[:1].repeat(len(values), 1)
-        z[:, dimension] = values
-        rows.append(decoded(z))
-    title = "Traversals: one latent dimension of an image from -3 to 3"
-    names = [f"$z_{{{d + 1}}}$, {kl[d]:.1f} nats" for d in most.tolist()]
-    figures["traversals"] = grid_figure(rows, title, names)
-
-    figures["kl_per_dimension"] = kl_figure(kl)
+    reconstructions = model.reconstruct(imgs.to(model.decoder.device)).cpu()
+    most = kl.argsort(descending=True)[:8].tolist()
+    figures = {
+        "samples": grid_figure(samples, "Samples: z from the prior, pixels drawn"),
+        "reconstructions": pairs_figure(imgs / 15, reconstructions),
+        "interpolations": grid_figure(
+            interpolation_rows(model.decoder, data.images, data.labels, mean),
+            "Interpolations between two images (outermost) along the latent line",
+        ),
+        "traversals": grid_figure(
+            traversal_rows(model.decoder, mean[0], most),
+            "Traversals: one latent dimension of an image from -3 to 3",
+            [f"$z_{{{dimension + 1}}}$, {kl[dimension]:.1f} nats" for dimension in most],
+        ),
+        "kl_per_dimension": kl_figure(kl),
+    }
     if model.decoder.z_dim > 1 and len(mean) > 1:
         figures["latent_means"] = latent_figure(mean, data.labels)
     if model.decoder.z_dim == 2:
@@ -205,6 +187,10 @@ def table(metrics: dict[str, dict]) -> str:
         "general codecs on the same images, bits per dimension: "
         + ", ".join(f"{name} {bpd:.3f}" for name, bpd in metrics["codec_bpd"].items()),
     ]
+    if metrics["trained_on"] is None:
+        lines[1:1] = ["the checkpoint does not say what it was trained on"]
+    elif metrics["trained_on"] != metrics["dataset"]:
+        lines[1:1] = [f"the model was trained on other images, those of {metrics['trained_on']}"]
     return "\n".join(lines)
 
 
@@ -217,25 +203,63 @@ def load_split(data_dir: str, dataset: str, name: str, limit: int | None) -> Dis
     return whole if limit is None else whole.subset(torch.arange(min(limit, len(whole))))
 
 
+def find_device(name: str) -> torch.device:
+    """The device that --accelerator means: `auto` is the machine's accelerator, if it has one.
+
+    Raises:
+        InputError: the machine has no such device.
+    """
+    found = torch.accelerator.current_accelerator(check_available=True)
+    if name == "cpu" or (name == "auto" and found is None):
+        return torch.device("cpu")
+    if found is not None and name in ("auto", "gpu", found.type):
+        return found
+    has = "cpu" if found is None else f"cpu and {found.type}"
+    raise InputError(f"argument --accelerator: {name!r} is not on this machine, which has {has}")
+
+
+def write_report(output: Path, metrics: dict[str, object], figures: dict[str, Figure]) -> None:
+    """metrics.json and the pictures, in place of those of a model that was judged before.
+
+    Raises:
+        InputError: they cannot be written.
+    """
+    try:
+        with tempfile.TemporaryDirectory(dir=nearest_folder(output), prefix="evaluating-") as stage:
+            for name, figure in figures.items():
+                figure.savefig(Path(stage, f"{name}.png"), dpi=110, bbox_inches="tight")
+            Path(stage, "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n")
+            output.mkdir(parents=True, exist_ok=True)
+            for file in Path(stage).iterdir():
+                os.replace(file, output / file.name)
+        for name in {"latent_means", "manifold"} - figures.keys():
+            (output / f"{name}.png").unlink(missing_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"argument --output: {error.filename2 or error.filename or output} cannot be written "
+            f"({error.strerror}): choose another folder"
+        ) from error
+
+
 def evaluate(args: argparse.Namespace) -> dict[str, object]:
-    """Judges a checkpoint, prints the table, writes metrics.json and the pictures; the metrics.
+    """Judges a checkpoint, writes metrics.json and the pictures, prints the table; the metrics.
 
     Raises:
         InputError: the checkpoint, the data, the output directory or the accelerator is unusable.
     """
     path = find_checkpoint(args.checkpoint)
-    model = load_model(path)
+    model, own_dataset = load_model(path), trained_on(path)
+    dataset = args.dataset or own_dataset or "MNIST"
     check_writable("--output", args.output)
-    quiet_lightning()
-    trainer = make_trainer({"accelerator": args.accelerator}, devices=1, logger=False)
-    data = load_split(args.data_dir, args.dataset, args.split, args.limit)
-    model.to(trainer.strategy.root_device)
+    model.to(find_device(args.accelerator))
+    data = load_split(args.data_dir, dataset, args.split, args.limit)
     judged = judge(
         model, data.images, args.iwae_samples, args.batch_size, args.seed, args.progress_bar
     )
     metrics = {
         "checkpoint": path.name,
-        "dataset": args.dataset,
+        "trained_on": own_dataset,
+        "dataset": dataset,
         "split": args.split,
         "images": len(data),
         "seed": args.seed,
@@ -246,17 +270,10 @@ def evaluate(args: argparse.Namespace) -> dict[str, object]:
             for name, size in codec_bytes(data.images.squeeze(1).numpy()).items()
         },
     }
+    kl = torch.tensor(metrics["kl_per_dimension_nats"])
+    figures = pictures(model, data, judged["mean"], kl, args.seed)
     output = Path(args.output)
-    figures = pictures(model, data, judged, args.seed)
-    with tempfile.TemporaryDirectory(dir=nearest_folder(output), prefix="evaluating-") as staged:
-        for name, figure in figures.items():
-            figure.savefig(Path(staged, f"{name}.png"), dpi=110, bbox_inches="tight")
-        Path(staged, "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n")
-        output.mkdir(parents=True, exist_ok=True)
-        for file in Path(staged).iterdir():
-            os.replace(file, output / file.name)
-    for name in {"latent_means", "manifold"} - figures.keys():  # of a model that was judged before
-        (output / f"{name}.png").unlink(missing_ok=True)
+    write_report(output, metrics, figures)
     print(f"{table(metrics)}\nmetrics.json and pictures: {output}{os.sep}")
     return metrics
 
@@ -278,22 +295,18 @@ def make_parser() -> argparse.ArgumentParser:
     add("--limit", type=whole_number(1), help="only the split's first images")
     add("--batch_size", type=whole_number(1), default=100, help="images at a time")
     add("--output", default="evaluation", help="folder for metrics.json and the pictures")
-    add("--accelerator", default="auto", help="cpu, gpu, mps, ...")
+    add("--accelerator", default="auto", help="cpu, gpu, cuda, mps, ...")
     add("--seed", type=whole_number(0, 2**32 - 1), default=42, help="of all noise")
     add("--progress_bar", action="store_true", help="a progress bar")
     add("--data_dir", default=str(DATA_DIR), help="folder of the data files")
-    add("--dataset", choices=DATASETS, default="MNIST", help="images of the same file format")
+    add("--dataset", choices=DATASETS, help="images to judge it on; without, those of its training")
     return parser
 
 
 def main(argv: list[str] | None = None) -> None:
-    """The command line: bad input ends with one line and exit code 2."""
+    """The command line: see `run_main`."""
     parser = make_parser()
-    args = parser.parse_args(argv)
-    try:
-        evaluate(args)
-    except InputError as error:
-        parser.error(str(error))
+    run_main(parser, lambda: evaluate(parser.parse_args(argv)))
 
 
 if __name__ == "__main__":

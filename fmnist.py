@@ -1,14 +1,13 @@
 """MNIST with 16 grey levels: the data that the model is trained on.
 
-Torchvision finds, verifies, downloads and extracts the files; this module turns their 256 grey
-levels into 16 once, keeps the result in memory as uint8, and hands out whole batches.
+Torchvision verifies and downloads the archives; this module reads them, turns their 256 grey levels
+into 16 once, keeps the result in memory as uint8, and hands out whole batches.
 """
 
-import filecmp
-import gzip
 import os
 import shutil
 import tempfile
+import zlib
 from http.client import HTTPException
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from torchvision import datasets
 from torchvision.datasets.utils import check_integrity
 
 from support.command_line import InputError, nearest_folder, one_line
+from support.untrusted import read_idx
 
 DATA_DIR = Path(__file__).resolve().parent / "data"  # holds the four official MNIST files
 DATASETS = ("MNIST", "FashionMNIST", "KMNIST")  # torchvision classes that share one file format
@@ -116,58 +116,43 @@ def _as_is(batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
     return batch
 
 
-def _matches_archive(extracted: Path, archive: Path, md5: str) -> bool:
-    """Whether `archive` is the official file and `extracted` is exactly what it contains."""
-    if not (extracted.is_file() and check_integrity(archive, md5)):
-        return False
-    with gzip.open(archive) as truth, open(extracted, "rb") as file:
-        while expected := truth.read(1 << 20):
-            if file.read(len(expected)) != expected:
-                return False
-        return not file.read(1)
-
-
 def prepare(root: str | Path = DATA_DIR, dataset: str = "MNIST", download: bool = True) -> None:
-    """Makes sure that the four extracted files are there and are what the archives contain.
+    """Makes sure that the four archives in `<root>/<dataset>/raw` are the official ones.
 
-    The archives are the truth: torchvision knows their MD5s. Where an extracted file is missing
-    or differs, torchvision extracts (and, where an archive is missing or altered, downloads) into
-    a temporary folder first, and whole files are then moved into place, so that an interrupted
-    or concurrent preparation never leaves half a file.
+    Torchvision knows their MD5s. Where one is missing or altered, torchvision downloads it into a
+    temporary folder first, and whole files are then moved into place, so that an interrupted or
+    concurrent preparation never leaves half a file.
 
     Raises:
-        InputError: a file is missing or altered and could not be replaced.
+        InputError: an archive is missing or altered and could not be replaced.
         ValueError: an unknown dataset.
     """
     if dataset not in DATASETS:
         raise ValueError(f"unknown dataset {dataset!r}, choose one of {', '.join(DATASETS)}")
     torchvision_class = getattr(datasets, dataset)
-    folder = Path(root) / dataset / "raw"
+    folder = Path(root, dataset, "raw")
     archives = {folder / name: md5 for name, md5 in torchvision_class.resources}
     bad: list[Path] = []
     try:
-        if all(_matches_archive(path.with_suffix(""), path, md5) for path, md5 in archives.items()):
-            return
         bad = [path for path, md5 in archives.items() if not check_integrity(path, md5)]
-        if bad and not download:
+        if not bad:
+            return
+        if not download:
             raise OSError("not allowed")
         with tempfile.TemporaryDirectory(dir=nearest_folder(folder), prefix="preparing-") as staged:
-            staging = Path(staged) / dataset / "raw"
+            staging = Path(staged, dataset, "raw")
             staging.mkdir(parents=True)
             for path in archives.keys() - set(bad):
-                shutil.copy(path, staging)
+                shutil.copy(path, staging)  # torchvision then need not download it
             torchvision_class(staged, download=True)
             folder.mkdir(parents=True, exist_ok=True)
-            for path in staging.iterdir():
-                # An untouched archive stays as it is: no needless write into a git checkout.
-                target = folder / path.name
-                if not (target.is_file() and filecmp.cmp(path, target, shallow=False)):
-                    os.replace(path, target)
+            for path in bad:
+                os.replace(staging / path.name, path)
     except (OSError, HTTPException, RuntimeError) as error:  # RuntimeError: torchvision's own
         names = ", ".join(
-            f"{path.name} is {'altered' if path.exists() else 'missing'}" for path in bad
+            f"{path.name} is {'altered' if os.path.exists(path) else 'missing'}" for path in bad
         )
-        what = f"in {folder}, {names}; to download" if bad else f"to extract into {folder}"
+        what = f"in {folder}, {names}; to download" if bad else f"to read {folder}"
         raise InputError(
             f"{what} failed ({one_line(error)}): connect to the network, restore the files or "
             "choose another --data_dir"
@@ -175,20 +160,27 @@ def prepare(root: str | Path = DATA_DIR, dataset: str = "MNIST", download: bool 
 
 
 def load(root: str | Path = DATA_DIR, dataset: str = "MNIST", train: bool = True) -> DiscreteImages:
-    """The whole training set (60,000) or test set (10,000) in 16 levels; call `prepare` before."""
+    """The whole training set (60,000) or test set (10,000) in 16 levels; call `prepare` before.
+
+    Raises:
+        InputError: an archive cannot be read.
+    """
+    folder, part = Path(root, dataset, "raw"), "train" if train else "t10k"
     try:
-        source = getattr(datasets, dataset)(root, train=train, download=False)
-        shapes = [list(source.data.shape), list(source.targets.shape)]
-        if shapes != [[len(source.data), 28, 28], [len(source.data)]]:
-            raise ValueError(f"images and labels have the shapes {shapes}")
-        if any(label not in range(10) for label in source.targets.unique().tolist()):
+        images = read_idx(folder / f"{part}-images-idx3-ubyte.gz")
+        labels = read_idx(folder / f"{part}-labels-idx1-ubyte.gz")
+        if images.shape[1:] != (28, 28) or labels.shape != images.shape[:1]:
+            raise ValueError(f"images {images.shape} and labels {labels.shape} do not fit")
+        if labels.max(initial=0) > 9:
             raise ValueError("a label is not in 0..9")
-    except Exception as error:  # there is no end to what a damaged file can raise
+    except (EOFError, OSError, ValueError, zlib.error) as error:
         raise InputError(
-            f"cannot read {dataset} in {root} ({one_line(error)}): remove the extracted files"
+            f"cannot read the {part} archives in {folder} ({one_line(error)}): restore them, or "
+            "remove them to have them downloaded"
         ) from error
-    images = torch.from_numpy(four_bit(source.data.numpy())).unsqueeze(1)
-    return DiscreteImages(images, source.targets)
+    return DiscreteImages(
+        torch.from_numpy(four_bit(images)).unsqueeze(1), torch.from_numpy(labels.astype(np.int64))
+    )
 
 
 def split(data: DiscreteImages) -> tuple[DiscreteImages, DiscreteImages]:
@@ -257,6 +249,7 @@ class MNISTDataModule(pl.LightningDataModule):
         seed: int = 42,
     ):
         super().__init__()
+        self.save_hyperparameters("dataset")  # so that a checkpoint says what it was trained on
         for name, value, minimum in (
             ("batch_size", batch_size, 1),
             ("num_workers", num_workers, 0),

@@ -5,16 +5,12 @@ and its training), fmnist.py (the data).
 """
 
 import argparse
-import json
-import logging
 import math
 import os
 import shlex
+import sys
 import threading
-import time
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytorch_lightning as pl
@@ -22,40 +18,43 @@ import torch
 from pytorch_lightning.callbacks import Callback, LearningRateMonitor, TQDMProgressBar
 from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.utilities import rank_zero_only
-from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.utilities.seed import isolate_rng
 from torch import Tensor
 from torchvision.utils import make_grid, save_image
 
 from cnn_encoder_decoder import CNNDecoder, CNNEncoder
 from fmnist import DATA_DIR, DATASETS, MNISTDataModule
-from support.checkpoints import WholeCheckpoints, read_checkpoint, write_whole
+from support.checkpoints import AtomicCheckpointIO, fill_model, read_checkpoint
 from support.command_line import (
     InputError,
     OneLineParser,
+    WorkError,
     check_writable,
     given_options,
     one_line,
+    path_name,
     positive_number,
+    run_main,
     whole_number,
 )
 from support.muon import Muon, warmup_and_cosine
 from support.pictures import kl_figure, latent_figure, pairs_grid
-from support.runs import (
-    LAST,
-    RESULT,
-    Checkpoints,
+from support.runs import Run, RunCheckpoint, SeedEpochs
+from support.stopping import (
     EndTogether,
-    SeedEpochs,
-    StopIfLost,
+    StopIfNotFinite,
     Stopped,
-    cause_on_disk,
-    cut_logs,
-    end_on_signals,
-    locked,
-    new_run_folder,
-    newest_unfinished,
     quiet_writers,
+    stop_on_signals,
+)
+from support.trainer import (
+    OPTIONS,
+    EpochLines,
+    log_folder,
+    make_trainer,
+    quiet_lightning,
+    say,
+    tensorboard_writers,
 )
 from utils import (
     KLD,
@@ -92,9 +91,11 @@ class VAE(pl.LightningModule):
 
     def __init__(self, num_filters: int = 32, z_dim: int = 20, lr: float = 3e-3):
         super().__init__()
+        num_filters, z_dim = check_size("num_filters", num_filters), check_size("z_dim", z_dim)
+        lr = float(lr)
         if not (math.isfinite(lr) and lr > 0):
             raise ValueError(f"lr must be a positive number, got {lr}")
-        self.save_hyperparameters()
+        self.save_hyperparameters()  # what a checkpoint holds: Python's own numbers, see above
         self.encoder = CNNEncoder(num_filters=num_filters, z_dim=z_dim)
         self.decoder = CNNDecoder(num_filters=num_filters, z_dim=z_dim)
         self.to(memory_format=torch.channels_last)  # the faster layout for these convolutions
@@ -170,6 +171,15 @@ class VAE(pl.LightningModule):
             "lr_scheduler": {"scheduler": schedule, "interval": "step"},
         }
 
+    def on_train_start(self) -> None:
+        # The learning rate in the checkpoint of a resumed run is that of the length it had then.
+        schedule = self.lr_schedulers()
+        shares = [share(schedule.last_epoch) for share in schedule.lr_lambdas]
+        for group, base, share in zip(
+            schedule.optimizer.param_groups, schedule.base_lrs, shares, strict=True
+        ):
+            group["lr"] = base * share
+
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         imgs, _ = batch
         progress = self.global_step / self.trainer.estimated_stepping_batches
@@ -218,45 +228,8 @@ def load_model(path: str | Path) -> VAE:
     Raises:
         InputError: see `read_checkpoint`, and for hyperparameters or weights of another model.
     """
-    checkpoint = read_checkpoint(path)
-    weights = checkpoint["state_dict"]
-    try:
-        with torch.device("meta"):  # no memory for the sizes in the file until its weights fit
-            model = VAE(**checkpoint["hyper_parameters"])
-        for name, expected in model.state_dict().items():
-            found = weights.get(name)
-            if not isinstance(found, Tensor):
-                raise ValueError(f"{name} is missing")
-            if found.shape != expected.shape or not found.is_floating_point():
-                raise ValueError(
-                    f"{name} is {found.dtype} {list(found.shape)}, not float {list(expected.shape)}"
-                )
-            # A tensor may claim more memory than its file has, by strides of 0.
-            formats = (torch.contiguous_format, torch.channels_last)
-            if not any(found.is_contiguous(memory_format=layout) for layout in formats):
-                raise ValueError(f"{name} is neither contiguous nor channels_last")
-            if not found.isfinite().all():
-                raise ValueError(f"{name} has values that are not finite")
-            weights[name] = found.float()  # of --precision 64-true and the like
-        model.load_state_dict(weights, assign=True)
-    except (AttributeError, OverflowError, TypeError, ValueError, RuntimeError) as error:
-        raise InputError(
-            f"checkpoint {path} is of another model ({one_line(error)}): give one that this "
-            "version of train_pl.py wrote"
-        ) from error
+    model = fill_model(VAE, read_checkpoint(path), path)
     return model.to(memory_format=torch.channels_last).eval()
-
-
-@contextmanager
-def evaluating(module: torch.nn.Module) -> Iterator[None]:
-    """Eval mode inside, the mode that was there before outside."""
-    modes = {part: part.training for part in module.modules()}
-    module.eval()
-    try:
-        yield
-    finally:
-        for part, mode in modes.items():
-            part.training = mode
 
 
 class GenerateCallback(Callback):
@@ -305,7 +278,9 @@ class GenerateCallback(Callback):
             return
         writers = tensorboard_writers(trainer)
         grids = {}
-        with isolate_rng(), evaluating(pl_module):
+        was_training = pl_module.training
+        pl_module.eval()
+        with isolate_rng():
             torch.manual_seed(self.SEED)
             samples = pl_module.sample(self.batch_size) / 15
             grids["Samples"] = make_grid(samples.cpu(), nrow=8)
@@ -319,70 +294,13 @@ class GenerateCallback(Callback):
                     writer.add_scalar("val_active_units", active_units(mean), epoch)
                 imgs = images[: self.NUM_RECONSTRUCTIONS].to(pl_module.device)
                 grids["Reconstructions"] = pairs_grid(imgs / 15, pl_module.reconstruct(imgs)).cpu()
+        pl_module.train(was_training)
         for tag, grid in grids.items():
             grid = grid.repeat_interleave(self.ZOOM, dim=1).repeat_interleave(self.ZOOM, dim=2)
             for writer in writers:
                 writer.add_image(tag, grid, global_step=epoch)
             if folder is not None:
                 save_image(grid, folder / f"epoch_{epoch}_{tag.lower()}.png")
-
-
-class EpochLines(Callback):
-    """A line per epoch for who runs without the progress bar."""
-
-    def on_train_start(self, trainer: pl.Trainer, pl_module: VAE) -> None:
-        self.first_epoch = trainer.current_epoch
-        self.start = self.epoch_start = time.monotonic()
-
-    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: VAE) -> None:
-        metrics = trainer.callback_metrics  # every process: to read them is to average over all
-        now = time.monotonic()
-        epoch = trainer.current_epoch + 1
-        per_epoch = (now - self.start) / (epoch - self.first_epoch)
-        left = round(per_epoch * (trainer.max_epochs - epoch))
-        say(
-            f"epoch {epoch:>3}/{trainer.max_epochs}"
-            f"   train {metrics['train_bpd']:.4f} bpd   val {metrics['val_bpd']:.4f} bpd"
-            f"   {now - self.epoch_start:5.1f} s   about {left // 60}:{left % 60:02} left"
-        )
-        self.epoch_start = now
-
-
-class Greeting(Callback):
-    """Says, once the data has turned out well, where the run can be watched."""
-
-    def __init__(self, command: str):
-        super().__init__()
-        self.command = command
-
-    def on_train_start(self, trainer: pl.Trainer, pl_module: VAE) -> None:
-        say(f"Logging to {log_folder(trainer)}; watch it with: {self.command}")
-
-
-# What keeps a run from being lost. A run that is killed at any moment goes on from `last.ckpt` and
-# ends with the same files, because
-# - all randomness of an epoch derives from (seed, epoch, process), never from what came before;
-# - a file is complete beside its place before it is moved there (`write_whole`);
-# - `last.ckpt` is the last thing that an epoch writes, and says how long the logs were by then;
-# - an outdated best checkpoint is removed only after that.
-
-
-@rank_zero_only
-def say(text: str) -> None:
-    print(text, flush=True)
-
-
-def log_folder(trainer: pl.Trainer) -> Path:
-    """The run's folder for files; every process has to ask, as rank zero tells it to the others."""
-    folder = Path(trainer.log_dir or trainer.default_root_dir)
-    if trainer.is_global_zero:
-        folder.mkdir(parents=True, exist_ok=True)
-    return folder
-
-
-def tensorboard_writers(trainer: pl.Trainer) -> list:
-    """The SummaryWriters of the trainer's TensorBoard loggers; none with another logger."""
-    return [log.experiment for log in trainer.loggers if isinstance(log, TensorBoardLogger)]
 
 
 @torch.no_grad()
@@ -418,291 +336,6 @@ def show_latents(trainer: pl.Trainer, model: VAE, data: MNISTDataModule) -> dict
     return {"test_active_units": float(active_units(means))}
 
 
-def make_trainer(options: dict[str, object], **settings: object) -> pl.Trainer:
-    """Lightning's Trainer with the user's options that are handed through to it.
-
-    Raises:
-        InputError: Lightning or the machine has no such accelerator, strategy or precision.
-    """
-    try:
-        return pl.Trainer(**options, **settings)
-    except (ValueError, TypeError, RuntimeError, ImportError, MisconfigurationException) as error:
-        given = " ".join(f"--{name} {value}" for name, value in options.items())
-        raise InputError(f"Lightning refuses {given}: {one_line(error)}") from error
-
-
-def quiet_lightning() -> None:
-    """Leaves out what Lightning says about itself and what its user can do nothing about."""
-    logging.getLogger("pytorch_lightning.utilities.rank_zero").setLevel(logging.WARNING)
-    for message in (
-        ".*isinstance.treespec, LeafSpec",  # Lightning's own use of a torch function
-        ".*does not have many workers",  # a batch is one indexing operation: none is faster
-        ".*smaller than the logging interval",  # the learning rate of a very short run
-    ):
-        warnings.filterwarnings("ignore", message)
-
-
-# Options that may be others when a run is resumed, as they do not change its result; of --devices
-# and --num_nodes only the product does, the number of processes.
-FREE = {"log_dir", "data_dir", "num_workers", "progress_bar", "resume"}
-FREE |= {"accelerator", "strategy", "devices", "num_nodes"}
-
-
-def read_run(path: str | Path) -> dict:
-    """What the last checkpoint of a run, which is not trusted, says about the run.
-
-    Args:
-        path: the run's folder or the checkpoint.
-    Returns:
-        `folder`, `checkpoint` (its path) and what `Checkpoints.on_save_checkpoint` adds to it.
-    Raises:
-        InputError: there is none or it cannot be used.
-    """
-    path = Path(path).absolute()
-    if path.is_dir():
-        path = path / "checkpoints" / LAST
-        if not path.exists():
-            raise InputError(
-                f"argument --resume: there is no {path}, nothing to continue: start a new run"
-            )
-    run = read_checkpoint(path).get("run")
-    model = load_model(path)
-    types = {name: type(value) for name, value in vars(make_parser().parse_args([])).items()}
-    types["processes"] = int
-    try:
-        if run is None or path.parent.name != "checkpoints":
-            raise ValueError("it holds a model only, or is not in a run's folder")
-        settings = run["settings"]
-        for name, value in settings.items():
-            if type(value) is not types[name]:
-                raise TypeError(f"{name} is {value!r}")
-        if dict(model.hparams) != {name: settings[name] for name in model.hparams}:
-            raise ValueError("the model in it is another than its settings say")
-        MNISTDataModule(batch_size=settings["batch_size"], num_workers=settings["num_workers"])
-        check_size("epochs", settings["epochs"])
-        if settings["dataset"] not in DATASETS or not 0 <= settings["seed"] < 2**32:
-            raise ValueError(f"dataset {settings['dataset']!r}, seed {settings['seed']}")
-        check_size("processes", settings["processes"])
-        counts, metrics = [run["step"], *run["logs"].values()], list(run["unlogged"].values())
-        if not (
-            all(type(n) is int and n >= 0 for n in counts)
-            and all(type(n) is float and 0 <= n < math.inf for n in metrics)
-        ):
-            raise ValueError(f"it says {counts} and {metrics}")
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise InputError(
-            f"argument --resume: {path} cannot be continued ({error}): give the folder of a run "
-            f"or the {LAST} in it"
-        ) from error
-    return {**run, "folder": path.parent.parent, "checkpoint": path}
-
-
-def run_to_resume(args: argparse.Namespace) -> dict:
-    """What `read_run` says of the run that --resume means, after a comparison with the options.
-
-    Raises:
-        InputError: there is no such run, it is finished, or it had other options.
-    """
-    where = args.resume
-    if where is True:
-        # The processes that Lightning starts must not search: to them the run is in use.
-        if rank_zero_only.rank == 0:
-            log_dir = vars(args).get("log_dir", make_parser().get_default("log_dir"))
-            os.environ["TRAIN_PL_RUN"] = str(newest_unfinished(log_dir))
-        elif "TRAIN_PL_RUN" not in os.environ:
-            raise InputError(
-                "argument --resume: name the run, as processes that torchrun or SLURM starts may "
-                "each find another"
-            )
-        where = os.environ["TRAIN_PL_RUN"]
-    run = read_run(where)
-    settings = run["settings"]
-    for name, value in vars(args).items():
-        of_run = settings.get(name, value)
-        if name not in FREE and value != of_run and not (name == "epochs" and value > of_run):
-            raise InputError(
-                f"argument --{name}: the run in {run['folder']} has {of_run}, not {value}: leave "
-                f"it out{', or give more' if name == 'epochs' else ''}"
-            )
-    log_dir = run["folder"].parent
-    if (given := vars(args).get("log_dir", log_dir)) and Path(given).absolute() != log_dir:
-        raise InputError(f"argument --log_dir: the run is in {log_dir}, not {given}: leave it out")
-    epochs = settings["epochs"]
-    if (run["folder"] / RESULT).exists() and vars(args).get("epochs", epochs) == epochs:
-        raise InputError(
-            f"argument --resume: the run in {run['folder']} is finished: to train it for more "
-            f"than its {epochs} epochs, give --epochs"
-        )
-    return run
-
-
-@contextmanager
-def faults_told(folder: Path, command: str) -> Iterator[None]:
-    """Turns the end of a run by a signal, a full disk or a lost loss into one line.
-
-    Raises:
-        Stopped: with that line as its message.
-        FloatingPointError, OSError: that line.
-    """
-    last = folder / "checkpoints" / LAST
-
-    def how_to_go_on() -> str:
-        return (
-            f"continue with: {command}" if last.exists() else "no checkpoint is left: start again"
-        )
-
-    try:
-        yield
-    except Stopped as stopped:
-        stopped.message = f"stopped; {how_to_go_on()}"
-        raise
-    except InputError:
-        raise
-    except FloatingPointError as error:
-        raise FloatingPointError(f"{error}; the last good checkpoint is {last}") from error
-    except Exception as error:
-        if (cause := cause_on_disk(error)) is None:
-            raise
-        if isinstance(cause, BrokenPipeError):
-            raise OSError(f"nobody reads the output any more; {how_to_go_on()}") from error
-        raise OSError(
-            f"cannot write into {folder} ({cause.strerror}): make room or restore the folder, "
-            f"then {how_to_go_on()}"
-        ) from error
-
-
-def train_vae(args: argparse.Namespace) -> list[dict[str, float]]:
-    """Trains, tests the best checkpoint, leaves pictures and logs, and returns the test result.
-
-    With `args.resume` it continues a run, with that run's options; given more epochs than the run
-    had, learning rate and moved images are from there on those of a run of the new length.
-
-    Args:
-        args: any namespace; a field that it lacks takes the command line's default.
-    Returns:
-        Lightning's test result: a list of one dict with test_bpd and its parts.
-    Raises:
-        InputError: data files, the log directory, the Trainer's options or the run to resume
-            cannot be used.
-        ValueError: a hyperparameter that makes no sense.
-        FloatingPointError: the loss is no longer a finite number.
-        OSError: the log directory can no longer be written.
-    """
-    run = run_to_resume(args) if vars(args).get("resume") else None
-    defaults = vars(make_parser().parse_args([]))
-    args = argparse.Namespace(**{**defaults, **(run["settings"] if run else {}), **vars(args)})
-    check_size("epochs", args.epochs)
-    quiet_lightning()
-    pl.seed_everything(args.seed, verbose=False)
-    model = VAE(args.num_filters, args.z_dim, args.lr)
-    if args.compile:  # in place: the names in a checkpoint stay the same
-        model.encoder.compile()
-        model.decoder.compile()
-    data = MNISTDataModule(
-        args.data_dir, args.dataset, args.batch_size, args.num_workers, args.seed
-    )
-    log_dir = run["folder"].parent if run else args.log_dir
-    check_writable("--log_dir", log_dir)
-    settings = {
-        name: type(default)(vars(args)[name])  # a caller may give devices=2 in place of "2"
-        for name, default in defaults.items()
-        if name not in ("log_dir", "resume")
-    }
-    settings["data_dir"] = os.path.abspath(args.data_dir)
-    checkpoints = Checkpoints(settings)
-    watch = f"tensorboard --logdir {shlex.quote(str(log_dir))}"
-    if any(way in str(args.strategy) for way in ("spawn", "fork", "notebook")):
-        raise InputError(
-            f"argument --strategy: {args.strategy} trains in processes that end before the test: "
-            "give ddp"
-        )
-    names = ("accelerator", "devices", "num_nodes", "strategy", "precision")
-    trainer = make_trainer(
-        {name: vars(args)[name] for name in names},
-        max_epochs=args.epochs,
-        logger=False,  # until it is known that there will be a run
-        callbacks=[
-            EndTogether(),
-            Greeting(watch),
-            SeedEpochs(args.seed),
-            StopIfLost(),
-            GenerateCallback(save_to_disk=True),
-            LearningRateMonitor("step"),
-            checkpoints,
-            TQDMProgressBar() if args.progress_bar else EpochLines(),
-        ],
-        plugins=[WholeCheckpoints()],
-        enable_progress_bar=args.progress_bar,
-        enable_model_summary=False,
-        num_sanity_val_steps=0,  # nothing to find out: one data set, one model
-        use_distributed_sampler=False,  # MNISTDataModule gives each process its share
-    )
-    settings["processes"] = trainer.world_size
-    if run and (before := run["settings"]["processes"]) != trainer.world_size:
-        raise InputError(
-            f"argument --devices: the run in {run['folder']} has {before} processes, not "
-            f"{trainer.world_size}: give as many, as the batches of a step depend on it"
-        )
-    first = rank_zero_only.rank == 0  # the other processes neither write nor choose a folder
-    if first:
-        data.prepare_data()  # before other processes start, which would wait for a failed one
-    folder = run["folder"] if run else new_run_folder(log_dir) if first else Path(log_dir, "none")
-    trainer.logger = logger = TensorBoardLogger(
-        str(folder.parent), name=None, version=folder.name, default_hp_metric=False
-    )
-    command = f"python train_pl.py --resume {shlex.quote(str(folder))}"
-    if run and args.epochs > run["settings"]["epochs"]:
-        command += f" --epochs {args.epochs}"
-    with locked(folder) if first else nullcontext(True) as free, faults_told(folder, command):
-        if not free:
-            raise InputError(f"argument --resume: another process is working on {folder}")
-        from_start = run is None or run["step"] == 0  # a checkpoint of the start adds nothing
-        if run and first:
-            cut_logs(folder, {} if from_start else run["logs"])
-        if not from_start:
-            say(f"Continuing {folder}")
-            logger.log_metrics(run["unlogged"], step=run["step"] - 1)
-        try:
-            trainer.fit(
-                model,
-                datamodule=data,
-                ckpt_path=None if from_start else run["checkpoint"],
-                weights_only=True,
-            )
-        except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
-            if not checkpoints.restoring or isinstance(error, InputError):
-                raise
-            raise InputError(
-                f"argument --resume: {run['checkpoint']} cannot be continued ({error}): it is "
-                "damaged or of another version"
-            ) from error
-        (test,) = result = trainer.test(
-            model,
-            datamodule=data,
-            ckpt_path=checkpoints.best_path,
-            weights_only=True,
-            verbose=False,
-        )
-        latents = show_latents(trainer, model, data)
-        shown = {name: vars(args)[name] for name in ("dataset", "batch_size", "epochs", "seed")}
-        logger.log_hyperparams(
-            {**model.hparams, **shown}, {**test, **latents}, step=trainer.global_step
-        )
-        logger.save()
-        if first:
-            write_whole(folder / RESULT, json.dumps(test, indent=2).encode())
-
-    say(
-        f"\nTest of the best checkpoint: {test['test_bpd']:.4f} bpd"
-        f" = {test['test_reconstruction_loss']:.1f} nats reconstruction"
-        f" + {test['test_regularization_loss']:.1f} nats KL\n"
-        f"Pictures:    {os.path.join(logger.log_dir, '*.png')}\n"
-        f"Checkpoint:  {checkpoints.best_path}\n"
-        f"TensorBoard: {watch}"
-    )
-    return result
-
-
 def make_parser() -> argparse.ArgumentParser:
     """The command line; its defaults are the recipe whose results the README reports."""
     parser = OneLineParser(
@@ -714,7 +347,7 @@ def make_parser() -> argparse.ArgumentParser:
     add("--num_filters", type=whole_number(1), default=32, help="width of both networks")
     add("--lr", type=positive_number, default=3e-3, help="peak learning rate")
     add("--batch_size", type=whole_number(1), default=64, help="images per step and process")
-    add("--data_dir", default=str(DATA_DIR), help="folder of the data files")
+    add("--data_dir", type=path_name, default=str(DATA_DIR), help="folder of the data files")
     add("--dataset", choices=DATASETS, default="MNIST", help="images of the same file format")
     add("--epochs", type=whole_number(1), default=16, help="passes over the training images")
     add(
@@ -724,11 +357,17 @@ def make_parser() -> argparse.ArgumentParser:
         help="everything random derives from it",
     )
     add("--num_workers", type=whole_number(0), default=0, help="loader processes; 0 is fastest")
-    add("--log_dir", default="VAE_logs", help="folder for logs, pictures and checkpoints")
+    add(
+        "--log_dir",
+        type=path_name,
+        default="VAE_logs",
+        help="folder for logs, pictures and checkpoints",
+    )
     add("--progress_bar", action="store_true", help="a progress bar instead of a line per epoch")
     add("--compile", action="store_true", help="torch.compile the networks: pays on long runs")
     add(
         "--resume",
+        type=path_name,
         nargs="?",
         const=True,
         default=False,
@@ -746,24 +385,114 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def main(argv: list[str] | None = None) -> None:
-    """The command line: bad input ends with one line and exit code 2, a lost training with 1."""
-    parser = make_parser()
-    args = given_options(parser, argv)
-    end_on_signals()
-    threading.excepthook = quiet_writers
+def check_compiler(device: torch.device) -> None:
+    """Raises InputError where torch.compile does not work."""
     try:
-        train_vae(args)
-    except InputError as error:
-        code, message = 2, f"error: {error}"
-    except (FloatingPointError, OSError) as error:
-        code, message = 1, str(error)
-    except Stopped as stopped:
-        code, message = stopped.code, stopped.message
-    else:
-        return
-    said_here = rank_zero_only.rank == 0 or code == 2  # other ends are the same on all processes
-    parser.exit(code, f"{parser.prog}: {message}\n" if said_here else None)
+        torch.compile(torch.neg)(torch.zeros(1, device=device))
+    except RuntimeError as error:
+        raise InputError(
+            f"argument --compile: torch.compile does not work here ({one_line(error)}): install a "
+            "C++ compiler, such as g++, or leave it out"
+        ) from error
+
+
+def train_vae(args: argparse.Namespace) -> list[dict[str, float]]:
+    """Trains, tests the best checkpoint, leaves pictures and logs, and returns the test result.
+
+    With `args.resume` it continues a run, with that run's options; given more epochs than the run
+    had, learning rate and moved images are from there on those of a run of the new length.
+
+    Args:
+        args: any namespace; a field that it lacks takes the command line's default.
+    Returns:
+        Lightning's test result: a list of one dict with test_bpd and its parts.
+    Raises:
+        InputError: an option, data files, the log directory or the run to resume cannot be used.
+        FloatingPointError: the loss is no longer a finite number.
+        OSError: the log directory can no longer be written.
+    """
+    with stop_on_signals(), Run(make_parser(), vars(args)) as run:
+        s = run.settings
+        check_writable("--log_dir", s.log_dir)
+        quiet_lightning()
+        pl.seed_everything(s.seed, verbose=False)
+        model = VAE(s.num_filters, s.z_dim, s.lr)
+        data = MNISTDataModule(s.data_dir, s.dataset, s.batch_size, s.num_workers, s.seed)
+        checkpoint = RunCheckpoint(run, monitor="val_bpd")
+        trainer = make_trainer(
+            {name: getattr(s, name) for name in OPTIONS},
+            max_epochs=s.epochs,
+            logger=False,  # until it is known that there will be a run
+            callbacks=[
+                EndTogether(),
+                SeedEpochs(s.seed),
+                StopIfNotFinite(monitor="val_bpd"),
+                GenerateCallback(save_to_disk=True),
+                LearningRateMonitor("step"),
+                checkpoint,
+                TQDMProgressBar() if s.progress_bar else EpochLines(),
+            ],
+            plugins=[AtomicCheckpointIO()],
+            enable_progress_bar=s.progress_bar,
+            enable_model_summary=False,
+            num_sanity_val_steps=0,  # nothing to find out: one data set, one model
+            use_distributed_sampler=False,  # MNISTDataModule gives each process its share
+        )
+        if s.compile:  # in place: the names in a checkpoint stay the same
+            check_compiler(trainer.strategy.root_device)
+            model.encoder.compile()
+            model.decoder.compile()
+        if trainer.is_global_zero:
+            data.prepare_data()  # before other processes start, which would wait for a failed one
+        run.begin(processes=trainer.world_size)
+        trainer.logger = logger = TensorBoardLogger(
+            str(run.folder.parent), name=None, version=run.folder.name, default_hp_metric=False
+        )
+        watch = f"tensorboard --logdir {shlex.quote(str(run.folder.parent))}"
+        with run.explain_failures():
+            say(f"Continuing {run.folder}" if run.step else f"Logging to {run.folder}")
+            say(f"Watch it with: {watch}")
+            run.fit(trainer, model, data)
+            (test,) = result = trainer.test(
+                model,
+                datamodule=data,
+                ckpt_path=checkpoint.best_path,
+                weights_only=True,
+                verbose=False,
+            )
+            latents = show_latents(trainer, model, data)
+            shown = {name: getattr(s, name) for name in ("dataset", "batch_size", "epochs", "seed")}
+            logger.log_hyperparams(
+                {**model.hparams, **shown}, {**test, **latents}, step=trainer.global_step
+            )
+            logger.finalize("success")  # closes the file and ends the thread that writes it
+            run.finish(test)
+    say(
+        f"\nTest of the best checkpoint: {test['test_bpd']:.4f} bpd"
+        f" = {test['test_reconstruction_loss']:.1f} nats reconstruction"
+        f" + {test['test_regularization_loss']:.1f} nats KL\n"
+        f"Pictures:    {os.path.join(logger.log_dir, '*.png')}\n"
+        f"Checkpoint:  {checkpoint.best_path}\n"
+        f"TensorBoard: {watch}"
+    )
+    return result
+
+
+def main(argv: list[str] | None = None) -> None:
+    """The command line: see `run_main`; a training that fails or is stopped is a `WorkError`."""
+    parser = make_parser()
+    threading.excepthook = quiet_writers
+
+    def work() -> None:
+        try:
+            train_vae(argparse.Namespace(**given_options(parser, argv)))
+        except (FloatingPointError, Stopped) as error:
+            code, message = getattr(error, "code", 1), getattr(error, "message", str(error))
+            if rank_zero_only.rank > 0:  # rank zero says it for all
+                sys.exit(code)
+            raise WorkError(message, code) from error
+
+    run_main(parser, work)
 
 
 if __name__ == "__main__":

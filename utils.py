@@ -10,7 +10,10 @@ distribution over the 16 grey levels per pixel from the decoder.
 """
 
 import math
+import operator
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from typing import SupportsIndex
 
 import torch
 import torch.nn.functional as F
@@ -241,7 +244,13 @@ def visualize_manifold(decoder: nn.Module, grid_size: int = 20) -> Tensor:
     return make_grid(images, nrow=grid_size, padding=0)
 
 
-def check_size(name: str, value: int) -> None:
-    """Raises ValueError, with the name, unless the value is a whole number of at least 1."""
-    if not isinstance(value, int) or value < 1:
-        raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
+def check_size(name: str, value: SupportsIndex) -> int:
+    """The value as Python's own int, of whatever type of whole number it is.
+
+    Raises:
+        ValueError: it is no whole number or below 1; the message has the name.
+    """
+    with suppress(TypeError):
+        if not isinstance(value, bool) and operator.index(value) >= 1:
+            return operator.index(value)
+    raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")

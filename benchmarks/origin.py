@@ -23,7 +23,7 @@ from torch.utils.data import DataLoader, random_split
 from torchvision import datasets, transforms
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from fmnist import DATA_DIR, NUM_TRAIN, NUM_VAL, SPLIT_SEED, discretize, mnist, prepare
+from fmnist import DATA_DIR, NUM_TRAIN, NUM_VAL, SPLIT_SEED, discretize, mnist
 from utils import KLD, elbo_to_bpd, reconstruction_loss, sample_reparameterize
 
 
@@ -59,9 +59,9 @@ class OriginVAE(nn.Module):
 
 def origin_loaders(batch_size: int = 128, num_workers: int = 2) -> list[DataLoader]:
     """The per-image pipeline: PIL, ToTensor, discretise, collate, in worker processes."""
-    prepare()
     transform = transforms.Compose([transforms.ToTensor(), discretize])
-    train, test = (datasets.MNIST(DATA_DIR, train=flag, transform=transform) for flag in (1, 0))
+    how = {"download": True, "transform": transform}  # also extracts the archives that are there
+    train, test = (datasets.MNIST(DATA_DIR, train=flag, **how) for flag in (True, False))
     generator = torch.Generator().manual_seed(SPLIT_SEED)
     train, val = random_split(train, [NUM_TRAIN, NUM_VAL], generator=generator)
     how = {"batch_size": batch_size, "num_workers": num_workers}

@@ -1,4 +1,23 @@
-"""Bits-back coding: archives, and the codec that fills them."""
+"""Bits-back coding: images to an archive and back, at the rate that a VAE's ELBO promises.
+
+Bits-back coding with asymmetric numeral systems (Townsend, Bird & Barber 2019, section 2 and
+algorithm 1, https://arxiv.org/abs/1901.04866). The compressed images are a stack of bits. An image
+is pushed onto it in three steps, and popped from it by the same steps backwards:
+
+    take z off it under the posterior q(z|x)     gives    log q(z|x)  bits back
+    put x onto it under the decoder p(x|z)       costs   -log p(x|z)
+    put z onto it under the prior p(z)           costs   -log p(z)
+
+The sum is the negative ELBO, in bits. Only the first image finds nothing to take z from, and takes
+it from random bits: the start-up cost of an archive.
+
+What is guaranteed. Both directions run the networks on the same batches, with one thread, in the
+same memory layout. An archive is therefore decoded exactly by the same versions of torch and
+constriction with the same torch settings on the same kind of processor, whatever the number of
+threads and of images. Another processor or version may round a probability differently, after which
+everything decoded is noise. The archive's checksum of the pixels then makes the decoding an error,
+never a wrong image: keep the originals until an archive has been decoded where it is to be used.
+"""
 
 import copy
 import hashlib
@@ -13,46 +32,29 @@ import numpy as np
 import torch
 from constriction import stream
 from numpy.typing import ArrayLike
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from support.command_line import InputError
 
 SIDE = 28
-
-
 BATCH = 16  # images per run of the networks
-
 
 # Each latent is coded as a whole number of bins of width BIN, up to RADIUS of them from 0: -4 to 4.
 # A finer or wider grid is not better. constriction gives every bin a probability of at least 2^-24,
 # so that one posterior draw in some thousand images falls on any bin at all, and where that is far
 # outside of what the decoder knows, the image costs a hundred times the usual.
 BIN = 2.0**-6
-
-
 RADIUS = 256
-
-
 POSTERIOR = stream.model.QuantizedGaussian(-RADIUS, RADIUS)  # mean and std in bins for each latent
-
-
 PRIOR = stream.model.QuantizedGaussian(-RADIUS, RADIUS, 0.0, 1 / BIN)
-
-
 PIXEL = stream.model.Categorical(perfect=False)
 
-
+# An archive is its header, the words of the stack, and the CRC-32 of both.
 MAGIC, VERSION = b"VAE4", 1
-
-
-MAGIC, VERSION = b"VAE4", 1
-
-
 HEADER = struct.Struct("<4sBBII8sI")  # the fields of Header
-
-
-CHECKSUM = struct.Struct("<I")  # CRC-32 of all bytes before it, at the end of the archive
+CHECKSUM = struct.Struct("<I")
+OVERHEAD = HEADER.size + CHECKSUM.size  # bytes of an archive that are not the stack
 
 
 class Header(NamedTuple):
@@ -62,7 +64,7 @@ class Header(NamedTuple):
     version: int
     rank: int  # 3 for images [N, 28, 28], 4 for [N, 1, 28, 28]
     count: int  # N
-    startup: int  # random words that the stream begins with; decoding knows the ones before them
+    startup: int  # random words at the bottom of the stack; decoding knows the ones below them
     weights: bytes  # fingerprint of the model's weights
     pixels: int  # CRC-32 of the images, a byte per pixel
 
@@ -71,8 +73,46 @@ class Header(NamedTuple):
         return (self.count, *(1,) * (self.rank - 3), SIDE, SIDE)
 
 
-def check_images(images: ArrayLike) -> np.ndarray:
-    """The images as a NumPy array.
+def seal(header: Header, stack: bytes) -> bytes:
+    """The archive of a header and the words of a stack."""
+    archive = HEADER.pack(*header) + stack
+    return archive + CHECKSUM.pack(zlib.crc32(archive))
+
+
+def read_header(archive: bytes) -> Header:
+    """The header of a whole archive of this version.
+
+    An archive has at least a byte for each of its images (a black one takes the shipped model nine
+    of them), so that decoding takes time and memory in proportion to the archive: 784 bytes of
+    pixels and at most 24 bits per latent on the stack for a byte of it.
+
+    Raises:
+        InputError: it is something else, of another version, truncated or altered.
+    """
+    if archive[: len(MAGIC)] != MAGIC:
+        raise InputError("this is no archive of compress.py")
+    if archive[len(MAGIC) : len(MAGIC) + 1] != bytes([VERSION]):
+        found = archive[len(MAGIC)] if len(archive) > len(MAGIC) else "no"
+        raise InputError(
+            f"the archive is of version {found}, this program reads version {VERSION}: "
+            "use the program that wrote it"
+        )
+    end = len(archive) - CHECKSUM.size
+    if end < HEADER.size or CHECKSUM.pack(zlib.crc32(archive[:end])) != archive[end:]:
+        raise InputError("the archive is truncated or altered: take another copy of it")
+    header = Header(*HEADER.unpack_from(archive))
+    if header.rank not in (3, 4) or (end - HEADER.size) % 4:
+        raise InputError("the archive makes no sense, though its checksum is right")
+    if header.count > len(archive):
+        raise InputError(
+            f"the archive claims {header.count:,} images in {len(archive):,} bytes, though its "
+            "checksum is right: it was not made by compress.py"
+        )
+    return header
+
+
+def four_bit_images(images: ArrayLike) -> np.ndarray:
+    """The images as a NumPy array, after a check of everything that an archive assumes.
 
     Raises:
         TypeError: they are not uint8.
@@ -93,36 +133,13 @@ def check_images(images: ArrayLike) -> np.ndarray:
     return images
 
 
-def fingerprint(model: torch.nn.Module) -> bytes:
+def fingerprint(model: nn.Module) -> bytes:
     """Eight bytes that tell the weights of one model from those of another."""
     digest = hashlib.sha256()
     for name, weights in sorted(model.state_dict().items()):
         digest.update(f"{name} {weights.dtype} {list(weights.shape)}".encode())
         digest.update(weights.contiguous().numpy().tobytes())
     return digest.digest()[:8]
-
-
-def read_header(archive: bytes) -> Header:
-    """The header of a whole archive of this version.
-
-    Raises:
-        InputError: it is something else, of another version, truncated or altered.
-    """
-    if archive[: len(MAGIC)] != MAGIC:
-        raise InputError("this is no archive of compress.py")
-    if archive[len(MAGIC) : len(MAGIC) + 1] != bytes([VERSION]):
-        found = archive[len(MAGIC)] if len(archive) > len(MAGIC) else "no"
-        raise InputError(
-            f"the archive is of version {found}, this program reads version {VERSION}: "
-            "use the program that wrote it"
-        )
-    end = len(archive) - CHECKSUM.size
-    if end < HEADER.size or CHECKSUM.pack(zlib.crc32(archive[:end])) != archive[end:]:
-        raise InputError("the archive is truncated or altered: take another copy of it")
-    header = Header(*HEADER.unpack_from(archive))
-    if header.rank not in (3, 4) or (end - HEADER.size) % 4:
-        raise InputError("the archive makes no sense, though its checksum is right")
-    return header
 
 
 def batches(count: int) -> Iterator[int]:
@@ -140,28 +157,23 @@ def batches(count: int) -> Iterator[int]:
         count = rest
 
 
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """One torch thread inside, the number that there was before outside."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
+class EmptyStackError(Exception):
+    """More was taken off the stack than was put onto it."""
 
 
 class Codec:
     """Compresses and decompresses images with one model.
 
     Args:
-        model: its weights are float32 and on the CPU; it is not changed.
+        model: has an `encoder`, images long [B, 1, 28, 28] to mean and log_std [B, z_dim], and a
+            `decoder` with `z_dim`, z [B, z_dim] to logits [B, 16, 28, 28]. Its weights are float32
+            and on the CPU; it is not changed.
         progress: show a progress bar where there is a terminal.
     Raises:
         ValueError: the weights are something else.
     """
 
-    def __init__(self, model: torch.nn.Module, progress: bool = False):
+    def __init__(self, model: nn.Module, progress: bool = False):
         kinds = {f"{p.dtype} on {p.device.type}" for p in model.parameters()}
         if kinds != {"torch.float32 on cpu"}:
             raise ValueError(f"the model must be float32 on the CPU, got {', '.join(kinds)}")
@@ -180,33 +192,37 @@ class Codec:
         self.least = self.z_dim + 4  # words without which something is wrong
 
     def encode(self, images: ArrayLike) -> bytes:
-        """See `encode`."""
-        images = check_images(images)
+        """See `compress.encode`."""
+        images = four_bit_images(images)
         stack = stream.stack.AnsCoder(self.start)
         stop = len(images)
-        with self._at_work("encoding", stop) as bar:
-            for size in reversed(list(batches(stop))):
-                self._push(stack, images[stop - size : stop])
-                stop -= size
-                bar.update(size)
+        try:
+            with self._at_work("encoding", stop) as bar:
+                for size in reversed(list(batches(stop))):
+                    self._push(stack, images[stop - size : stop])
+                    stop -= size
+                    bar.update(size)
+        except EmptyStackError:
+            raise InputError(
+                "this model takes more bits back than its images cost: train it anew"
+            ) from None
         words = stack.get_compressed()
         overlap = min(len(words), len(self.start))
         differs = words[:overlap] != self.start[:overlap]
         untouched = int(differs.argmax()) if differs.any() else overlap
-        header = Header(
-            MAGIC,
-            VERSION,
-            images.ndim,
-            len(images),
-            len(self.start) - untouched,
-            self.weights,
-            zlib.crc32(np.ascontiguousarray(images)),
-        )
-        archive = HEADER.pack(*header) + words[untouched:].astype("<u4").tobytes()
-        return archive + CHECKSUM.pack(zlib.crc32(archive))
+        startup, crc = len(self.start) - untouched, zlib.crc32(np.ascontiguousarray(images))
+        header = Header(MAGIC, VERSION, images.ndim, len(images), startup, self.weights, crc)
+        archive = seal(header, words[untouched:].astype("<u4").tobytes())
+        if len(images) > len(archive):
+            raise InputError(
+                f"with this model {len(images):,} images take {len(archive):,} bytes, and an "
+                "archive needs at least one byte for each: put them into several archives with "
+                "other images, or take another model"
+            )
+        return archive
 
     def decode(self, archive: bytes) -> np.ndarray:
-        """See `decode`."""
+        """See `compress.decode`."""
         header = read_header(archive)
         if header.weights != self.weights:
             raise InputError(
@@ -222,42 +238,51 @@ class Codec:
             raise mismatch
         untouched = self.start[: len(self.start) - header.startup]
         stack = stream.stack.AnsCoder(np.concatenate([untouched, words]))
-        pixels = bytearray()  # grows with what is there, not with what the header says
-        with self._at_work("decoding", header.count) as bar:
-            for size in batches(header.count):
-                if (images := self._pop(stack, size)) is None:
-                    raise mismatch
-                pixels += images.tobytes()
-                bar.update(size)
-        if not np.array_equal(stack.get_compressed(), self.start):
-            raise mismatch
-        if zlib.crc32(pixels) != header.pixels:
+        pixels = bytearray()
+        try:
+            with self._at_work("decoding", header.count) as bar:
+                for size in batches(header.count):
+                    pixels += self._pop(stack, size).tobytes()
+                    bar.update(size)
+        except EmptyStackError:
+            raise mismatch from None
+        whole = np.array_equal(stack.get_compressed(), self.start)
+        if not whole or zlib.crc32(pixels) != header.pixels:
             raise mismatch
         return np.frombuffer(pixels, np.uint8).reshape(header.shape)
 
     @contextmanager
     def _at_work(self, what: str, count: int) -> Iterator[tqdm]:
+        """A progress bar, no gradients, and one torch thread; the number that was there after."""
+        threads = torch.get_num_threads()
         hidden = None if self.progress else True  # None: shown on a terminal
-        bar = tqdm(total=count, desc=what, unit=" images", disable=hidden)
-        with bar, one_thread(), torch.inference_mode():
-            yield bar
+        with tqdm(total=count, desc=what, unit=" images", disable=hidden) as bar:
+            torch.set_num_threads(1)
+            try:
+                with torch.inference_mode():
+                    yield bar
+            finally:
+                torch.set_num_threads(threads)
 
     def _push(self, stack: stream.stack.AnsCoder, images: np.ndarray) -> None:
+        """uint8 [B, 28, 28] or [B, 1, 28, 28] onto the stack."""
         z = stack.decode(POSTERIOR, *self._posterior(images))
-        if stack.num_words() < self.least:
-            raise InputError("this model takes more bits back than its images cost: train it anew")
+        self._check_not_empty(stack)
         stack.encode_reverse(images.ravel().astype(np.int32), PIXEL, self._probabilities(z))
         stack.encode_reverse(z, PRIOR)
 
-    def _pop(self, stack: stream.stack.AnsCoder, size: int) -> np.ndarray | None:
-        """`_push` backwards: uint8 [size, 28, 28], or None where the stack has run empty."""
+    def _pop(self, stack: stream.stack.AnsCoder, size: int) -> np.ndarray:
+        """`_push` backwards: uint8 [size, 28, 28] off the stack."""
         z = stack.decode(PRIOR, size * self.z_dim)
-        pixels = stack.decode(PIXEL, self._probabilities(z))
-        if stack.num_words() < self.least:
-            return None
-        images = pixels.astype(np.uint8).reshape(size, SIDE, SIDE)
+        pixels = stack.decode(PIXEL, self._probabilities(z)).astype(np.uint8)
+        images = pixels.reshape(size, SIDE, SIDE)
+        self._check_not_empty(stack)
         stack.encode_reverse(z, POSTERIOR, *self._posterior(images))
         return images
+
+    def _check_not_empty(self, stack: stream.stack.AnsCoder) -> None:
+        if stack.num_words() < self.least:
+            raise EmptyStackError
 
     def _posterior(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Mean and standard deviation of every latent, in bins: float32 [B * z_dim] each."""
@@ -282,8 +307,3 @@ class Codec:
         if not all(output.isfinite().all() for output in outputs):
             raise InputError("the model's outputs are not finite numbers: train it anew")
         return outputs
-
-
-def overhead() -> int:
-    """Bytes of an archive that are not the stream."""
-    return HEADER.size + CHECKSUM.size

@@ -4,13 +4,19 @@ import os
 import pickletools
 import re
 import zipfile
+from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from pytorch_lightning.plugins import TorchCheckpointIO
+from torch import Tensor, nn
 
+from fmnist import DATASETS
 from support.command_line import InputError, one_line
+
+Model = TypeVar("Model", bound=nn.Module)
 
 _TENSORS = r"collections OrderedDict|torch\._utils _rebuild_tensor_v2|torch \w+Storage"
 
@@ -60,6 +66,44 @@ def read_checkpoint(path: str | Path) -> dict:
     return checkpoint
 
 
+def fill_model(build: Callable[..., Model], checkpoint: dict, path: str | Path) -> Model:
+    """A model with the hyperparameters and weights of a checkpoint, on the CPU.
+
+    Args:
+        build: makes the model from the checkpoint's hyperparameters, given as keywords.
+        checkpoint: what `read_checkpoint` returned.
+        path: its file, which the error names.
+    Raises:
+        InputError: hyperparameters or weights are those of another model, or not finite.
+    """
+    weights = dict(checkpoint["state_dict"])
+    try:
+        with torch.device("meta"):  # no memory for the sizes in the file until its weights fit
+            model = build(**checkpoint["hyper_parameters"])
+        for name, expected in model.state_dict().items():
+            found = weights.get(name)
+            if not isinstance(found, Tensor):
+                raise ValueError(f"{name} is missing")
+            if found.shape != expected.shape or not found.is_floating_point():
+                raise ValueError(
+                    f"{name} is {found.dtype} {list(found.shape)}, not float {list(expected.shape)}"
+                )
+            # A tensor may claim more memory than its file has, by strides of 0.
+            formats = (torch.contiguous_format, torch.channels_last)
+            if not any(found.is_contiguous(memory_format=layout) for layout in formats):
+                raise ValueError(f"{name} is neither contiguous nor channels_last")
+            if not found.isfinite().all():
+                raise ValueError(f"{name} has values that are not finite")
+            weights[name] = found.float()  # of --precision 64-true and the like
+        model.load_state_dict(weights, assign=True)
+    except (AttributeError, OverflowError, TypeError, ValueError, RuntimeError) as error:
+        raise InputError(
+            f"checkpoint {path} is of another model ({one_line(error)}): give one that this "
+            "version of train_pl.py wrote"
+        ) from error
+    return model
+
+
 def find_checkpoint(path: str | Path) -> Path:
     """The checkpoint file itself or, for a run's log directory, its best one.
 
@@ -80,7 +124,23 @@ def find_checkpoint(path: str | Path) -> Path:
     return path
 
 
-def write_whole(path: str | Path, content: bytes) -> None:
+def trained_on(path: str | Path) -> str | None:
+    """The data set that a checkpoint's model was trained on; None in files that do not say it.
+
+    Raises:
+        InputError: see `read_checkpoint`, and for a data set that this program does not have.
+    """
+    data = read_checkpoint(path).get("datamodule_hyper_parameters", {})
+    dataset = data.get("dataset") if isinstance(data, dict) else data
+    if not (dataset is None or (isinstance(dataset, str) and dataset in DATASETS)):
+        raise InputError(
+            f"checkpoint {path} is of the data set {one_line(dataset)!r}: give one that this "
+            "version of train_pl.py wrote"
+        )
+    return dataset
+
+
+def atomic_write(path: str | Path, content: bytes) -> None:
     """Writes a file so that, whatever happens, either the old or the new one is there, complete."""
     beside = Path(path).with_name("unfinished")
     with open(beside, "wb") as file:
@@ -90,8 +150,8 @@ def write_whole(path: str | Path, content: bytes) -> None:
     os.replace(beside, path)
 
 
-class WholeCheckpoints(TorchCheckpointIO):
-    """Lightning's checkpoints, by `write_whole` and `read_checkpoint`.
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Lightning's checkpoints, by `atomic_write` and `read_checkpoint`.
 
     Lightning itself writes into the system's temporary folder; where that is another file system,
     what then puts the file into place is a copy, which a kill can leave half-done.
@@ -102,7 +162,7 @@ class WholeCheckpoints(TorchCheckpointIO):
     ) -> None:
         buffer = BytesIO()
         torch.save(checkpoint, buffer)
-        write_whole(path, buffer.getbuffer())
+        atomic_write(path, buffer.getbuffer())
 
     def load_checkpoint(
         self, path: str | Path, map_location: object = None, weights_only: bool | None = None

@@ -1,9 +1,12 @@
-"""What every command has in common: options, bad input in one line, folders that can be written."""
+"""What the commands have in common: their options, and bad input that ends with one line."""
 
 import argparse
+import io
 import math
+import os
+import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NoReturn
 
@@ -12,26 +15,61 @@ class InputError(ValueError):
     """What the user gave cannot be used; the message is one line that says why and what helps."""
 
 
+class WorkError(Exception):
+    """The work cannot be finished, by no fault of the input; the message is one line."""
+
+    def __init__(self, message: str, exit_code: int = 1):
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
+def run_main(parser: argparse.ArgumentParser, work: Callable[[], object]) -> None:
+    """Does the work of a command and ends the program as all commands do.
+
+    Bad input ends with one line and exit code 2; a `WorkError`, a full disk and an output that
+    nobody reads any more with one line and exit code 1. A sign that the output's encoding does not
+    have is shown as a question mark.
+
+    Args:
+        work: reads the options and does what they say. It writes its results before it prints them.
+    """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")
+    try:
+        try:
+            work()
+        finally:
+            print(end="", flush=True)  # while an error can still be told
+    except InputError as error:
+        parser.exit(2, f"{parser.prog}: error: {error}\n")
+    except WorkError as error:
+        parser.exit(error.exit_code, f"{parser.prog}: {error}\n")
+    except OSError as error:
+        _drop_output()
+        what = f"{error.filename or 'output'}: {error.strerror}" if error.strerror else str(error)
+        if isinstance(error, BrokenPipeError):
+            what = "nobody reads the output any more"
+        parser.exit(1, f"{parser.prog}: {what}\n")
+
+
+def _drop_output() -> None:
+    """Forgets what cannot be printed; Python would try it again at its end, with a traceback."""
+    try:
+        print(end="", flush=True)
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def one_line(error: object) -> str:
     """What an exception says, in one line of at most 200 characters."""
     return " ".join(str(error).split())[:200]
 
 
-def nearest_folder(path: str | Path) -> Path:
-    """The path itself or the nearest parent of it that exists."""
-    path = Path(path).absolute()
-    return next(place for place in (path, *path.parents) if place.exists())
+class OneLineParser(argparse.ArgumentParser):
+    """Raises InputError, a line without the usage above it, where argparse would exit."""
 
-
-def check_writable(option: str, folder: str | Path) -> None:
-    """Raises InputError unless files can be made in the folder or, so far, where it would be."""
-    try:
-        with tempfile.TemporaryFile(dir=nearest_folder(folder)):
-            pass
-    except OSError as error:
-        raise InputError(
-            f"argument {option}: {folder} cannot be written ({error.strerror}): choose another"
-        ) from error
+    def error(self, message: str) -> NoReturn:
+        raise InputError(message)
 
 
 def whole_number(minimum: int, maximum: float = math.inf) -> Callable[[str], int]:
@@ -45,7 +83,7 @@ def whole_number(minimum: int, maximum: float = math.inf) -> Callable[[str], int
         if value is None or not minimum <= value <= maximum:
             most = f" and at most {maximum}" if maximum < math.inf else ""
             raise argparse.ArgumentTypeError(
-                f"{text}: give a whole number of at least {minimum}{most}"
+                f"{text!r}: give a whole number of at least {minimum}{most}"
             )
         return value
 
@@ -59,19 +97,53 @@ def positive_number(text: str) -> float:
     except ValueError:
         value = math.nan
     if not (math.isfinite(value) and value > 0):
-        raise argparse.ArgumentTypeError(f"{text}: give a number above 0, such as 0.003")
+        raise argparse.ArgumentTypeError(f"{text!r}: give a number above 0, such as 0.003")
     return value
 
 
-class OneLineParser(argparse.ArgumentParser):
-    """Answers bad input with one line, without the usage above it."""
+def path_name(text: str) -> str:
+    """An argparse type: a file or folder; an empty name would mean the current folder."""
+    if not text:
+        raise argparse.ArgumentTypeError("'': give the name of a file or folder")
+    return text
 
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: error: {message}\n")
 
-
-def given_options(parser: argparse.ArgumentParser, argv: list[str] | None) -> argparse.Namespace:
+def given_options(parser: argparse.ArgumentParser, argv: list[str] | None) -> dict[str, object]:
     """The options that stand on the command line, without those that take their defaults."""
     names = vars(parser.parse_args([]))
     args = parser.parse_args(argv, argparse.Namespace(**dict.fromkeys(names)))
-    return argparse.Namespace(**{k: v for k, v in vars(args).items() if v is not None})
+    return {name: value for name, value in vars(args).items() if value is not None}
+
+
+def to_argv(options: Mapping[str, object]) -> list[str]:
+    """The command line that gives these options: what `given_options` turns back into them.
+
+    A caller's values become those that the parser would have made: a NumPy float and a Path are
+    the text that stands for them.
+    """
+    argv = []
+    for name, value in options.items():
+        if value is True:
+            argv.append(f"--{name}")
+        elif isinstance(value, list | tuple):
+            argv.append(f"--{name}={','.join(map(str, value))}")
+        elif value is not False and value is not None:
+            argv.append(f"--{name}={value}")
+    return argv
+
+
+def nearest_folder(path: str | Path) -> Path:
+    """The path itself or the nearest parent of it that is there, if only as a broken link."""
+    path = Path(path).absolute()
+    return next(place for place in (path, *path.parents) if os.path.lexists(place))
+
+
+def check_writable(option: str, folder: str | Path) -> None:
+    """Raises InputError unless files can be made in the folder or, so far, where it would be."""
+    try:
+        with tempfile.TemporaryFile(dir=nearest_folder(folder)):
+            pass
+    except OSError as error:
+        raise InputError(
+            f"argument {option}: {folder} cannot be written ({error.strerror}): choose another"
+        ) from error

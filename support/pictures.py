@@ -1,11 +1,11 @@
-"""Pictures of images and of the latent space."""
+"""Pictures of images and of the latent space: grids, figures, and what the decoder makes of it."""
 
 import torch
 from matplotlib.figure import Figure
-from torch import Tensor
+from torch import Tensor, nn
 from torchvision.utils import make_grid
 
-from utils import check_floats
+from utils import check_floats, interpolate, mean_image
 
 
 def pairs_grid(imgs: Tensor, reconstructions: Tensor) -> Tensor:
@@ -18,6 +18,17 @@ def pairs_grid(imgs: Tensor, reconstructions: Tensor) -> Tensor:
     """
     pairs = torch.stack([imgs, reconstructions])
     return make_grid(torch.cat([row for eight in pairs.split(8, dim=1) for row in eight]), nrow=8)
+
+
+def pairs_figure(imgs: Tensor, reconstructions: Tensor) -> Figure:
+    """`pairs_grid` under a title."""
+    figure = Figure(figsize=(6.4, 6.7), layout="constrained")
+    axes = figure.add_subplot()
+    grid = pairs_grid(imgs, reconstructions)
+    axes.imshow(grid.permute(1, 2, 0).numpy(), interpolation="nearest")
+    axes.set_title("Images, each row over its reconstructions")
+    axes.set_axis_off()
+    return figure
 
 
 def kl_figure(kl: Tensor) -> Figure:
@@ -104,3 +115,44 @@ def grid_figure(rows: list[Tensor], title: str, names: list[str] | None = None) 
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
     return figure
+
+
+@torch.no_grad()
+def decoded(decoder: nn.Module, z: Tensor) -> Tensor:
+    """Mean images on the CPU: float [B, 1, H, W] in [0, 1]."""
+    return mean_image(decoder(z.to(decoder.device))).cpu()
+
+
+def interpolation_rows(
+    decoder: nn.Module, images: Tensor, labels: Tensor, mean: Tensor
+) -> list[Tensor]:
+    """From the first image of each class to that of the next one, along the latent line.
+
+    Args:
+        images: uint8 [N, 1, H, W], values 0..15, with labels, long [N].
+        mean: float [N, z_dim], the images' posterior means.
+    Returns:
+        a row for each class, float [12, 1, H, W] in [0, 1]: an image, ten decoded ones, an image.
+    """
+    starts = torch.tensor([(labels == label).int().argmax() for label in labels.unique()])
+    ends = starts.roll(-1)
+    lines = interpolate(mean[starts], mean[ends], num_steps=10)
+    outermost = zip(images[starts].split(1), images[ends].split(1), strict=True)
+    return [
+        torch.cat([start / 15, decoded(decoder, line), end / 15])
+        for line, (start, end) in zip(lines, outermost, strict=True)
+    ]
+
+
+def traversal_rows(decoder: nn.Module, z: Tensor, dimensions: list[int]) -> list[Tensor]:
+    """What one latent dimension draws: z, float [z_dim], with -3 to 3 in its place.
+
+    Returns:
+        a row for each of the dimensions, float [11, 1, H, W] in [0, 1].
+    """
+    rows = []
+    for dimension in dimensions:
+        line = z.repeat(11, 1)
+        line[:, dimension] = torch.linspace(-3, 3, len(line))
+        rows.append(decoded(decoder, line))
+    return rows

@@ -1,32 +1,450 @@
-"""What keeps a run from being lost."""
+"""What keeps a run from being lost: its folder, its last checkpoint, its lock, its end.
 
+Nothing here knows what is trained. A run that is killed at any moment goes on from `last.ckpt` and
+ends with the same files, because
+- all randomness of an epoch derives from (seed, epoch, process), never from what came before;
+- a file is complete beside its place before it is moved there (`atomic_write`);
+- `last.ckpt` is the last thing that an epoch writes, and says how long the logs were by then;
+- an outdated best checkpoint is removed only after that.
+"""
+
+import argparse
+import json
 import math
 import os
-import signal
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+import shlex
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from types import FrameType
 
 import numpy as np
 import pytorch_lightning as pl
 import torch
+from filelock import FileLock, Timeout
 from pytorch_lightning.callbacks import Callback, Checkpoint
-from torch import Tensor
+from pytorch_lightning.utilities import rank_zero_only
 
-from support.command_line import InputError
-
-try:
-    import fcntl
-except ImportError:  # Windows, where two processes on one run go unnoticed
-    fcntl = None
-
+from support.checkpoints import atomic_write, read_checkpoint
+from support.command_line import InputError, given_options, one_line, to_argv
+from support.stopping import Stopped, cause_on_disk
 
 LAST = "last.ckpt"
-
-
 RESULT = "result.json"  # the test result, written when there is nothing left to do
+
+# Options that may be others when a run is resumed, as they do not change its result; of --devices
+# and --num_nodes only the product does, the number of processes.
+MAY_DIFFER = {"log_dir", "data_dir", "num_workers", "progress_bar", "resume"}
+MAY_DIFFER |= {"accelerator", "strategy", "devices", "num_nodes"}
+WHERE = {"log_dir", "resume"}  # options that say where a run is, and are none of its own
+
+
+class Run:
+    """A run at work: its options, its folder and, if it is resumed, what its last checkpoint says.
+
+    A context: from the moment on that it has a folder until the end of the block, no other process
+    and no other thread can work there. Only rank zero holds the lock and writes.
+
+    Args:
+        parser: of the command line; its types and defaults are those of the options.
+        options: the options that are given, by name; others take the run's or the parser's values.
+    Attributes:
+        settings: all options.
+        folder: None until `begin` for a new run.
+        state: what `RunCheckpoint` put into the last checkpoint, None for a new run.
+    Raises:
+        InputError: an option makes no sense or contradicts those of the run to resume; that run
+            is not there, damaged, finished, or at work.
+    """
+
+    def __init__(self, parser: argparse.ArgumentParser, options: Mapping[str, object]):
+        self.folder, self.state, self.held = None, None, ExitStack()
+        known = {k: v for k, v in options.items() if k in vars(parser.parse_args([]))}
+        self.given = given_options(parser, to_argv(known))
+        self.settings = parser.parse_args(to_argv(self.given))
+        if "resume" in self.given:
+            folder = find_run(self.given["resume"], self.settings.log_dir)
+            try:
+                self._hold(folder)
+                self._read(parser)
+            except BaseException:
+                self.held.close()
+                raise
+
+    def __enter__(self) -> "Run":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.held.close()
+
+    @property
+    def last(self) -> Path:
+        return self.folder / "checkpoints" / LAST
+
+    @property
+    def finished(self) -> bool:
+        return (self.folder / RESULT).exists()
+
+    @property
+    def step(self) -> int:
+        """Steps that the last checkpoint holds; at 0 a resumed run begins from its start."""
+        return self.state["step"] if self.state else 0
+
+    @property
+    def command(self) -> str:
+        """How to continue it."""
+        epochs = self.settings.epochs
+        more = f" --epochs {epochs}" if self.state and epochs > self.state["epochs"] else ""
+        return f"python train_pl.py --resume {shlex.quote(str(self.folder))}{more}"
+
+    def _hold(self, folder: Path) -> None:
+        self.folder = folder
+        if rank_zero_only.rank == 0:
+            self.held.enter_context(at_work(folder))
+
+    def _read(self, parser: argparse.ArgumentParser) -> None:
+        """Takes the options from the run; what the command line says must not contradict them."""
+        before, self.state = read_state(self.last, parser)
+        for name, value in self.given.items():
+            of_run = getattr(before, name)
+            if (
+                name not in MAY_DIFFER
+                and value != of_run
+                and not (name == "epochs" and value > of_run)
+            ):
+                raise InputError(
+                    f"argument --{name}: the run in {self.folder} has {of_run}, not {value}: "
+                    f"leave it out{', or give more' if name == 'epochs' else ''}"
+                )
+        log_dir = self.folder.parent
+        if (given := Path(self.given.get("log_dir", log_dir))).absolute() != log_dir:
+            raise InputError(
+                f"argument --log_dir: the run is in {log_dir}, not {given}: leave it out"
+            )
+        self.state["epochs"] = before.epochs
+        self.settings = argparse.Namespace(**{**vars(before), **self.given})
+        self.settings.log_dir = str(log_dir)
+        if self.finished and self.settings.epochs == before.epochs:
+            raise InputError(
+                f"argument --resume: the run in {self.folder} is finished: to train it for more "
+                f"than its {before.epochs} epochs, give --epochs"
+            )
+
+    def begin(self, processes: int) -> None:
+        """Makes a new run's folder; a resumed one's logs end again where its last checkpoint does.
+
+        Raises:
+            InputError: the run to resume had another number of processes.
+        """
+        self.processes = processes
+        if self.state is None:
+            log_dir = Path(self.settings.log_dir)
+            first = rank_zero_only.rank == 0  # the others are told the folder by Lightning
+            self._hold(new_run_folder(log_dir) if first else log_dir / "none")
+            return
+        if (before := self.state["processes"]) != processes:
+            raise InputError(
+                f"argument --devices: the run in {self.folder} has {before} processes, not "
+                f"{processes}: give as many, as the batches of a step depend on it"
+            )
+        if rank_zero_only.rank == 0:
+            # A finished run keeps its test results until one more epoch has been saved.
+            self.outdated = finished_logs(self.folder) if self.finished else {}
+            cut_logs(self.folder, self.outdated or (self.state["logs"] if self.step else {}))
+
+    def fit(self, trainer: pl.Trainer, model: pl.LightningModule, data: object) -> None:
+        """`trainer.fit`, from the last checkpoint on.
+
+        Raises:
+            InputError: that checkpoint cannot be continued.
+        """
+        (checkpoint,) = (c for c in trainer.callbacks if isinstance(c, RunCheckpoint))
+        if self.step:
+            for logger in trainer.loggers:
+                logger.log_metrics(self.state["unlogged"], step=self.step - 1)
+        try:
+            path = self.last if self.step else None
+            trainer.fit(model, datamodule=data, ckpt_path=path, weights_only=True)
+        except Exception as error:  # there is no end to what a damaged file can raise
+            if not checkpoint.restoring or isinstance(error, InputError):
+                raise
+            raise InputError(
+                f"argument --resume: {self.last} cannot be continued ({one_line(error)}): it is "
+                "damaged or of another version"
+            ) from error
+
+    def outdate_result(self) -> None:
+        """Takes the result of a finished run away, as one more epoch is about to be saved."""
+        if self.state and self.finished:
+            (self.folder / RESULT).unlink()
+            kept = {name: self.state["logs"].get(name, 0) for name in self.outdated}
+            cut_logs(self.folder, log_lengths(self.folder) | kept)
+
+    def finish(self, result: Mapping[str, object]) -> None:
+        """Writes the result, after which there is nothing left to do; the logs are complete."""
+        if rank_zero_only.rank == 0:
+            result = {**result, "logs": log_lengths(self.folder)}
+            atomic_write(self.folder / RESULT, json.dumps(result, indent=2).encode())
+
+    @contextmanager
+    def explain_failures(self) -> Iterator[None]:
+        """Turns the run's end by a signal, a full disk or a loss that is not finite into one line.
+
+        Raises:
+            Stopped: with that line as its message.
+            FloatingPointError, OSError: that line.
+        """
+        try:
+            yield
+        except Stopped as stopped:
+            stopped.message = f"stopped; {self._remedy()}"
+            raise
+        except InputError:
+            raise
+        except FloatingPointError as error:
+            raise FloatingPointError(f"{error}; the last good checkpoint is {self.last}") from error
+        except Exception as error:
+            if (cause := cause_on_disk(error)) is None:
+                raise
+            if isinstance(cause, BrokenPipeError):
+                raise OSError(f"nobody reads the output any more; {self._remedy()}") from error
+            raise OSError(
+                f"cannot write into {self.folder} ({cause.strerror}): make room or restore the "
+                f"folder, then {self._remedy()}"
+            ) from error
+
+    def _remedy(self) -> str:
+        if self.last.exists():
+            return f"continue with: {self.command}"
+        return "no checkpoint is left: start again"
+
+
+def find_run(where: str | bool, log_dir: str | Path) -> Path:
+    """The folder of the run that --resume means: a folder, its last checkpoint, or the newest.
+
+    Raises:
+        InputError: there is no such run.
+    """
+    if where is True:
+        # The processes that Lightning starts must not search: to them the run is in use.
+        if rank_zero_only.rank == 0:
+            os.environ["TRAIN_PL_RUN"] = str(newest_unfinished(log_dir))
+        elif "TRAIN_PL_RUN" not in os.environ:
+            raise InputError(
+                "argument --resume: name the run, as processes that torchrun or SLURM starts may "
+                "each find another"
+            )
+        where = os.environ["TRAIN_PL_RUN"]
+    path = Path(where).absolute()
+    last = path / "checkpoints" / LAST if path.is_dir() else path
+    if not last.is_file():
+        raise InputError(
+            f"argument --resume: there is no {last}, nothing to continue: start a new run"
+        )
+    if last.name != LAST or last.parent.name != "checkpoints":
+        raise InputError(
+            f"argument --resume: {last} holds a model only, or is not in a run's folder: give the "
+            f"folder of a run or the {LAST} in it"
+        )
+    return last.parent.parent
+
+
+def newest_unfinished(log_dir: str | Path) -> Path:
+    """The run whose last checkpoint is the newest of those without a result that nobody works on.
+
+    Raises:
+        InputError: there is none.
+    """
+    found = []
+    for last in Path(log_dir).glob(f"*/checkpoints/{LAST}"):
+        folder = last.parent.parent
+        if not (folder / RESULT).exists():
+            found.append((last.stat().st_mtime_ns, folder))
+    for _, folder in sorted(found, reverse=True):
+        with suppress(InputError), at_work(folder):
+            return folder
+    raise InputError(
+        f"argument --resume: no unfinished run with a checkpoint in {log_dir}: name another "
+        "--log_dir, or start a run without --resume"
+    )
+
+
+def read_state(last: Path, parser: argparse.ArgumentParser) -> tuple[argparse.Namespace, dict]:
+    """The options of a run and what else its last checkpoint, which is not trusted, says of it.
+
+    Raises:
+        InputError: the checkpoint cannot be used.
+    """
+    content = read_checkpoint(last)
+    try:
+        state = dict(content["run"])
+        options = vars(parser.parse_args([])).keys() - WHERE
+        if not {word.split("=")[0] for word in state["argv"]} <= {f"--{o}" for o in options}:
+            raise ValueError(f"its options are {state['argv']}")
+        settings = parser.parse_args(state["argv"])
+        counts = [state["step"], state["processes"] - 1, *state["logs"].values()]
+        if not all(type(n) is int and n >= 0 for n in counts):
+            raise ValueError(f"it says {counts}")
+        metrics = list(state["unlogged"].values())
+        if not all(type(n) is float and 0 <= n < math.inf for n in metrics):
+            raise ValueError(f"it says {metrics}")
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        why = f"it has no {error}" if isinstance(error, KeyError) else one_line(error)
+        raise InputError(
+            f"argument --resume: {last} cannot be continued ({why}): it is damaged or of another "
+            "version"
+        ) from error
+    return settings, state
+
+
+@contextmanager
+def at_work(folder: Path) -> Iterator[None]:
+    """Holds the folder's lock, which ends with the process at the latest, however that ends.
+
+    Raises:
+        InputError: another process or thread holds it, or it cannot be made.
+    """
+    lock = FileLock(folder / ".lock")
+    try:
+        lock.acquire(blocking=False)
+    except Timeout as error:
+        raise InputError(
+            f"argument --resume: another process or thread is working on {folder}: wait for its "
+            "end, or name another run"
+        ) from error
+    except OSError as error:
+        raise InputError(
+            f"{folder / '.lock'} cannot be locked ({error.strerror}): remove it or make it writable"
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def new_run_folder(log_dir: str | Path) -> Path:
+    """Makes the next `version_N`; no two processes get the same one."""
+    Path(log_dir).mkdir(parents=True, exist_ok=True)
+    taken = [folder.name.removeprefix("version_") for folder in Path(log_dir).glob("version_*")]
+    number = max((int(name) for name in taken if name.isdecimal()), default=-1) + 1
+    while True:
+        folder = Path(log_dir, f"version_{number}")
+        try:
+            folder.mkdir()
+            return folder
+        except FileExistsError:
+            number += 1
+
+
+def log_lengths(folder: Path) -> dict[str, int]:
+    """How long TensorBoard's files in a run's folder are, by their names."""
+    return {file.name: file.stat().st_size for file in sorted(folder.glob("*.tfevents.*"))}
+
+
+def cut_logs(folder: Path, lengths: Mapping[str, int]) -> None:
+    """Takes from TensorBoard's files what came after they had these lengths."""
+    for name, size in log_lengths(folder).items():
+        if (length := lengths.get(name, 0)) == 0:
+            (folder / name).unlink()
+        elif length < size:
+            os.truncate(folder / name, length)
+
+
+def finished_logs(folder: Path) -> dict[str, int]:
+    """How long the logs were when the run was finished.
+
+    Raises:
+        InputError: its result is damaged.
+    """
+    try:
+        lengths = json.loads((folder / RESULT).read_text())["logs"]
+        if not all(type(length) is int and length > 0 for length in lengths.values()):
+            raise ValueError(f"its logs are {lengths}")
+    except (AttributeError, KeyError, TypeError, ValueError, OSError) as error:
+        raise InputError(
+            f"argument --resume: {folder / RESULT} cannot be used ({one_line(error)}): remove it, "
+            "and resume the run without --epochs first"
+        ) from error
+    return lengths
+
+
+class RunCheckpoint(Checkpoint):
+    """Keeps the best model by a validation metric and, in `last.ckpt`, all that a run needs.
+
+    `last.ckpt` is written before the first epoch and after each. Lightning's ModelCheckpoint would
+    remove the old best checkpoint before that, and remember folders by their absolute names.
+
+    Args:
+        run: the run.
+        monitor: the metric, lower is better.
+    """
+
+    def __init__(self, run: Run, monitor: str):
+        super().__init__()
+        self.run, self.monitor = run, monitor
+        self.restoring = run.step > 0
+        self.best, self.best_name = math.inf, ""
+
+    @property
+    def best_path(self) -> Path:
+        return self.folder / self.best_name
+
+    def state_dict(self) -> dict[str, object]:
+        return {"best": self.best, "best_name": self.best_name}
+
+    def load_state_dict(self, state_dict: dict[str, object]) -> None:
+        self.best = float(state_dict["best"])
+        self.best_name = Path(state_dict["best_name"]).name
+        if self.best_name and not self.best_path.exists():
+            raise InputError(f"argument --resume: {self.best_path}, the best so far, is missing")
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        # Rank zero's folder, on every process.
+        self.folder = Path(trainer.log_dir) / "checkpoints"
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        for optimizer in trainer.optimizers:
+            for p, state in optimizer.state.items():
+                if any(tensor.shape != p.shape for tensor in state.values()):
+                    raise ValueError("its optimiser state is of another model")
+        self.restoring = False
+        if trainer.is_global_zero:
+            self.folder.mkdir(exist_ok=True)
+        if trainer.current_epoch == 0:
+            self._save_last(trainer)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        value = trainer.callback_metrics[self.monitor].item()
+        if value < self.best:
+            self.best, self.best_name = value, f"best_{self.monitor}_{value:.4f}.ckpt"
+            trainer.save_checkpoint(self.best_path, weights_only=True)
+        if trainer.is_global_zero:
+            self.run.outdate_result()
+        self._save_last(trainer)
+
+    def _save_last(self, trainer: pl.Trainer) -> None:
+        trainer.save_checkpoint(self.folder / LAST, weights_only=False)
+        if trainer.is_global_zero:
+            for outdated in set(self.folder.glob("best_*.ckpt")) - {self.best_path}:
+                outdated.unlink()
+
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict
+    ) -> None:
+        """Adds the options, the lengths of the logs, and what Lightning logs only after this."""
+        for logger in trainer.loggers:
+            logger.save()  # writes what is waiting
+        options = {k: v for k, v in vars(self.run.settings).items() if k not in WHERE}
+        metrics = trainer.callback_metrics
+        checkpoint["run"] = {
+            "argv": to_argv({**options, "data_dir": os.path.abspath(options["data_dir"])}),
+            "processes": trainer.world_size,
+            "logs": log_lengths(self.folder.parent),
+            "step": trainer.global_step,
+            "unlogged": {
+                "epoch": float(trainer.current_epoch),
+                **{n: m.item() for n, m in metrics.items() if n.startswith("train_")},
+            },
+        }
 
 
 class SeedEpochs(Callback):
@@ -51,248 +469,3 @@ class SeedEpochs(Callback):
         self._derive(0, trainer.global_rank)
 
     on_test_epoch_start = on_validation_epoch_start
-
-
-class Checkpoints(Checkpoint):
-    """Keeps the best model by validation bpd and, in `last.ckpt`, all that the run needs to go on.
-
-    `last.ckpt` is written before the first epoch and after each. Lightning's ModelCheckpoint would
-    remove the old best checkpoint before that, and remember folders by their absolute names.
-
-    Args:
-        settings: the run's options by name, for whoever continues it.
-    """
-
-    def __init__(self, settings: dict[str, object]):
-        super().__init__()
-        self.settings = settings
-        self.restoring = False
-        self.best_bpd, self.best_name = math.inf, ""
-
-    @property
-    def best_path(self) -> Path:
-        return self.folder / self.best_name
-
-    def state_dict(self) -> dict[str, object]:
-        return {"best_bpd": self.best_bpd, "best_name": self.best_name}
-
-    def load_state_dict(self, state_dict: dict[str, object]) -> None:
-        self.best_bpd = float(state_dict["best_bpd"])
-        self.best_name = Path(state_dict["best_name"]).name
-        if self.best_name and not self.best_path.exists():
-            raise InputError(f"argument --resume: {self.best_path}, the best so far, is missing")
-
-    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        self.run_folder = Path(trainer.log_dir)  # rank zero's, on every process
-        self.folder = self.run_folder / "checkpoints"
-
-    def on_load_checkpoint(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict
-    ) -> None:
-        self.restoring = True
-
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        for optimizer in trainer.optimizers:
-            for p, state in optimizer.state.items():
-                if any(tensor.shape != p.shape for tensor in state.values()):
-                    raise ValueError("its optimiser state is of another model")
-        self.restoring = False
-        if trainer.is_global_zero:
-            self.folder.mkdir(exist_ok=True)
-        if trainer.current_epoch == 0:
-            self._save_last(trainer)
-
-    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        bpd = trainer.callback_metrics["val_bpd"].item()
-        if bpd < self.best_bpd:
-            self.best_bpd, self.best_name = bpd, f"best_val_bpd_{bpd:.4f}.ckpt"
-            trainer.save_checkpoint(self.best_path, weights_only=True)
-        if trainer.is_global_zero:  # of the run before it was given more epochs
-            (self.run_folder / RESULT).unlink(missing_ok=True)
-        self._save_last(trainer)
-
-    def _save_last(self, trainer: pl.Trainer) -> None:
-        trainer.save_checkpoint(self.folder / LAST, weights_only=False)
-        if trainer.is_global_zero:
-            for outdated in set(self.folder.glob("best_*.ckpt")) - {self.best_path}:
-                outdated.unlink()
-
-    def on_save_checkpoint(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict
-    ) -> None:
-        """Adds the settings, the length of the logs, and what Lightning logs only after this."""
-        for logger in trainer.loggers:
-            logger.save()  # writes what is waiting
-        metrics = trainer.callback_metrics
-        checkpoint["run"] = {
-            "settings": self.settings,
-            "logs": {file.name: file.stat().st_size for file in _logs(self.run_folder)},
-            "step": trainer.global_step,
-            "unlogged": {
-                "epoch": float(trainer.current_epoch),
-                **{n: m.item() for n, m in metrics.items() if n.startswith("train_")},
-            },
-        }
-
-
-def _logs(folder: Path) -> list[Path]:
-    return sorted(folder.glob("events.out.tfevents.*"))
-
-
-def cut_logs(folder: Path, lengths: dict[str, int]) -> None:
-    """Takes from TensorBoard's files in a run's folder what came after its last checkpoint."""
-    for file in _logs(folder):
-        length = lengths.get(file.name, 0)
-        if length == 0:
-            file.unlink()
-        elif length < file.stat().st_size:
-            os.truncate(file, length)
-
-
-def new_run_folder(log_dir: str | Path) -> Path:
-    """Makes the next `version_N`; no two processes get the same one."""
-    taken = [folder.name.removeprefix("version_") for folder in Path(log_dir).glob("version_*")]
-    number = max((int(name) for name in taken if name.isdecimal()), default=-1) + 1
-    while True:
-        folder = Path(log_dir, f"version_{number}")
-        try:
-            folder.mkdir(parents=True)
-            return folder
-        except FileExistsError:
-            number += 1
-
-
-@contextmanager
-def locked(folder: Path) -> Iterator[bool]:
-    """Whether this process alone works on the folder, which holds until the end of the block.
-
-    The lock ends with the process, however that ends; loader processes do not inherit it.
-    """
-    if fcntl is None:
-        yield True
-        return
-    with open(folder / ".lock", "a") as file:
-        try:
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-        else:
-            yield True
-
-
-def newest_unfinished(log_dir: str | Path) -> Path:
-    """The run whose last checkpoint is the newest of those without a result that nobody works on.
-
-    Raises:
-        InputError: there is none.
-    """
-    found = []
-    for last in Path(log_dir).glob(f"*/checkpoints/{LAST}"):
-        folder = last.parent.parent
-        if not (folder / RESULT).exists():
-            found.append((last.stat().st_mtime_ns, folder))
-    for _, folder in sorted(found, reverse=True):
-        with locked(folder) as free:
-            if free:
-                return folder
-    raise InputError(
-        f"argument --resume: no unfinished run with a checkpoint in {log_dir}: name another "
-        "--log_dir, or start a run without --resume"
-    )
-
-
-class StopIfLost(Callback):
-    """Ends the training as soon as the loss is not finite.
-
-    On an accelerator the loss is looked at every `EVERY` steps only, as to look is to wait for it;
-    which step was the first is kept there.
-    """
-
-    EVERY = 50
-
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self.first_lost = torch.tensor(math.inf, device=pl_module.device)
-        self.batches = trainer.num_training_batches
-
-    def on_train_batch_end(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,
-        outputs: dict[str, Tensor],
-        batch: tuple[Tensor, Tensor],
-        batch_idx: int,
-    ) -> None:
-        lost_now = torch.where(outputs["loss"].isfinite(), math.inf, float(batch_idx + 1))
-        self.first_lost = torch.minimum(self.first_lost, lost_now)
-        if pl_module.device.type == "cpu" or (batch_idx + 1) % self.EVERY == 0:
-            self._look(trainer)
-
-    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._look(trainer)
-        bpd = trainer.callback_metrics["val_bpd"]
-        if not bpd.isfinite():
-            self._end(trainer, f"the validation loss is {bpd.item()}")
-
-    def _look(self, trainer: pl.Trainer) -> None:
-        # One process must not go on and wait for another that has ended.
-        first = trainer.strategy.reduce(self.first_lost.clone(), reduce_op="min").item()
-        if first < math.inf:
-            self._end(trainer, f"the loss is not finite since step {first:.0f} of {self.batches}")
-
-    def _end(self, trainer: pl.Trainer, what: str) -> None:
-        lr = trainer.lightning_module.hparams.lr
-        raise FloatingPointError(
-            f"{what} in epoch {trainer.current_epoch + 1}: start again with a lower --lr than "
-            f"{lr:g}"
-        )
-
-
-class Stopped(SystemExit):
-    """A signal asks the program to end; the exit code is the shell's for it, 128 + its number."""
-
-    message = "stopped before the run began"
-
-
-def _stop(signum: int, frame: FrameType | None) -> None:
-    signal.signal(signum, signal.SIG_DFL)  # a second one ends the program at once
-    raise Stopped(128 + signum)
-
-
-def end_on_signals() -> None:
-    """Ctrl-C and SIGTERM become the exception `Stopped`, where signals can be caught at all."""
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGINT, _stop)
-        signal.signal(signal.SIGTERM, _stop)
-
-
-class EndTogether(Callback):
-    """Ends all of a run's processes when one must end, by a signal or an error."""
-
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        # Lightning's own answer to SIGTERM waits for the other processes, perhaps for ever. At the
-        # end of fit and of test it puts back what was there before.
-        end_on_signals()
-
-    on_test_start = on_train_start
-
-    def on_exception(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
-    ) -> None:
-        if trainer.is_global_zero and trainer.strategy.launcher is not None:
-            trainer.strategy.launcher.kill(signal.SIGKILL)  # they write nothing
-
-
-def cause_on_disk(error: BaseException | None) -> OSError | None:
-    """The OSError among an exception and its causes, if there is one.
-
-    Lightning passes the failure of TensorBoard's writer on as a ValueError.
-    """
-    while error is not None and not isinstance(error, OSError):
-        error = error.__cause__ or error.__context__
-    return error
-
-
-def quiet_writers(failed: threading.ExceptHookArgs) -> None:
-    """For threading.excepthook: no traceback of a full disk, which the main thread meets too."""
-    if not issubclass(failed.exc_type, OSError):
-        threading.__excepthook__(failed)

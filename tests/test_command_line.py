@@ -2,13 +2,15 @@
 
 import os
 import shutil
+import signal
+import socket
 import subprocess
 import sys
-import tempfile
-import unittest
+import time
 from contextlib import redirect_stderr
 from io import StringIO
 from pathlib import Path
+from unittest import mock
 
 import tiny
 import torch
@@ -19,12 +21,7 @@ import train_pl
 ROOT = Path(__file__).resolve().parent.parent
 
 
-class TestCommandLine(unittest.TestCase):
-    def setUp(self):
-        temporary = tempfile.TemporaryDirectory()
-        self.addCleanup(temporary.cleanup)
-        self.folder = Path(temporary.name)
-
+class TestCommandLine(tiny.InFolder):
     def python(self, *command: object) -> subprocess.CompletedProcess:
         """Runs Python in an empty folder, with no way to any other machine."""
         nowhere = dict.fromkeys(("http_proxy", "https_proxy"), "http://127.0.0.1:9")
@@ -80,6 +77,44 @@ class TestCommandLine(unittest.TestCase):
         ]:
             with self.subTest(name=name, value=value):
                 self.assert_refused(self.refusal(name, value), name, str(value))
+
+    def test_a_link_to_nothing_is_no_log_directory(self):
+        link = self.folder / "link"
+        link.symlink_to(self.folder / "nowhere")
+        self.assert_refused(self.refusal("--log_dir", link), "--log_dir", str(link))
+        self.assert_refused(self.refusal("--log_dir", link / "logs"), "--log_dir", str(link))
+
+    def test_without_a_compiler_compile_is_refused(self):
+        cache = self.folder.with_name(f"{self.folder.name}-cache")
+        self.addCleanup(shutil.rmtree, cache, ignore_errors=True)
+        broken = {**os.environ, "CXX": "nowhere-g++", "TORCHINDUCTOR_CACHE_DIR": str(cache)}
+        with mock.patch.dict(os.environ, broken):
+            result = self.python(ROOT / "tests" / "tiny.py", "--compile", "--accelerator", "cpu")
+        self.assert_refused((result.returncode, result.stderr), "--compile", "C++ compiler")
+        self.assertEqual(list(self.folder.iterdir()), [])
+
+    def test_a_signal_ends_a_process_that_waits_for_another_node_within_seconds(self):
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            address = free.getsockname()
+        nodes = {"MASTER_ADDR": address[0], "MASTER_PORT": str(address[1]), "NODE_RANK": "0"}
+        command = [sys.executable, ROOT / "tests" / "tiny.py", "--num_nodes", "2"]
+        options = ["--accelerator", "cpu", "--devices", "1", "--log_dir", self.folder / "logs"]
+        for number, code in ((signal.SIGTERM, 143), (signal.SIGINT, 130)):
+            pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
+            with subprocess.Popen(
+                [*command, *options], env={**os.environ, **nodes}, **pipes
+            ) as waiting:
+                while True:  # until it waits for the other node
+                    time.sleep(0.1)
+                    with socket.socket() as other:
+                        if other.connect_ex(address) == 0:
+                            break
+                waiting.send_signal(number)
+                _, said = waiting.communicate(timeout=30)
+            self.assertEqual(waiting.returncode, code, said)
+            self.assertIn("stopped before the run began", said)
+            self.assertNotIn("Traceback", said)
 
     def test_a_log_directory_that_cannot_be_written_is_refused(self):
         file = self.folder / "file"

@@ -4,7 +4,6 @@ import copy
 import gzip
 import struct
 import sys
-import tempfile
 import unittest
 import zlib
 from contextlib import redirect_stderr, redirect_stdout
@@ -16,6 +15,7 @@ from unittest import mock
 import numpy as np
 import torch
 from PIL import Image
+from tiny import InFolder
 
 import compress
 import fmnist
@@ -317,11 +317,9 @@ class TestBadArchives(unittest.TestCase):
             self.assert_refused(sealed(header._replace(count=2**32 - 1), false))
 
 
-class TestCommandLine(unittest.TestCase):
+class TestCommandLine(InFolder):
     def setUp(self):
-        temporary = tempfile.TemporaryDirectory()
-        self.addCleanup(temporary.cleanup)
-        self.folder = Path(temporary.name)
+        super().setUp()
         self.model = small_model()
         self.checkpoint = self.save_model(self.model, "small.ckpt")
         self.images = noise(20)

@@ -4,7 +4,6 @@ import json
 import math
 import os
 import pickle
-import tempfile
 import unittest
 import zipfile
 from contextlib import redirect_stderr, redirect_stdout
@@ -14,7 +13,7 @@ from unittest import mock
 
 import torch
 from matplotlib.image import imread
-from tiny import tiny_data
+from tiny import InFolder, tiny_data
 from torch import nn
 from torch.distributions import Categorical, Normal
 
@@ -156,11 +155,9 @@ def write_checkpoint(path: Path, **hyper_parameters: float) -> VAE:
     return model
 
 
-class InFolder(unittest.TestCase):
+class EvaluationTest(InFolder):
     def setUp(self):
-        temporary = tempfile.TemporaryDirectory()
-        self.addCleanup(temporary.cleanup)
-        self.folder = Path(temporary.name)
+        super().setUp()
         self.checkpoint = self.folder / "model.ckpt"
         self.output = self.folder / "report"
 
@@ -173,7 +170,7 @@ class InFolder(unittest.TestCase):
         return json.loads((self.output / "metrics.json").read_text())
 
 
-class TestReport(InFolder):
+class TestReport(EvaluationTest):
     def test_a_model_of_zeros_has_four_bpd_by_both_bounds(self):
         model = write_checkpoint(self.checkpoint)
         zeros = {name: torch.zeros_like(value) for name, value in model.state_dict().items()}
@@ -287,7 +284,7 @@ class Payload:
         return os.mkdir, (str(self.path),)
 
 
-class TestBadInput(InFolder):
+class TestBadInput(EvaluationTest):
     def refusal(self, *arguments: object) -> str:
         command = ["--output", self.output, "--accelerator", "cpu", *arguments]
         with redirect_stderr(StringIO()) as error, self.assertRaises(SystemExit) as stop:

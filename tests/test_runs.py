@@ -11,20 +11,25 @@ import sys
 import tempfile
 import threading
 import unittest
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import redirect_stderr, redirect_stdout
 from io import StringIO
 from pathlib import Path
 from unittest import mock
 
+import numpy as np
 import pytorch_lightning as pl
 import torch
 from crash_test import curves, differences
-from tiny import NUM_TRAIN, tiny_data
+from tiny import NUM_TRAIN, InFolder, tiny_data
 
 import train_pl
 from support import runs
-from support.checkpoints import write_whole
-from support.runs import StopIfLost, cut_logs, new_run_folder, newest_unfinished
+from support.checkpoints import atomic_write, find_checkpoint
+from support.command_line import InputError
+from support.muon import warmup_and_cosine
+from support.runs import at_work, cut_logs, new_run_folder, newest_unfinished
+from support.stopping import StopIfNotFinite
 from train_pl import VAE, main
 
 TESTS = Path(__file__).resolve().parent
@@ -44,11 +49,10 @@ def on_step(number: int, act) -> mock._patch:
     return mock.patch.object(VAE, "training_step", training_step)
 
 
-class RunTest(unittest.TestCase):
+class RunTest(InFolder):
     def setUp(self):
-        temporary = tempfile.TemporaryDirectory()
-        self.addCleanup(temporary.cleanup)
-        self.logs = Path(temporary.name, "logs")
+        super().setUp()
+        self.logs = self.folder / "logs"
         for number in (signal.SIGINT, signal.SIGTERM):
             self.addCleanup(signal.signal, number, signal.getsignal(number))
         self.addCleanup(setattr, threading, "excepthook", threading.excepthook)
@@ -100,7 +104,7 @@ class TestStopAndResume(RunTest):
             ("precision", "bf16-mixed"),
         ):
             ending = self.train("--resume", run, f"--{name}", value)
-            before = train_pl.read_run(run)["settings"][name]
+            before = vars(train_pl.make_parser().parse_args(SMALL))[name]
             self.assert_ends(ending, 2, f"--{name}", f"{before}", f"{value}")
         moved = run.rename(self.logs / "moved")  # a run is what is in its folder, wherever that is
         self.assertEqual(self.train("--resume", moved, "--epochs", 3), (0, ""))
@@ -116,16 +120,65 @@ class TestStopAndResume(RunTest):
             self.assert_ends(self.train(*more), 143, "--epochs 2")
         self.assert_ends(self.train("--resume"), 2, "no unfinished run")
         self.assertEqual(self.train(*more), (0, ""))
-        self.assertEqual(train_pl.read_run(self.logs / "version_0")["step"], 12)
+        last = torch.load(self.logs / "version_0" / "checkpoints" / runs.LAST, weights_only=True)
+        self.assertEqual(last["run"]["step"], 12)
 
-    def test_a_run_that_a_caller_started_with_other_types_can_be_resumed(self):
+    def test_an_interrupted_extension_keeps_the_results_of_the_finished_run(self):
+        self.assertEqual(self.train(*SMALL, "--epochs", 1), (0, ""))
+        run = self.logs / "version_0"
+        before = curves(run)
+        self.assertIn("test_bpd", before)
+        more = ("--resume", run, "--epochs", 2)
+        for _ in range(2):
+            with on_step(2, lambda: os.kill(os.getpid(), signal.SIGTERM)):
+                self.assert_ends(self.train(*more), 143, "--epochs 2")
+        after = curves(run)
+        for tag, points in before.items():
+            self.assertEqual(after[tag][: len(points)], points, tag)
+        with on_step(8, lambda: os.kill(os.getpid(), signal.SIGTERM)):  # an epoch more was saved
+            self.train(*SMALL, "--epochs", 3, "--resume", run)
+        self.assertNotIn("test_bpd", curves(run))
+        self.assertEqual(self.train("--resume"), (0, ""))
+        self.assertEqual(len(set(curves(run)["test_bpd"])), 1)
+
+    def test_the_first_step_of_an_extension_has_the_learning_rate_of_the_new_length(self):
+        self.assertEqual(self.train(*SMALL, "--epochs", 1, "--lr", 0.004), (0, ""))
+        rates, step = [], VAE.training_step
+
+        def training_step(self, batch, batch_idx):
+            rates.append(self.optimizers().param_groups[0]["lr"])
+            return step(self, batch, batch_idx)
+
+        with mock.patch.object(VAE, "training_step", training_step):
+            self.assertEqual(self.train("--resume", self.logs / "version_0", "--epochs", 2)[0], 0)
+        steps = NUM_TRAIN // 50
+        expected = [0.004 * warmup_and_cosine(steps + n, 2 * steps, 0.05) for n in range(steps)]
+        self.assertEqual(rates, expected)
+
+    def test_a_run_that_a_caller_started_with_other_types_can_be_loaded_and_resumed(self):
         args = argparse.Namespace(
-            **{"num_filters": 4, "z_dim": 3, "batch_size": 50, "devices": 1, "log_dir": self.logs},
-            **{"accelerator": "cpu", "epochs": 1, "data_dir": train_pl.DATA_DIR},
+            **{"num_filters": np.int64(4), "z_dim": np.int32(3), "batch_size": np.uint8(50)},
+            **{"accelerator": "cpu", "epochs": np.int64(1), "data_dir": train_pl.DATA_DIR},
+            **{"lr": np.float64(1e-3), "devices": 1, "log_dir": self.logs, "progress_bar": False},
         )
         with tiny_data(), redirect_stdout(StringIO()):
             train_pl.train_vae(args)
-        self.assertEqual(self.train("--resume", self.logs / "version_0", "--epochs", 2), (0, ""))
+        run = self.logs / "version_0"
+        model = train_pl.load_model(find_checkpoint(run))
+        self.assertEqual(dict(model.hparams), {"num_filters": 4, "z_dim": 3, "lr": 1e-3})
+        self.assertEqual(self.train("--resume", run, "--epochs", 2), (0, ""))
+
+    def test_training_leaves_no_thread_and_no_signal_handler_behind(self):
+        def state():
+            handlers = [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)]
+            return {thread.name for thread in threading.enumerate()}, handlers
+
+        before = state()
+        self.assertEqual(self.train(*SMALL, "--epochs", 1), (0, ""))
+        self.assertEqual(state(), before)
+        with on_step(2, lambda: os.kill(os.getpid(), signal.SIGTERM)):
+            self.train(*SMALL, "--epochs", 1)
+        self.assertEqual(state(), before)
 
     def test_a_run_that_was_stopped_in_its_test_is_completed(self):
         def stop(*_):
@@ -158,6 +211,17 @@ class TestStopAndResume(RunTest):
             self.assert_ends(self.train("--resume", run), 2, "another process", str(run))
             self.assert_ends(self.train("--resume"), 2, "no unfinished run")
             other.stdin.close()
+        with at_work(run), ThreadPoolExecutor(1) as threads:
+            for _ in range(2):  # to be refused must not free it for the next
+                with self.assertRaisesRegex(InputError, "another process or thread"):
+                    threads.submit(at_work(run).__enter__).result()
+        lock = run / ".lock"
+        lock.unlink()
+        lock.mkdir()
+        self.assert_ends(self.train("--resume", run), 2, str(lock), "remove it")
+        self.assert_ends(self.train("--resume"), 2, "no unfinished run")
+        lock.rmdir()
+        self.assert_ends(self.train("--resume", ""), 2, "--resume", "''")
         self.logs = self.logs / "elsewhere"
         self.assert_ends(self.train("--resume", run), 2, "--log_dir", str(run.parent), "elsewhere")
         self.logs = run.parent
@@ -166,7 +230,7 @@ class TestStopAndResume(RunTest):
         last = run / "checkpoints" / runs.LAST
         content = torch.load(last, weights_only=True)
         content["optimizer_states"][0]["state"][0]["average"] = torch.zeros(2)
-        content["callbacks"]["Checkpoints"]["best_name"] = ""
+        content["callbacks"]["RunCheckpoint"]["best_name"] = ""
         torch.save(content, last)
         self.assert_ends(self.train("--resume", run), 2, "optimiser", "cannot be continued")
         del content["loops"]["fit_loop"]
@@ -178,9 +242,9 @@ LOCK = f"""
 import sys
 sys.path.insert(0, {str(TESTS.parent)!r})
 from pathlib import Path
-from support.runs import locked
-with locked(Path(sys.argv[1])) as free:
-    print(free, flush=True)
+from support.runs import at_work
+with at_work(Path(sys.argv[1])):
+    print("at work", flush=True)
     sys.stdin.read()
 """
 
@@ -209,19 +273,19 @@ class TestFaults(RunTest):
         self.assertEqual(self.last_epoch(), 1)
 
     def test_an_accelerator_is_waited_for_every_fifty_steps_only(self):
-        stop = StopIfLost()
+        stop = StopIfNotFinite("val_bpd")
         module = argparse.Namespace(device=torch.device("meta"), hparams=argparse.Namespace(lr=1.0))
         trainer = mock.Mock(num_training_batches=100, current_epoch=0, lightning_module=module)
         stop.on_train_start(trainer, module)
         loss = {"loss": torch.zeros((), device="meta")}
-        for batch_idx in range(StopIfLost.EVERY - 1):
+        for batch_idx in range(StopIfNotFinite.EVERY - 1):
             stop.on_train_batch_end(
                 trainer, module, loss, None, batch_idx
             )  # a meta tensor has none
         self.assertFalse(trainer.strategy.reduce.called)
         trainer.strategy.reduce.return_value = torch.tensor(7.0)
         with self.assertRaisesRegex(FloatingPointError, "step 7"):
-            stop.on_train_batch_end(trainer, module, loss, None, StopIfLost.EVERY - 1)
+            stop.on_train_batch_end(trainer, module, loss, None, StopIfNotFinite.EVERY - 1)
 
     def test_a_signal_before_the_run_begins_ends_with_one_line(self):
         def stop(*_):
@@ -268,19 +332,14 @@ class TestFaults(RunTest):
         self.assert_ends(ending, 1, "cannot write", str(self.logs), "start again")
 
 
-class TestFolders(unittest.TestCase):
-    def setUp(self):
-        temporary = tempfile.TemporaryDirectory()
-        self.addCleanup(temporary.cleanup)
-        self.folder = Path(temporary.name)
-
+class TestFolders(InFolder):
     def test_a_file_is_old_or_new_and_whole_whatever_happens(self):
         path = self.folder / "file"
-        write_whole(path, b"old")
+        atomic_write(path, b"old")
         with mock.patch.object(os, "fsync", side_effect=OSError), self.assertRaises(OSError):
-            write_whole(path, b"new")
+            atomic_write(path, b"new")
         self.assertEqual(path.read_bytes(), b"old")
-        write_whole(path, b"new")
+        atomic_write(path, b"new")
         self.assertEqual(path.read_bytes(), b"new")
         self.assertEqual(list(self.folder.iterdir()), [path])
 
@@ -306,7 +365,7 @@ class TestFolders(unittest.TestCase):
             last.touch()
             os.utime(last, (1000 - number, 1000 - number))
             if finished:
-                write_whole(last.parent.parent / runs.RESULT, b"{}")
+                atomic_write(last.parent.parent / runs.RESULT, b"{}")
         self.assertEqual(newest_unfinished(self.folder).name, "version_0")
 
     def test_logs_are_cut_to_their_length_and_later_ones_removed(self):

@@ -20,7 +20,7 @@ from matplotlib.image import imread
 from pytorch_lightning.loggers import CSVLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
-from tiny import NUM_TRAIN, NUM_VAL, tiny_data
+from tiny import NUM_TRAIN, NUM_VAL, InFolder, tiny_data
 from torch.nn import Parameter
 
 import fmnist
@@ -296,12 +296,7 @@ class TestReproducibility(unittest.TestCase):
         self.assertEqual(len(draws), 1)
 
 
-class TestGenerateCallback(unittest.TestCase):
-    def setUp(self):
-        temporary = tempfile.TemporaryDirectory()
-        self.addCleanup(temporary.cleanup)
-        self.folder = Path(temporary.name)
-
+class TestGenerateCallback(InFolder):
     def pictures(self) -> list[str]:
         return sorted(file.name for file in self.folder.rglob("*.png"))
 

@@ -4,6 +4,8 @@ As a command it runs the program on them: python tests/tiny.py --epochs 2 --log_
 """
 
 import sys
+import tempfile
+import unittest
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,6 +30,15 @@ def tiny_data() -> Iterator[None]:
 
     with mock.patch.multiple(fmnist, load=load, NUM_TRAIN=NUM_TRAIN, NUM_VAL=NUM_VAL):
         yield
+
+
+class InFolder(unittest.TestCase):
+    """A test with a folder of its own, which is removed afterwards."""
+
+    def setUp(self):
+        temporary = tempfile.TemporaryDirectory()
+        self.addCleanup(temporary.cleanup)
+        self.folder = Path(temporary.name)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,56 @@
+"""One rule for every file that comes from outside: what it may cost is known before it is paid."""
+
+import gzip
+import math
+import os
+import struct
+from pathlib import Path
+
+import numpy as np
+
+PER_BYTE = 64  # of MNIST's archives, the one that unpacks to the most does so to 5 times its size
+ALWAYS = 1 << 24  # small files may hold much: a million times the same label
+
+
+def check_memory(claimed: int, stored: int) -> None:
+    """To be called before memory is taken for anything whose size a file decides.
+
+    Args:
+        claimed: bytes that the file's content will take.
+        stored: bytes that the file has.
+    Raises:
+        ValueError: `claimed` is above 64 times `stored` plus 16 MiB.
+    """
+    if claimed > PER_BYTE * stored + ALWAYS:
+        raise ValueError(f"{stored} bytes claim to hold {claimed}, more than can be trusted")
+
+
+def read_idx(path: str | Path) -> np.ndarray:
+    """The array in an IDX file of unsigned bytes, with or without gzip; the file is not trusted.
+
+    The format (http://yann.lecun.com/exdb/mnist): two zeros, the type (8: unsigned byte), the
+    number of dimensions, each dimension as a big-endian uint32, then the values.
+
+    Returns:
+        uint8, read-only, of the shape that the file tells.
+    Raises:
+        EOFError, OSError, ValueError, zlib.error: it cannot be read, or is not such a file.
+    """
+    with open(path, "rb") as stored:
+        compressed = stored.read(2) == b"\x1f\x8b"
+        stored.seek(0)
+        with gzip.GzipFile(fileobj=stored) if compressed else stored as file:
+            start = file.read(4)
+            if len(start) < 4 or start[:3] != b"\0\0\x08":
+                raise ValueError("it is not an IDX file of unsigned bytes")
+            lengths = file.read(4 * start[3])
+            if len(lengths) < 4 * start[3]:
+                raise ValueError("it ends before its sizes do")
+            shape = struct.unpack(f">{start[3]}I", lengths)
+            size = math.prod(shape)
+            check_memory(size, os.fstat(stored.fileno()).st_size)
+            values = file.read(size)
+            # To look for more is also what makes gzip compare its checksum.
+            if len(values) < size or file.read(1):
+                raise ValueError(f"it does not have the {size} values of its shape {list(shape)}")
+    return np.frombuffer(values, np.uint8).reshape(shape)
