@@ -16,12 +16,12 @@ from pytorch_lightning.utilities.seed import isolate_rng
 from torch import Tensor, nn
 from torchvision import datasets
 
+import fmnist
 from cnn_encoder_decoder import ResidualBlock
-from evaluate import load_split
 from fmnist import DATA_DIR, DATASETS, DiscreteImages
-from prior import LatentPrior
-from support.checkpoints import find_checkpoint, write_whole
-from support.command_line import InputError, OneLineParser, check_writable
+from prior import LatentPrior, masks
+from support.checkpoints import atomic_write, find_checkpoint, trained_on
+from support.command_line import InputError, OneLineParser, check_writable, run_main
 from train_pl import PRETRAINED, VAE, load_model
 from utils import KLD, elbo_to_bpd, kl_per_dimension, reconstruction_loss
 
@@ -139,34 +139,31 @@ def trained_prior(model: VAE) -> LatentPrior | None:
 def describe_prior(prior: LatentPrior, weights: Weights) -> dict[str, object]:
     """The learned prior as the page runs it, latent by latent.
 
-    A row of a masked layer keeps the inputs that its mask lets through, which are its first ones,
-    as hidden units stand in the order of their degrees.
+    Of a masked layer's row the page gets the inputs that the mask lets through. These are its first
+    ones, as hidden units stand in the order of how many latents they see.
 
     Returns:
         width, components; known[i], how many hidden units see no more than the latents before i;
         classes, float [10, width]; first, middle and last: weight (the rows, one after the other),
         bias, and starts, where each row begins in weight, with the end of the last one.
     """
-    latents, hidden, outputs = prior.degrees()
-
-    def rows(layer: nn.Linear, in_degrees: Tensor, out_degrees: Tensor) -> dict[str, object]:
-        mask = out_degrees.unsqueeze(1) >= in_degrees
-        lengths = mask.sum(dim=1)
-        assert mask.equal(torch.arange(len(in_degrees)) < lengths.unsqueeze(1))
-        return {
+    layers = {"first": prior.first, "middle": prior.middle, "last": prior.last}
+    width, device, dtype = prior.first.out_features, torch.device("cpu"), torch.bool
+    sizes = (prior.z_dim, width, prior.num_components)
+    described, lengths = {}, {}
+    for (name, layer), mask in zip(layers.items(), masks(*sizes, device, dtype), strict=True):
+        lengths[name] = mask.sum(dim=1)
+        described[name] = {
             "weight": weights.add(layer.weight[mask]),
             "bias": weights.add(layer.bias),
-            "starts": [0, *lengths.cumsum(dim=0).tolist()],
+            "starts": [0, *lengths[name].cumsum(dim=0).tolist()],
         }
-
     return {
-        "width": len(hidden),
+        "width": width,
         "components": prior.num_components,
-        "known": [int((hidden <= i).sum()) for i in range(prior.z_dim)],
+        "known": lengths["last"][:: 3 * prior.num_components].tolist(),
         "classes": weights.add(prior.class_embedding.weight),
-        "first": rows(prior.first, latents, hidden),
-        "middle": rows(prior.middle, hidden, hidden),
-        "last": rows(prior.last, hidden, outputs),
+        **described,
     }
 
 
@@ -318,18 +315,19 @@ def explore(args: argparse.Namespace) -> Path:
         InputError: the checkpoint, the data or the output is unusable.
     """
     path, output = find_checkpoint(args.checkpoint), Path(args.output)
-    model = load_model(path)
-    if output.is_dir():
-        raise InputError(f"argument --output: {output} is a folder: give a file, as explore.html")
+    model, dataset = load_model(path), args.dataset or trained_on(path) or "MNIST"
+    if output.suffix != ".html" or output.is_dir():
+        raise InputError(f"argument --output: {output}: give a file whose name ends in .html")
     check_writable("--output", output.parent)
-    data = load_split(args.data_dir, args.dataset, "test", None)
-    html = page(model, data, path.name, args.dataset).encode()
+    fmnist.prepare(args.data_dir, dataset)
+    data = fmnist.load(args.data_dir, dataset, train=False)
+    html = page(model, data, path.name, dataset).encode()
     output.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(output, html)
-    print(f"{output}: {len(html) / 1e6:.1f} MB, for any browser: double-click it, or open")
-    print(output.absolute().as_uri())
+    atomic_write(output, html)
     if trained_prior(model) is None:
         print("The model has no learned prior: the page draws new images from N(0, I).")
+    print(f"{output}: {len(html) / 1e6:.1f} MB, for any browser. Double-click it, or open")
+    print(output.absolute().as_uri())
     return output
 
 
@@ -347,18 +345,14 @@ def make_parser() -> argparse.ArgumentParser:
     )
     add("--output", default="explore.html", help="the page")
     add("--data_dir", default=str(DATA_DIR), help="folder of the data files")
-    add("--dataset", choices=DATASETS, default="MNIST", help="what the model was trained on")
+    add("--dataset", choices=DATASETS, help="its images; without, those of the model's training")
     return parser
 
 
 def main(argv: list[str] | None = None) -> None:
-    """The command line: bad input ends with one line and exit code 2."""
+    """The command line: see `run_main`."""
     parser = make_parser()
-    args = parser.parse_args(argv)
-    try:
-        explore(args)
-    except InputError as error:
-        parser.error(str(error))
+    run_main(parser, lambda: explore(parser.parse_args(argv)))
 
 
 if __name__ == "__main__":

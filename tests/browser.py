@@ -4,6 +4,7 @@ The protocol's messages are JSON with a zero byte at the end, over a pipe each w
 (--remote-debugging-pipe): the browser reads its file descriptor 3 and writes to 4.
 """
 
+import base64
 import itertools
 import json
 import os
@@ -55,8 +56,11 @@ class Browser:
         (read_there, self.to_browser), (self.from_browser, write_there) = os.pipe(), os.pipe()
         self.process = subprocess.Popen(
             # dash, Debian's sh, knows descriptors of one digit only
-            ["bash", "-c", f'exec "$@" 3<&{read_there} 4>&{write_there}', "bash", FOUND, *QUIET]
-            + ["--remote-debugging-pipe", f"--user-data-dir={self.profile.name}", "about:blank"],
+            [
+                *("bash", "-c", f'exec "$@" 3<&{read_there} 4>&{write_there}', "bash", FOUND),
+                *(*QUIET, "--remote-debugging-pipe", f"--user-data-dir={self.profile.name}"),
+                "about:blank",
+            ],
             pass_fds=(read_there, write_there),
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -211,8 +215,6 @@ class Browser:
 
     def screenshot(self, file: str | Path, whole: bool = False) -> None:
         """A picture of the window, or of the whole page."""
-        import base64
-
         options = {}
         if whole:
             size = self.call("Page.getLayoutMetrics")["cssContentSize"]
