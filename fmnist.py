@@ -8,6 +8,7 @@ import os
 import shutil
 import tempfile
 import zlib
+from collections.abc import Iterator, Sequence
 from http.client import HTTPException
 from pathlib import Path
 
@@ -94,13 +95,15 @@ class DiscreteImages(Dataset):
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
         return self.images[index].long(), self.labels[index]
 
-    def __getitems__(self, indices: list[int]) -> tuple[Tensor, Tensor]:
-        """The DataLoader's batched fetch: images long [B, 1, 28, 28] and labels long [B]."""
+    def __getitems__(self, indices: list[int]) -> "_Fetched":
+        """A DataLoader's batched fetch, also through torch's `Subset`."""
         index = torch.as_tensor(indices)
         if self.images.is_cuda:  # from pinned memory the copy does not make the host wait
             index = index.pin_memory().to(self.images.device, non_blocking=True)
         # index_select copies whole images, where indexing in brackets goes pixel by pixel.
-        return self.images.index_select(0, index).long(), self.labels.index_select(0, index)
+        return _Fetched(
+            self.images.index_select(0, index).long(), self.labels.index_select(0, index)
+        )
 
     def subset(self, index: Tensor) -> "DiscreteImages":
         """The images at these positions, long [M], as a set of their own."""
@@ -111,9 +114,25 @@ class DiscreteImages(Dataset):
         return DiscreteImages(self.images.to(device), self.labels.to(device))
 
 
-def _as_is(batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-    """Collate function for batches that `__getitems__` has already put together."""
-    return batch
+class _Fetched(Sequence):
+    """Images long [B, 1, 28, 28] and labels long [B] that look like a list of B pairs.
+
+    What a DataLoader collates by default is such a list; `_together` need not take it apart.
+    """
+
+    def __init__(self, images: Tensor, labels: Tensor):
+        self.images, self.labels = images, labels
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        return self.images[index], self.labels[index]
+
+
+def _together(fetched: _Fetched) -> tuple[Tensor, Tensor]:
+    """The collate function of this module's own loaders: the batch is complete already."""
+    return fetched.images, fetched.labels
 
 
 def prepare(root: str | Path = DATA_DIR, dataset: str = "MNIST", download: bool = True) -> None:
@@ -190,12 +209,37 @@ def split(data: DiscreteImages) -> tuple[DiscreteImages, DiscreteImages]:
     return data.subset(train), data.subset(val)
 
 
+class EpochOrder(DistributedSampler):
+    """Separate shares, one per process, of an order that derives from a hash of (seed, epoch).
+
+    Torch's own order derives from their sum: seed 1 would see seed 0's, an epoch earlier.
+    """
+
+    def __iter__(self) -> Iterator[int]:
+        # The spawn key keeps it apart from the noise of `SeedEpochs`, which has hashes of its own.
+        entropy = np.random.SeedSequence((self.seed, self.epoch), spawn_key=(0,))
+        generator = torch.Generator().manual_seed(int(entropy.generate_state(1, np.uint64)[0]))
+        order = torch.randperm(len(self.dataset), generator=generator)
+        return iter(order[self.rank : self.total_size : self.num_replicas].tolist())
+
+
+class _Loader(DataLoader):
+    """A DataLoader whose processes begin to fetch when the first batch is asked for, not before.
+
+    Lightning makes the iterator of a resumed run before it restores the epoch, which the order
+    derives from; it sets the sampler's epoch before it asks for a batch.
+    """
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        yield from super().__iter__()
+
+
 def _loader(data: DiscreteImages, num_workers: int, **how: object) -> DataLoader:
-    return DataLoader(
+    return _Loader(
         data,
         num_workers=num_workers,
         persistent_workers=num_workers > 0,
-        collate_fn=_as_is,
+        collate_fn=_together,
         # Without one, every pass over a loader draws a number from the global random stream.
         generator=torch.Generator().manual_seed(torch.initial_seed()),
         **how,
@@ -277,17 +321,14 @@ class MNISTDataModule(pl.LightningDataModule):
             )
 
     def train_dataloader(self) -> DataLoader:
-        sampler = DistributedSampler(
+        sampler = EpochOrder(
             self.train,
             num_replicas=self.trainer.world_size,
             rank=self.trainer.global_rank,
             seed=self.seed,
             drop_last=True,  # no image twice in an epoch
         )
-        loader = _loader(self.train, self.num_workers, batch_size=self.batch_size, sampler=sampler)
-        # Of a resumed run; Lightning sets it too, but after worker processes have begun to fetch.
-        sampler.set_epoch(self.trainer.global_step // len(loader))
-        return loader
+        return _loader(self.train, self.num_workers, batch_size=self.batch_size, sampler=sampler)
 
     def val_dataloader(self) -> DataLoader:
         return self._eval_loader(self.val)

@@ -25,6 +25,7 @@ from torchvision.utils import make_grid, save_image
 from cnn_encoder_decoder import CNNDecoder, CNNEncoder
 from fmnist import DATA_DIR, DATASETS, MNISTDataModule
 from support.checkpoints import AtomicCheckpointIO, fill_model, read_checkpoint
+from support.checks import check_size
 from support.command_line import (
     InputError,
     OneLineParser,
@@ -59,7 +60,6 @@ from support.trainer import (
 from utils import (
     KLD,
     active_units,
-    check_size,
     elbo_to_bpd,
     importance_weighted_bpd,
     kl_per_dimension,
@@ -110,9 +110,11 @@ class VAE(pl.LightningModule):
             L_reg: mean KL to the prior in nats per image, a scalar.
             bpd: mean negative ELBO in bits per dimension, a scalar; the training loss.
         Raises:
-            TypeError, ValueError: see `check_images`.
+            TypeError, ValueError: see `check_images`; a batch without images, which has no mean.
         """
         mean, log_std = self.encoder(imgs)
+        if len(imgs) == 0:
+            raise ValueError("imgs: expected at least one image, got none")
         z = sample_reparameterize(mean, log_std.exp())
         logits = self.decoder(z)
         L_rec = reconstruction_loss(logits, imgs)
@@ -186,7 +188,8 @@ class VAE(pl.LightningModule):
         L_rec, L_reg, bpd = self(self.augmented(imgs, progress))
         # Only the epoch's mean is logged: calls of log in every step made it a tenth longer.
         if batch_idx == 0:
-            self.train_sum = torch.zeros(3, device=self.device)
+            # The losses' dtype: torch's default is float16 here with --precision 16-true.
+            self.train_sum = torch.zeros(3, dtype=bpd.dtype, device=self.device)
         self.train_sum += len(imgs) * torch.stack([L_rec, L_reg, torch.ones_like(L_rec)]).detach()
         if self.trainer.is_last_batch:
             L_rec, L_reg, count = self.train_sum

@@ -4,9 +4,13 @@ Here stand the tests of the networks and of utils.py; those of the data, of trai
 command line are in tests/ and are taken in by `load_tests`.
 """
 
+import itertools
 import math
 import unittest
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from unittest import mock
 
 import torch
 from torch import nn
@@ -33,6 +37,22 @@ def setUpModule():
 
 def images(batch_size: int = 4) -> torch.Tensor:
     return torch.randint(0, 16, (batch_size, 1, 28, 28))
+
+
+def losses_of(model: VAE, imgs: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """The three losses with the same noise at every call."""
+    with mock.patch("torch.randn_like", torch.ones_like):
+        return model(imgs)
+
+
+@contextmanager
+def default_dtype(dtype: torch.dtype) -> Iterator[None]:
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
 
 
 class TestNetworks(unittest.TestCase):
@@ -129,10 +149,37 @@ class TestModel(unittest.TestCase):
             model = VAE(num_filters=4, z_dim=2, lr=1e-3)
 
     def test_the_losses_are_float32_whatever_the_networks_compute_in(self):
-        model = VAE(num_filters=8, z_dim=4, lr=1e-3)
-        with torch.autocast("cpu", torch.bfloat16):
-            losses = model(images(4))
-        self.assertEqual({loss.dtype for loss in losses}, {torch.float32})
+        x = images(4)
+        for dtype in (torch.bfloat16, torch.float16):
+            model = VAE(num_filters=8, z_dim=4, lr=1e-3)
+            for p in model.parameters():
+                nn.init.normal_(p, std=0.1)
+            expected = losses_of(model, x)
+            with torch.autocast("cpu", dtype):
+                mixed = losses_of(model, x)
+            model.to(dtype)
+            with default_dtype(dtype):  # as in Lightning's training_step
+                true = losses_of(model, x)
+            for losses in (mixed, true):
+                self.assertEqual({loss.dtype for loss in losses}, {torch.float32})
+                torch.testing.assert_close(losses, expected, rtol=0.02, atol=0)
+        self.assertEqual({loss.dtype for loss in losses_of(model.double(), x)}, {torch.float64})
+
+    def test_every_public_loss_of_half_tensors_is_float32_and_keeps_its_digits(self):
+        x = images(3)
+        for dtype in (torch.bfloat16, torch.float16):
+            logits = torch.randn(3, 16, 28, 28).mul(30).to(dtype)
+            mean, log_std = torch.randn(2, 3, 5000).to(dtype)
+            for of, *args in (
+                (lambda logits: reconstruction_loss(logits, x), logits),  # ten thousands of nats
+                (KLD, mean, log_std),
+                (lambda elbo: elbo_to_bpd(elbo, x.shape), mean[:, 0]),
+                (mean_image, logits),
+            ):
+                result = of(*args)
+                self.assertEqual(result.dtype, torch.float32)
+                expected = of(*[tensor.double() for tensor in args]).float()
+                torch.testing.assert_close(result, expected, rtol=1e-5, atol=1e-5)
 
     def test_the_learning_rate_rises_once_and_falls_to_zero_for_any_number_of_steps(self):
         for total in (1, 2, 19, 20, 21, 1000):
@@ -145,6 +192,10 @@ class TestModel(unittest.TestCase):
             self.assertEqual(shares, sorted(shares[:top]) + sorted(shares[top:], reverse=True))
             if total > 1:
                 self.assertAlmostEqual(shares[-1], 0)
+
+    def test_the_learning_rate_is_constant_if_the_number_of_steps_is_not_known(self):
+        shares = {warmup_and_cosine(step, math.inf, 0.05) for step in (0, 1, 10**6)}
+        self.assertEqual(shares, {1.0})
 
     def test_training_images_move_by_at_most_a_pixel_and_not_at_all_near_the_end(self):
         model = VAE(num_filters=4, z_dim=2, lr=1e-3)
@@ -253,6 +304,24 @@ class TestLosses(unittest.TestCase):
                     gram = x @ x.T
                     x = 3.4445 * x - 4.7750 * gram @ x + 2.0315 * gram @ gram @ x
                 torch.testing.assert_close(result, x.float(), atol=1e-5, rtol=1e-4)
+
+    def test_orthogonalize_is_stable_for_few_directions_in_every_precision(self):
+        for shape, dtype in itertools.product(
+            ((2, 64, 576), (2, 32, 9), (2, 64, 64)), (torch.float32, torch.bfloat16, torch.float16)
+        ):
+            n, rows, columns = shape
+            row = torch.randn(n, 1, columns)
+            for name, matrices in {
+                "rank 1": torch.randn(n, rows, 1) @ row,
+                "rank 2": torch.randn(n, rows, 2) @ torch.randn(n, 2, columns),
+                "nearly the same rows": row + 1e-3 * torch.randn(shape),
+                "the same rows": row.expand(shape),
+                "rows of zero": torch.randn(shape) * (torch.rand(n, rows, 1) < 0.3),
+            }.items():
+                result = orthogonalize(matrices.to(dtype))
+                self.assertEqual(result.dtype, torch.float32)
+                largest = torch.linalg.svdvals(result)[:, 0]
+                self.assertTrue(((largest > 0.6) & (largest < 1.3)).all(), (name, shape, dtype))
 
     def test_orthogonalize_keeps_the_singular_vectors_and_zero(self):
         u, _ = torch.linalg.qr(torch.randn(30, 5))

@@ -10,39 +10,14 @@ distribution over the 16 grey levels per pixel from the decoder.
 """
 
 import math
-import operator
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
-from typing import SupportsIndex
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.utils import make_grid
 
-
-def check_floats(what: str, shape: str, num_dims: int, *tensors: Tensor) -> None:
-    """Raises TypeError or ValueError unless all are float tensors of one shape and device.
-
-    Only what a tensor knows without its values is looked at, which costs nothing in a training
-    step.
-
-    Args:
-        what: the tensors' names, for the message.
-        shape: the expected shape, for the message.
-        num_dims: at least so many dimensions.
-    """
-    for tensor in tensors:
-        if not isinstance(tensor, Tensor) or not tensor.is_floating_point():
-            kind = tensor.dtype if isinstance(tensor, Tensor) else type(tensor).__name__
-            raise TypeError(f"{what}: expected float tensors {shape}, got {kind}")
-    first = tensors[0]
-    if first.ndim < num_dims or any(tensor.shape != first.shape for tensor in tensors):
-        got = " and ".join(str(list(tensor.shape)) for tensor in tensors)
-        raise ValueError(f"{what}: expected the shape {shape}, got {got}")
-    if any(tensor.device != first.device for tensor in tensors):
-        got = " and ".join(str(tensor.device) for tensor in tensors)
-        raise ValueError(f"{what}: expected one device, got {got}")
+from support.checks import at_least_float32, check_floats, check_size, values_are_checked
 
 
 def sample_reparameterize(mean: Tensor, std: Tensor) -> Tensor:
@@ -57,17 +32,14 @@ def sample_reparameterize(mean: Tensor, std: Tensor) -> Tensor:
         z, same shape and dtype.
     Raises:
         TypeError: not float tensors.
-        ValueError: other shapes or devices, or a std is negative. Looking at values makes the host
-            wait for an accelerator, so that check is left out there while gradients are recorded,
-            as in a training step.
+        ValueError: other shapes or devices, or a negative std where `values_are_checked`.
     """
     check_floats("mean and std", "[...]", 0, mean, std)
-    if std.device.type == "cpu" or not std.requires_grad:
-        if bool((std < 0).any()):
-            raise ValueError(
-                f"std must not be negative, got {std.min().item():g}: is it a log std? "
-                "Pass log_std.exp()"
-            )
+    if values_are_checked(std) and bool((std < 0).any()):
+        raise ValueError(
+            f"std must not be negative, got {std.min().item():g}: is it a log std? "
+            "Pass log_std.exp()"
+        )
     return mean + std * torch.randn_like(mean)
 
 
@@ -81,9 +53,10 @@ def kl_per_dimension(mean: Tensor, log_std: Tensor) -> Tensor:
     Args:
         mean, log_std: float [..., z_dim].
     Returns:
-        float [..., z_dim], >= 0 up to rounding, in nats.
+        float [..., z_dim], >= 0 up to rounding, in nats; float32 for half precisions.
     """
     check_floats("mean and log_std", "[..., z_dim]", 1, mean, log_std)
+    mean, log_std = at_least_float32(mean), at_least_float32(log_std)
     # expm1 keeps its digits where std is near 1 and std^2 - 1 would cancel.
     return 0.5 * (torch.expm1(2 * log_std) - 2 * log_std + mean.square())
 
@@ -94,7 +67,7 @@ def KLD(mean: Tensor, log_std: Tensor) -> Tensor:
     Args:
         mean, log_std: float [..., z_dim].
     Returns:
-        float [...], >= 0 up to rounding, in nats.
+        float [...], >= 0 up to rounding, in nats; float32 for half precisions.
     """
     return kl_per_dimension(mean, log_std).sum(dim=-1)
 
@@ -106,9 +79,10 @@ def reconstruction_loss(logits: Tensor, imgs: Tensor) -> Tensor:
         logits: float [B, 16, H, W], unnormalised log-probabilities of the grey levels.
         imgs: long [B, 1, H, W], values 0..15.
     Returns:
-        float [B], in nats.
+        float [B], in nats; float32 for half precisions.
     Raises:
-        TypeError, ValueError: other types or shapes, and on the CPU grey levels out of range.
+        TypeError, ValueError: other types or shapes.
+        IndexError: on the CPU, a grey level that there is no logit for.
     """
     check_floats("logits", "[B, 16, H, W]", 4, logits)
     if imgs.dtype != torch.long:
@@ -118,13 +92,11 @@ def reconstruction_loss(logits: Tensor, imgs: Tensor) -> Tensor:
             "expected logits [B, 16, H, W] and imgs [B, 1, H, W] on one device, got "
             f"{list(logits.shape)} on {logits.device} and {list(imgs.shape)} on {imgs.device}"
         )
-    if imgs.device.type == "cpu" and imgs.numel():  # an accelerator would have to be waited for
-        low, high = (value.item() for value in imgs.aminmax())
-        if low < 0 or high >= logits.shape[1]:
-            raise ValueError(f"imgs: expected values 0..{logits.shape[1] - 1}, got {low} to {high}")
     # One row per pixel is no copy of channels_last logits, and the kernel is fastest on rows.
-    rows = logits.permute(0, 2, 3, 1).flatten(0, 2)
-    return F.cross_entropy(rows, imgs.flatten(), reduction="none").view(len(imgs), -1).sum(dim=1)
+    rows = at_least_float32(logits.permute(0, 2, 3, 1).flatten(0, 2))
+    nothing = -(2**63)  # the default, -100, would let a pixel of that value pass at no cost
+    nats = F.cross_entropy(rows, imgs.flatten(), reduction="none", ignore_index=nothing)
+    return nats.view_as(imgs).flatten(1).sum(dim=1)
 
 
 def elbo_to_bpd(elbo: Tensor, img_shape: Sequence[int]) -> Tensor:
@@ -134,12 +106,12 @@ def elbo_to_bpd(elbo: Tensor, img_shape: Sequence[int]) -> Tensor:
         elbo: float [B] or the mean over images, a scalar; the negative ELBO in nats.
         img_shape: [B, C, H, W] of the images.
     Returns:
-        same shape as elbo, bits per dimension.
+        same shape as elbo, bits per dimension; float32 for half precisions.
     """
     check_floats("elbo", "[B]", 0, elbo)
     if len(img_shape) < 2 or min(img_shape[1:]) < 1:
         raise ValueError(f"img_shape: expected [B, C, H, W], got {list(img_shape)}")
-    return elbo / (math.log(2) * math.prod(img_shape[1:]))
+    return at_least_float32(elbo) / (math.log(2) * math.prod(img_shape[1:]))
 
 
 @torch.no_grad()
@@ -165,6 +137,7 @@ def importance_weighted_bpd(
         ValueError: there is no noise, K = 0.
     """
     total, count = torch.full((len(imgs),), -math.inf, device=imgs.device), 0
+    mean, log_std = at_least_float32(mean), at_least_float32(log_std)
     for part in noise:
         z = mean + log_std.exp() * part
         repeated = imgs.expand(len(part), *imgs.shape).flatten(0, 1)
@@ -212,8 +185,10 @@ def mean_image(logits: Tensor) -> Tensor:
         float [B, 1, H, W] in [0, 1].
     """
     check_floats("logits", "[B, 16, H, W]", 4, logits)
-    levels = torch.linspace(0, 1, logits.shape[1], device=logits.device)
-    return torch.einsum("bvhw,v->bhw", logits.float().softmax(dim=1), levels).unsqueeze(1)
+    probabilities = at_least_float32(logits).softmax(dim=1)
+    how = {"dtype": probabilities.dtype, "device": logits.device}
+    levels = torch.linspace(0, 1, logits.shape[1], **how)
+    return torch.einsum("bvhw,v->bhw", probabilities, levels).unsqueeze(1)
 
 
 @torch.no_grad()
@@ -234,23 +209,10 @@ def visualize_manifold(decoder: nn.Module, grid_size: int = 20) -> Tensor:
     """
     if decoder.z_dim != 2:
         raise ValueError(f"the manifold needs a decoder with z_dim 2, this one has {decoder.z_dim}")
-    if not isinstance(grid_size, int) or grid_size < 1:
-        raise ValueError(f"grid_size must be a whole number of at least 1, got {grid_size!r}")
+    grid_size = check_size("grid_size", grid_size)
     percentiles = (torch.arange(grid_size) + 0.5) / grid_size
     axis = torch.special.ndtri(percentiles).to(decoder.device)
     upward, rightward = torch.meshgrid(axis.flip(0), axis, indexing="ij")
     z = torch.stack([rightward, upward], dim=-1).reshape(-1, 2)
     images = torch.cat([mean_image(decoder(part)) for part in z.split(500)])
     return make_grid(images, nrow=grid_size, padding=0)
-
-
-def check_size(name: str, value: SupportsIndex) -> int:
-    """The value as Python's own int, of whatever type of whole number it is.
-
-    Raises:
-        ValueError: it is no whole number or below 1; the message has the name.
-    """
-    with suppress(TypeError):
-        if not isinstance(value, bool) and operator.index(value) >= 1:
-            return operator.index(value)
-    raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")

@@ -38,13 +38,10 @@ import fmnist  # noqa: E402
 from cnn_encoder_decoder import check_images, check_latents  # noqa: E402
 from evaluate import DECODER_BATCH  # noqa: E402
 from support.checkpoints import AtomicCheckpointIO  # noqa: E402
+from support.checks import check_floats  # noqa: E402
 from support.muon import Muon  # noqa: E402
 from train_pl import VAE, make_parser, train_vae  # noqa: E402
-from utils import (  # noqa: E402
-    check_floats,
-    importance_weighted_bpd,
-    reconstruction_loss,
-)
+from utils import importance_weighted_bpd, reconstruction_loss  # noqa: E402
 
 DEFAULTS = make_parser().parse_args([])
 

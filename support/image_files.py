@@ -72,8 +72,9 @@ def check_replaceable(target: Path, force: bool) -> None:
     if not force:
         raise InputError(f"{target} exists: pass --force to replace it, or choose another name")
     if target.is_dir():
-        for entry in os.scandir(target):
-            if not (entry.is_file(follow_symlinks=False) and re.fullmatch(PNG_NAME, entry.name)):
+        for entry in target.iterdir():
+            own = re.fullmatch(PNG_NAME, entry.name) and entry.is_file()
+            if not own or entry.is_symlink():
                 raise InputError(
                     f"{target} is a folder with other files than decoded PNGs, such as "
                     f"{entry.name}: choose another name"

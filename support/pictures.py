@@ -5,7 +5,8 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 from torchvision.utils import make_grid
 
-from utils import check_floats, interpolate, mean_image
+from support.checks import check_floats
+from utils import interpolate, mean_image
 
 
 def pairs_grid(imgs: Tensor, reconstructions: Tensor) -> Tensor:

@@ -24,7 +24,7 @@ from filelock import FileLock, Timeout
 from pytorch_lightning.callbacks import Callback, Checkpoint
 from pytorch_lightning.utilities import rank_zero_only
 
-from support.checkpoints import atomic_write, read_checkpoint
+from support.checkpoints import atomic_write, check_training_state, read_checkpoint
 from support.command_line import InputError, given_options, one_line, to_argv
 from support.stopping import Stopped, cause_on_disk
 
@@ -401,11 +401,21 @@ class RunCheckpoint(Checkpoint):
         # Rank zero's folder, on every process.
         self.folder = Path(trainer.log_dir) / "checkpoints"
 
+    def on_load_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict
+    ) -> None:
+        self.to_restore = checkpoint
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if self.restoring:  # optimizers and loops come after this
+            check_training_state(self.to_restore, trainer)
+
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        for optimizer in trainer.optimizers:
-            for p, state in optimizer.state.items():
-                if any(tensor.shape != p.shape for tensor in state.values()):
-                    raise ValueError("its optimiser state is of another model")
+        if self.restoring and (
+            trainer.global_step != self.run.step
+            or trainer.current_epoch * trainer.num_training_batches != self.run.step
+        ):
+            raise ValueError(f"its {self.run.step} steps are not those of whole epochs of this run")
         self.restoring = False
         if trainer.is_global_zero:
             self.folder.mkdir(exist_ok=True)

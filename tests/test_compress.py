@@ -2,13 +2,14 @@
 
 import copy
 import gzip
+import os
 import struct
+import subprocess
 import sys
 import unittest
-import zlib
 from contextlib import redirect_stderr, redirect_stdout
 from functools import cache
-from io import StringIO
+from io import BytesIO, StringIO
 from pathlib import Path
 from unittest import mock
 
@@ -21,12 +22,11 @@ import compress
 import fmnist
 from compress import PRETRAINED, decode, encode
 from support import bits_back, general_codecs
-from support.bits_back import CHECKSUM, HEADER, Codec, Header, batches
+from support.bits_back import CHECKSUM, HEADER, OVERHEAD, Codec, Header, batches, seal
 from support.command_line import InputError
 from train_pl import VAE, load_model
 
 PIXELS = 28 * 28
-OVERHEAD = HEADER.size + CHECKSUM.size
 
 
 def small_model(seed: int = 0) -> VAE:
@@ -47,6 +47,14 @@ def know_nothing() -> VAE:
     return model
 
 
+def know_blackness() -> VAE:
+    """Certain that every image is black: one more costs the archive next to nothing."""
+    model = know_nothing()
+    with torch.no_grad():
+        model.decoder.net[-1].bias[0] = 50
+    return model
+
+
 @cache
 def test_set() -> np.ndarray:
     fmnist.prepare()
@@ -59,12 +67,6 @@ def test_images(count: int) -> np.ndarray:
 
 def noise(count: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 16, (count, 28, 28), dtype=np.uint8)
-
-
-def sealed(header: Header, stream: bytes) -> bytes:
-    """An archive with these parts and the right checksum."""
-    archive = HEADER.pack(*header) + stream
-    return archive + CHECKSUM.pack(zlib.crc32(archive))
 
 
 def opened(archive: bytes) -> tuple[Header, bytes]:
@@ -251,6 +253,15 @@ class TestBadImages(unittest.TestCase):
         with self.assertRaisesRegex(InputError, "not finite"):
             encode(noise(1), model)
 
+    def test_images_that_cost_less_than_a_byte_each_are_refused_where_decoding_would_refuse_them(
+        self,
+    ):
+        model, images = know_blackness(), np.zeros((1000, 28, 28), np.uint8)
+        few = encode(images[:20], model)
+        self.assertTrue(np.array_equal(decode(few, model), images[:20]))
+        with self.assertRaisesRegex(InputError, "1,000 images take .* at least one byte"):
+            encode(images, model)
+
 
 class TestBadArchives(unittest.TestCase):
     @classmethod
@@ -282,7 +293,7 @@ class TestBadArchives(unittest.TestCase):
 
     def test_another_version_is_refused_with_both_numbers(self):
         header, stream = opened(self.archive)
-        self.assert_refused(sealed(header._replace(version=7), stream), "version 7.*version 1")
+        self.assert_refused(seal(header._replace(version=7), stream), "version 7.*version 1")
 
     def test_another_checkpoint_is_refused_with_both_fingerprints(self):
         other = small_model(seed=1)
@@ -305,7 +316,15 @@ class TestBadArchives(unittest.TestCase):
             {"pixels": header.pixels ^ 1},
         ):
             with self.subTest(**false):
-                self.assert_refused(sealed(header._replace(**false), stream))
+                self.assert_refused(seal(header._replace(**false), stream))
+
+    def test_no_archive_has_more_images_than_bytes(self):
+        model = know_blackness()
+        header, stream = opened(encode(np.zeros((1, 28, 28), np.uint8), model))
+        for count in (len(self.archive), 1000, 2**32 - 1):
+            archive = seal(header._replace(count=count), stream)
+            with self.assertRaisesRegex(InputError, f"claims {count:,} images in {len(archive)}"):
+                decode(archive, model)
 
     def test_false_streams_with_the_right_checksum_are_refused(self):
         header, stream = opened(self.archive)
@@ -313,8 +332,9 @@ class TestBadArchives(unittest.TestCase):
             *(b"", bytes(4), bytes(400), stream[:-4], stream + bytes(4), stream[4:], stream + b"x"),
             *(stream[:40] + bytes([stream[40] ^ 1]) + stream[41:], stream * 2),
         ):
-            self.assert_refused(sealed(header, false))
-            self.assert_refused(sealed(header._replace(count=2**32 - 1), false))
+            self.assert_refused(seal(header, false))
+            most = HEADER.size + len(false) + CHECKSUM.size  # more images than bytes never are
+            self.assert_refused(seal(header._replace(count=most), false))
 
 
 class TestCommandLine(InFolder):
@@ -446,6 +466,101 @@ class TestCommandLine(InFolder):
         self.write_idx((10, 56, 28))
         self.assert_refused("56, 28", "encode", path, self.archive, "--discretize")
 
+    def assert_refused_in_little_memory(self, said: str, *arguments: object) -> None:
+        """In a process of its own, which may take 512 MB more than it has after its imports."""
+        before = self.files()
+        script = (
+            "import resource, sys, compress\n"
+            "pages = int(open('/proc/self/statm').read().split()[0])\n"
+            "most = pages * resource.getpagesize() + (512 << 20)\n"
+            "resource.setrlimit(resource.RLIMIT_AS, (most, most))\n"
+            "compress.main(sys.argv[1:])\n"
+        )
+        root = Path(compress.__file__).parent
+        result = subprocess.run(
+            [sys.executable, "-c", script, *map(str, arguments), "--checkpoint", self.checkpoint],
+            env={**os.environ, "PYTHONPATH": str(root)},
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        self.assertEqual((result.returncode, result.stdout), (2, ""), result.stderr)
+        self.assertEqual(len(result.stderr.splitlines()), 1, result.stderr)
+        self.assertRegex(result.stderr, said)
+        self.assertEqual(self.files(), before)
+
+    def test_a_small_archive_that_claims_billions_of_images_takes_no_memory(self):
+        model = know_blackness()
+        self.checkpoint = self.save_model(model, "black.ckpt")
+        header, stream = opened(encode(np.zeros((1, 28, 28), np.uint8), model))
+        self.archive.write_bytes(seal(header._replace(count=2**32 - 1), stream))
+        said = "archive.vae: the archive claims 4,294,967,295 images"
+        self.assert_refused_in_little_memory(said, "decode", self.archive, self.output)
+
+    def test_a_small_file_that_unpacks_to_gigabytes_takes_no_memory(self):
+        bomb, packed = self.folder / "bomb.gz", gzip.compress(bytes(1 << 26))
+        for name, header in (
+            ("told", struct.pack(">4I", 0x803, (1 << 32) // PIXELS, 28, 28)),
+            ("hidden", struct.pack(">4I", 0x803, 1, 28, 28)),
+            ("none", b""),
+        ):
+            bomb.write_bytes(gzip.compress(header) + packed * 64)  # 4 GB
+            with self.subTest(name):
+                said = "bomb.gz cannot be used: .*(claim|values|not an IDX)"
+                how = ("encode", bomb, self.archive, "--discretize")
+                self.assert_refused_in_little_memory(said, *how)
+
+    def test_inputs_without_an_end_are_refused(self):
+        for command in ("encode", "decode", "info"):
+            said = "/dev/zero cannot be.*no regular file"
+            outputs = () if command == "info" else (self.output,)
+            self.assert_refused(said, command, "/dev/zero", *outputs)
+
+    def test_links_and_devices_are_never_replaced(self):
+        self.succeed("encode", self.input, self.archive)
+        real, link, dangling = (self.folder / name for name in ("real.vae", "link", "dangling"))
+        real.write_bytes(b"precious")
+        link.symlink_to(real)
+        dangling.symlink_to(self.folder / "nothing")
+        device = self.folder / "device"
+        os.mkfifo(device)  # a device node needs an administrator
+        for target in (link, dangling, device):
+            for command in (("encode", self.input), ("decode", self.archive)):
+                for force in ((), ("--force",)):
+                    self.assert_refused(f"{target.name} is a link or", *command, target, *force)
+        self.assertTrue(link.is_symlink() and dangling.is_symlink() and device.is_fifo())
+
+    def test_a_folder_with_anything_else_than_decoded_pictures_is_never_replaced(self):
+        self.succeed("encode", self.input, self.archive)
+        folder = self.folder / "digits"
+        for name in ("sub.png", "00007.png"):
+            (folder / name).mkdir(parents=True)
+            (folder / name / "precious").write_bytes(b"precious")
+            self.assert_refused(name, "decode", self.archive, folder, "--force")
+            (folder / name).rename(self.folder / name)
+        for name in ("holiday.png", "00007.PNG", "1.png"):
+            (folder / name).write_bytes(b"precious")
+            self.assert_refused(name, "decode", self.archive, folder, "--force")
+            (folder / name).unlink()
+        (folder / "00007.png").symlink_to(self.input)
+        self.assert_refused("00007.png", "decode", self.archive, folder, "--force")
+        (folder / "00007.png").unlink()
+        self.succeed("decode", self.archive, folder, "--force")  # empty
+
+    def test_what_appears_in_the_folder_meanwhile_is_kept(self):
+        self.succeed("encode", self.input, self.archive)
+        folder, whole = self.folder / "digits", Codec.decode
+        folder.mkdir()
+
+        def slow_decode(*arguments: object) -> np.ndarray:
+            (folder / "notes.txt").write_text("precious")
+            return whole(*arguments)
+
+        with mock.patch.object(Codec, "decode", slow_decode):
+            code, _, error = self.run_main("decode", self.archive, folder, "--force")
+        self.assertEqual((code, len(error.splitlines())), (2, 1), error)
+        self.assertEqual([file.name for file in folder.iterdir()], ["notes.txt"])
+
     def test_an_existing_output_is_kept_unless_forced(self):
         self.archive.write_bytes(b"precious")
         self.assert_refused("archive.vae exists.*--force", "encode", self.input, self.archive)
@@ -481,8 +596,8 @@ class TestCommandLine(InFolder):
         for archive, said in (
             (whole[:-1], "truncated or altered"),
             (b"", "no archive"),
-            (sealed(header._replace(pixels=1), stream), "do not match"),
-            (sealed(header._replace(version=9), stream), "version 9"),
+            (seal(header._replace(pixels=1), stream), "do not match"),
+            (seal(header._replace(version=9), stream), "version 9"),
         ):
             self.archive.write_bytes(archive)
             self.assert_refused(f"archive.vae: .*{said}", *decoding)
@@ -504,6 +619,13 @@ class TestCommandLine(InFolder):
             said = self.succeed("encode", self.input, self.archive, "--no-verify")
         self.assertIn("not verified", said)
 
+    def test_bench_takes_the_images_that_the_model_was_trained_on(self):
+        parts = {"hyper_parameters": dict(self.model.hparams), "dataset": "FashionMNIST"}
+        torch.save({**parts, "state_dict": self.model.state_dict()}, self.checkpoint)
+        with mock.patch.object(fmnist, "prepare", side_effect=InputError("stop")) as prepare:
+            self.assert_refused("stop", "bench", "--limit", 7)
+        prepare.assert_called_once_with(dataset="FashionMNIST")
+
     def test_bench_prints_the_table_the_speeds_and_what_was_left_out(self):
         with mock.patch.dict(sys.modules, {"imagecodecs": None}):
             code, said, _ = self.run_main("bench", "--limit", 7)
@@ -515,12 +637,34 @@ class TestCommandLine(InFolder):
             *("JPEG XL is left out", "negative ELBO", "bits to start up", "in the networks"),
         ):
             self.assertIn(words, said)
+        self.assertIn("7 test images of MNIST", said)
         for limit in (0, 10_001, "all"):
             self.assert_refused(f"--limit.*{limit}", "bench", "--limit", limit)
 
 
 class TestGeneralCodecs(unittest.TestCase):
-    def test_sizes_are_those_of_files_that_hold_the_images(self):
+    def test_every_picture_file_that_is_measured_holds_the_images(self):
+        images, found = noise(7), []
+
+        def reopened(picture: Image.Image, **how: object) -> int:
+            file = BytesIO()
+            picture.save(file, **how)
+            with Image.open(file) as again:
+                pixels = np.array(again).reshape(28, 28, -1)[..., 0]
+                found.append(pixels // 17 if again.mode == "L" else pixels)
+            return file.tell()
+
+        with mock.patch.object(general_codecs, "file_size", reopened):
+            general_codecs.png_bytes(images)
+            general_codecs.webp_bytes(images)
+        self.assertTrue(np.array_equal(found, [*images.repeat(2, axis=0), *images]))
+        sheet = general_codecs.one_sheet(images)
+        self.assertEqual(sheet.shape, (3 * 28, 3 * 28))
+        for n, image in enumerate(images):
+            row, column = n // 3 * 28, n % 3 * 28
+            self.assertTrue(np.array_equal(sheet[row : row + 28, column : column + 28], image))
+
+    def test_noise_costs_its_four_bits_with_every_codec(self):
         def codec_bytes(count: int) -> dict[str, int]:
             images = noise(count)
             return {**general_codecs.codec_bytes(images), **general_codecs.slow_codec_bytes(images)}
@@ -528,7 +672,6 @@ class TestGeneralCodecs(unittest.TestCase):
         with mock.patch.dict(sys.modules, {"imagecodecs": None}):
             sizes, fewer = codec_bytes(30), codec_bytes(10)
         for name, size in sizes.items():
-            # Noise has four bits per pixel, of which no codec can save any.
             self.assertGreater(size, 30 * PIXELS / 2, name)
             self.assertLess(size, 30 * PIXELS * 1.2, name)
             self.assertGreater(size, 2 * fewer[name], name)

@@ -18,6 +18,7 @@ from urllib.error import URLError
 
 import torch
 from tiny import InFolder
+from torch.utils.data import DataLoader, Subset
 from torchvision.datasets import MNIST
 
 import fmnist
@@ -126,6 +127,20 @@ class TestLoaders(unittest.TestCase):
         with mock.patch.object(DiscreteImages, "__getitem__", side_effect=AssertionError):
             next(iter(self.train))
 
+    def test_torchs_own_loader_and_subset_give_the_same_images(self):
+        data = self.test.dataset
+        part = Subset(data, range(5, 400))
+        for loader in (DataLoader(part, batch_size=100), fmnist._loader(part, 0, batch_size=100)):
+            batches = list(loader)
+            self.assertEqual([len(labels) for _, labels in batches], [100, 100, 100, 95])
+            imgs = torch.cat([imgs for imgs, _ in batches])
+            self.assertTrue(torch.equal(imgs, data.images[5:400].long()))
+            labels = torch.cat([labels for _, labels in batches])
+            self.assertTrue(torch.equal(labels, data.labels[5:400]))
+        imgs, labels = next(iter(DataLoader(data, batch_size=3, num_workers=1)))
+        self.assertEqual((imgs.shape, imgs.dtype), ((3, 1, 28, 28), torch.long))
+        self.assertEqual(labels.tolist(), [7, 2, 1])
+
     def test_worker_processes_give_the_same_batches(self):
         # Small on purpose: what is handed to a process is the data set itself.
         data = self.test.dataset.subset(torch.arange(100))
@@ -135,8 +150,8 @@ class TestLoaders(unittest.TestCase):
 
 
 class TestDataModule(unittest.TestCase):
-    def share(self, rank: int, world_size: int) -> MNISTDataModule:
-        data = MNISTDataModule(batch_size=100)
+    def share(self, rank: int, world_size: int, seed: int = 42) -> MNISTDataModule:
+        data = MNISTDataModule(batch_size=100, seed=seed)
         numbers = torch.arange(1001)
         digits = torch.stack([numbers // 256, numbers // 16 % 16, numbers % 16], dim=1)
         images = digits.to(torch.uint8).view(-1, 1, 1, 3)
@@ -162,6 +177,33 @@ class TestDataModule(unittest.TestCase):
         first = self.seen(loaders[0])
         loaders[0].sampler.set_epoch(1)
         self.assertNotEqual(self.seen(loaders[0]), first)
+
+    def test_no_two_seeds_share_an_order_not_even_of_other_epochs(self):
+        orders = set()
+        for seed in range(4):
+            sampler = self.share(0, 1, seed).train_dataloader().sampler
+            for epoch in range(4):
+                sampler.set_epoch(epoch)
+                order = list(sampler)
+                self.assertEqual(sorted(order), list(range(1001)))
+                orders.add(tuple(order))
+        self.assertEqual(len(orders), 16)
+
+    def test_an_epoch_that_is_set_after_the_iterator_was_made_decides_the_order(self):
+        # As Lightning does when it resumes a run.
+        orders = []
+        for num_workers in (0, 1):
+            data = self.share(0, 1)
+            data.num_workers = num_workers
+            loader = data.train_dataloader()
+            batches = iter(loader)
+            loader.sampler.set_epoch(3)
+            orders.append(self.seen(list(batches)))
+        self.assertEqual(*orders)
+        loader = self.share(0, 1).train_dataloader()
+        self.assertNotEqual(self.seen(loader), orders[0])
+        loader.sampler.set_epoch(3)
+        self.assertEqual(self.seen(loader), orders[0])
 
     def test_processes_evaluate_every_image_once(self):
         for name in ("val_dataloader", "test_dataloader"):

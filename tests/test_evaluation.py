@@ -4,10 +4,13 @@ import json
 import math
 import os
 import pickle
+import shutil
+import subprocess
+import sys
 import unittest
 import zipfile
 from contextlib import redirect_stderr, redirect_stdout
-from io import StringIO
+from io import BytesIO, StringIO, TextIOWrapper
 from pathlib import Path
 from unittest import mock
 
@@ -19,6 +22,7 @@ from torch.distributions import Categorical, Normal
 
 import evaluate
 import fmnist
+from support.command_line import InputError
 from support.general_codecs import codec_bytes
 from train_pl import PRETRAINED, VAE, load_model
 from utils import (
@@ -245,6 +249,69 @@ class TestReport(EvaluationTest):
             for name, weight in load_model(self.checkpoint).state_dict().items():
                 self.assertTrue(torch.equal(weight, weights[name].float()), name)
 
+    def save_as_of(self, dataset: object) -> None:
+        write_checkpoint(self.checkpoint)
+        content = torch.load(self.checkpoint, weights_only=True)
+        torch.save({**content, "dataset": dataset}, self.checkpoint)
+
+    def test_a_model_is_judged_on_the_images_of_its_training(self):
+        # MNIST's own files under the name, as the others are not in the repository.
+        (self.folder / "data" / "FashionMNIST").mkdir(parents=True)
+        raw = Path("FashionMNIST", "raw")
+        (self.folder / "data" / raw).symlink_to(fmnist.DATA_DIR / "MNIST" / "raw")
+        self.save_as_of("FashionMNIST")
+        few = ("--iwae_samples", 1, "--limit", 3)
+        with mock.patch.object(fmnist, "prepare") as prepare:
+            metrics = self.run_it(*few, "--data_dir", self.folder / "data")
+        self.assertEqual(prepare.call_args.args[1], "FashionMNIST")
+        self.assertEqual((metrics["dataset"], metrics["trained_on"]), ("FashionMNIST",) * 2)
+        self.assertIn("3 images, FashionMNIST test", self.said)
+        self.assertNotIn("trained on", self.said)
+
+    def test_other_images_than_those_of_the_training_are_told(self):
+        self.save_as_of("FashionMNIST")
+        metrics = self.run_it("--iwae_samples", 1, "--limit", 3, "--dataset", "MNIST")
+        self.assertEqual((metrics["dataset"], metrics["trained_on"]), ("MNIST", "FashionMNIST"))
+        self.assertIn("trained on other images, those of FashionMNIST\n", self.said)
+        self.save_as_of("MNIST")
+        self.run_it("--iwae_samples", 1, "--limit", 3, "--dataset", "MNIST")
+        self.assertNotIn("trained on", self.said)
+
+    def test_a_checkpoint_that_does_not_say_its_data_set_is_judged_on_mnist_and_that_is_told(self):
+        write_checkpoint(self.checkpoint)
+        metrics = self.run_it("--iwae_samples", 1, "--limit", 3)
+        self.assertEqual((metrics["dataset"], metrics["trained_on"]), ("MNIST", None))
+        self.assertIn("does not say what it was trained on\n", self.said)
+
+    def test_an_output_of_ascii_only_shows_the_numbers(self):
+        write_checkpoint(self.checkpoint)
+        command = [self.checkpoint, "--output", self.output, "--limit", 3, "--iwae_samples", 1]
+        output = TextIOWrapper(BytesIO(), encoding="ascii")
+        with tiny_data(), redirect_stdout(output):
+            evaluate.main([str(word) for word in command])
+        nats = json.loads((self.output / "metrics.json").read_text())["elbo_nats"]
+        said = f"{nats['mean']:.2f} ? {nats['standard_error']:.2f}"
+        self.assertIn(said, output.buffer.getvalue().decode("ascii"))
+
+    def test_an_output_that_takes_nothing_costs_a_line_and_not_the_report(self):
+        write_checkpoint(self.checkpoint)
+        command = [self.checkpoint, "--output", self.output, "--limit", 3, "--iwae_samples", 1]
+        reading, writing = os.pipe()
+        os.close(reading)
+        for said, where in (("No space left", "/dev/full"), ("nobody", writing)):
+            with (
+                tiny_data(),
+                open(where, "w") as output,
+                redirect_stdout(output),
+                redirect_stderr(StringIO()) as error,
+                self.assertRaises(SystemExit) as stop,
+            ):
+                evaluate.main([str(word) for word in command])
+            self.assertEqual((stop.exception.code, len(error.getvalue().splitlines())), (1, 1))
+            self.assertIn(said, error.getvalue())
+            self.assertEqual(json.loads((self.output / "metrics.json").read_text())["images"], 3)
+            shutil.rmtree(self.output)
+
     def test_a_runs_directory_stands_for_its_best_checkpoint(self):
         checkpoints = self.folder / "version_0" / "checkpoints"
         checkpoints.mkdir(parents=True)
@@ -315,6 +382,8 @@ class TestBadInput(EvaluationTest):
             "too-few": {**whole, "state_dict": {}},
             "too-many": {**whole, "state_dict": {**whole["state_dict"], "more": torch.ones(1)}},
             "not-finite": {**whole, "state_dict": not_finite},
+            "another-data-set": {**whole, "dataset": "EMNIST"},
+            "odd-data-set": {**whole, "dataset": torch.ones(2)},
         }
         for name, content in bad.items():
             path = self.folder / f"{name}.ckpt"
@@ -360,6 +429,8 @@ class TestBadInput(EvaluationTest):
             ("--seed", -1),
             ("--dataset", "EMNIST"),
             ("--accelerator", "abacus"),
+            ("--accelerator", ""),
+            ("--accelerator", "cuda" if not torch.cuda.is_available() else "mps"),
             ("--output", file / "report"),
             ("--data_dir", self.folder / "nowhere"),
         ]:
@@ -367,5 +438,89 @@ class TestBadInput(EvaluationTest):
                 said = self.refusal(self.checkpoint, name, value)
                 self.assertIn(str(value), said)
 
+    def test_a_report_that_cannot_take_its_place_is_refused_by_name(self):
+        write_checkpoint(self.checkpoint)
+        (self.output / "samples.png").mkdir(parents=True)
+        few = ("--output", self.output, "--iwae_samples", 1, "--limit", 3)
+        with tiny_data(), redirect_stderr(StringIO()) as error, self.assertRaises(SystemExit):
+            evaluate.main([str(word) for word in (self.checkpoint, *few)])
+        self.assertRegex(error.getvalue(), "error: argument --output: .*samples.png cannot.*\n$")
+        self.assertEqual([*self.folder.glob("evaluating-*")], [])
+
     def test_a_directory_that_is_no_run_is_refused(self):
         self.assertIn("log directory", self.refusal(self.folder))
+
+
+class TestDevices(unittest.TestCase):
+    def test_auto_and_gpu_mean_the_accelerator_that_the_machine_has(self):
+        for found, meant in ((None, "cpu"), (torch.device("mps"), "mps")):
+            with mock.patch.object(torch.accelerator, "current_accelerator", return_value=found):
+                self.assertEqual(evaluate.find_device("auto").type, meant)
+                self.assertEqual(evaluate.find_device("cpu").type, "cpu")
+                for name in ("gpu", "mps"):
+                    if found is None:
+                        with self.assertRaisesRegex(InputError, f"'{name}'.*has cpu"):
+                            evaluate.find_device(name)
+                    else:
+                        self.assertEqual(evaluate.find_device(name).type, "mps")
+
+
+class TestImports(unittest.TestCase):
+    def test_neither_training_nor_a_report_needs_an_entropy_coder(self):
+        script = "import sys, evaluate, train_pl; sys.exit('constriction' in sys.modules)"
+        root = Path(evaluate.__file__).parent
+        self.assertEqual(subprocess.run([sys.executable, "-c", script], cwd=root).returncode, 0)
+
+
+class TestMain(unittest.TestCase):
+    """`run_main` in a process, as what matters is also what Python does at its end."""
+
+    def ending(self, work: str, closed: bool = False, **how: object) -> tuple[int, str, str]:
+        script = (
+            "import argparse, sys\n"
+            "from support.command_line import InputError, OneLineParser, WorkError, run_main\n"
+            f"def work():\n    {work}\n"
+            "parser = OneLineParser(prog='prog')\nrun_main(parser, work)\n"
+        )
+        shell = 'exec "$0" "$@"' + (" >&-" if closed else "")
+        result = subprocess.run(
+            ["sh", "-c", shell, sys.executable, "-c", script],
+            cwd=Path(evaluate.__file__).parent,
+            stderr=subprocess.PIPE,
+            text=True,
+            **({"stdout": subprocess.PIPE} | how),
+        )
+        return result.returncode, result.stdout, result.stderr
+
+    def test_every_end_has_its_exit_code_and_one_line(self):
+        for work, ending in (
+            ("print(1)", (0, "1\n", "")),
+            ("print(1); raise InputError('bad')", (2, "1\n", "prog: error: bad\n")),
+            ("raise WorkError('lost')", (1, "", "prog: lost\n")),
+            ("raise OSError('no room')", (1, "", "prog: no room\n")),
+            ("open('/no/file')", (1, "", "prog: /no/file: No such file or directory\n")),
+            ("parser.parse_args(['x'])", (2, "", "prog: error: unrecognized arguments: x\n")),
+        ):
+            with self.subTest(work):
+                self.assertEqual(self.ending(work), ending)
+        code, _, error = self.ending("raise KeyError('a mistake of ours')")
+        self.assertEqual(code, 1)
+        self.assertIn("Traceback", error)
+
+    def test_an_output_that_cannot_be_written_is_one_line(self):
+        for work in ("print(1)", "print(1, flush=True)", "parser.print_help()"):
+            with self.subTest(work), open("/dev/full", "w") as full:
+                code, _, error = self.ending(work, stdout=full)
+                self.assertEqual((code, error), (1, "prog: output: No space left on device\n"))
+                reading, writing = os.pipe()
+                os.close(reading)
+                ending = self.ending(work, stdout=writing)
+                os.close(writing)
+                nobody = (1, None, "prog: nobody reads the output any more\n")
+                quiet = (0, None, "")  # argparse itself gives up on the help that nobody reads
+                self.assertEqual(ending, quiet if "help" in work else nobody)
+        self.assertEqual(self.ending("print(1)", closed=True), (0, "", ""))
+
+    def test_signs_that_the_output_does_not_have_become_question_marks(self):
+        ascii_only = {**os.environ, "PYTHONIOENCODING": "ascii"}
+        self.assertEqual(self.ending("print('1 ± 2')", env=ascii_only), (0, "1 ? 2\n", ""))

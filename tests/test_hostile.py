@@ -1,13 +1,21 @@
 """Files that are damaged or meant to do harm: one line is all that may come of them."""
 
+import argparse
+import copy
 import gzip
 import io
+import json
+import math
 import pickle
 import random
-import resource
+import shutil
 import struct
+import subprocess
+import sys
+import tempfile
 import time
 import zipfile
+from contextlib import redirect_stdout
 from hashlib import md5
 from pathlib import Path
 from unittest import mock
@@ -23,7 +31,9 @@ from support.command_line import InputError, to_argv
 from support.runs import cut_logs, read_state
 
 CASES = 500
-MAX_SECONDS, MAX_BYTES = 10, 1 << 30
+RESUMES = 120
+MAX_SECONDS = 10
+ROOT = Path(__file__).resolve().parent.parent
 NUM_IMAGES = 12
 
 
@@ -65,11 +75,136 @@ class HostileTest(InFolder):
         self.assertLess(time.monotonic() - start, MAX_SECONDS)
         return result
 
-    def run(self, result=None):
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        super().run(result)
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        self.assertLess((peak - before) * 1024, MAX_BYTES)
+
+# Reads files in a process of its own, whose memory is limited to some more than it has by then.
+LIMITED = """
+import json, resource, sys
+import torch
+torch.set_num_threads(1)
+import train_pl
+from support.untrusted import read_idx
+
+readers = {"checkpoint": train_pl.load_model, "idx": read_idx}
+with open("/proc/self/statm") as file:
+    now = int(file.read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (now + int(sys.argv[1]),) * 2)
+for kind, path in json.loads(sys.argv[2]):
+    chain = []
+    try:
+        readers[kind](path)
+    except Exception as error:
+        while error is not None:
+            chain.append(f"{type(error).__name__}: {error}")
+            error = error.__cause__ or error.__context__
+    print(json.dumps(chain), flush=True)
+"""
+
+
+class TestMemory(InFolder):
+    """What a file may cost is known before it is paid; see `support.untrusted.check_memory`."""
+
+    LIMIT = 256 << 20
+
+    def outcomes(self, files: dict[str, tuple[str, bytes]]) -> dict[str, list[str]]:
+        """Name to kind and content of a file, to the errors that reading it ends with."""
+        paths = []
+        for number, (kind, content) in enumerate(files.values()):
+            path = self.folder / str(number)
+            path.write_bytes(content)
+            paths.append((kind, str(path)))
+        command = [sys.executable, "-c", LIMITED, str(self.LIMIT), json.dumps(paths)]
+        done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=120)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        return dict(zip(files, map(json.loads, done.stdout.splitlines()), strict=True))
+
+    def test_files_that_claim_gigabytes_are_refused_before_memory_is_taken(self):
+        model = train_pl.VAE(num_filters=2, z_dim=2, lr=1e-3)
+        good = {"state_dict": dict(model.state_dict()), "hyper_parameters": dict(model.hparams)}
+        gigabytes = b"\x80\x02cbuiltins\nbytearray\n\x8a\x05\x00\x00\x00\x00\x02\x85R."
+        deep: list | tuple = []
+        for _ in range(60):
+            deep = [deep, deep]
+        keys: tuple = ()
+        for _ in range(60):
+            keys = (keys, keys)
+        endless: list = []
+        endless.append(endless)
+        wide = torch.zeros(1).expand(10**9)
+        dear = zipped({"a/data.pkl": b"\x80\x02](" + b"}" * 3_000_000 + b"e."})
+        labels = b"\0\0\x08\x01"
+        three = b"\0\0\x08\x03"
+        zeros = gzip.compress(bytes(1 << 26)) * 64  # 4 GB
+        bombs = {
+            "a pickle in capitals": ("checkpoint", zipped({"a/DATA.PKL": gigabytes})),
+            "a pickle that asks for bytes": ("checkpoint", zipped({"a/data.pkl": gigabytes})),
+            "a pickle of millions of objects": ("checkpoint", dear),
+            "parts that overlap": ("checkpoint", overlapping(3 << 20, 800)),
+            "lists of the same lists": ("checkpoint", saved({**good, "more": deep})),
+            "a list of itself": ("checkpoint", saved({**good, "more": endless})),
+            "a key of tuples of tuples": ("checkpoint", saved_key(keys)),
+            "an optimizer state of one element": ("checkpoint", saved({**good, "state": wide})),
+            "weights of one element": (
+                "checkpoint",
+                saved({**good, "state_dict": dict.fromkeys(good["state_dict"], wide)}),
+            ),
+            "gigabytes of labels": ("idx", gzip.compress(labels + b"\xff" * 4) + zeros),
+            "gigabytes of images": ("idx", three + struct.pack(">3I", 2**32 - 1, 28, 28) + b"0"),
+            "more than its shape": ("idx", gzip.compress(labels + struct.pack(">I", 2)) + zeros),
+        }
+        for name, errors in self.outcomes(bombs).items():
+            with self.subTest(name):
+                self.assertTrue(errors)
+                for words in ("MemoryError", "alloc", "RecursionError"):
+                    self.assertNotIn(words, " ".join(errors))
+
+    def test_whole_files_are_read_within_the_same_memory(self):
+        shipped = train_pl.PRETRAINED.read_bytes()
+        images = (fmnist.DATA_DIR / "MNIST" / "raw" / "train-images-idx3-ubyte.gz").read_bytes()
+        whole = {"the shipped model": ("checkpoint", shipped), "MNIST": ("idx", images)}
+        self.assertEqual(self.outcomes(whole), {"the shipped model": [], "MNIST": []})
+
+    def test_the_limit_is_one(self):
+        self.LIMIT = 1 << 20
+        images = (fmnist.DATA_DIR / "MNIST" / "raw" / "train-images-idx3-ubyte.gz").read_bytes()
+        self.assertIn("MemoryError", str(self.outcomes({"MNIST": ("idx", images)})))
+
+
+def saved(content: object) -> bytes:
+    file = io.BytesIO()
+    torch.save(content, file)
+    return file.getvalue()
+
+
+def zipped(parts: dict[str, bytes]) -> bytes:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        for name, content in parts.items():
+            archive.writestr(name, content)
+    return file.getvalue()
+
+
+def overlapping(size: int, times: int) -> bytes:
+    """An archive in which many parts are the same bytes."""
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("a/data/0", bytes(size))
+        (part,) = archive.infolist()
+        for number in range(1, times):
+            other = copy.copy(part)
+            other.filename = f"a/data/{number}"
+            archive.filelist.append(other)
+            archive.NameToInfo[other.filename] = other
+        archive._didModify = True
+    return file.getvalue()
+
+
+def saved_key(key: tuple) -> bytes:
+    """A dictionary with this key, without its hash being taken here."""
+    entry = pickle.dumps([key], protocol=2)
+    start, end = entry.index(b"]"), entry.rindex(b"a.")
+    put_list = entry[start : start + 3]  # EMPTY_LIST, BINPUT 0
+    inner = entry[start + len(put_list) : end]
+    return zipped({"a/data.pkl": b"\x80\x02}" + inner + b"Ns."})
 
 
 class TestDataFiles(HostileTest):
@@ -162,12 +297,7 @@ class TestCheckpoints(HostileTest):
             "hyper_parameters": dict(model.hparams),
             "run": {**run, "argv": to_argv({**model.hparams, "epochs": 3})},
         }
-        self.whole = self.saved(self.checkpoint)
-
-    def saved(self, content: object) -> bytes:
-        file = io.BytesIO()
-        torch.save(content, file)
-        return file.getvalue()
+        self.whole = saved(self.checkpoint)
 
     def rezipped(self, change) -> bytes:
         """The checkpoint with other bytes in one of its parts and right checksums."""
@@ -189,15 +319,12 @@ class TestCheckpoints(HostileTest):
         refused = 0
         for _ in range(CASES):
             self.path.write_bytes(mutate(self.whole, len(self.whole), self.chance))
-            try:
-                if self.one_line_or_result(self.read) is None:
-                    refused += 1
-                    continue
-                model = train_pl.load_model(self.path)
-                for name, weight in model.state_dict().items():
-                    self.assertTrue(torch.equal(weight, self.checkpoint["state_dict"][name]))
-            except AssertionError:
-                raise
+            if self.one_line_or_result(self.read) is None:
+                refused += 1
+                continue
+            model = train_pl.load_model(self.path)
+            for name, weight in model.state_dict().items():
+                self.assertTrue(torch.equal(weight, self.checkpoint["state_dict"][name]))
         self.assertGreater(refused, CASES // 2)
 
     def test_500_with_right_checksums_over_mutated_pickles_are_refused_in_one_line_or_a_model(self):
@@ -218,32 +345,24 @@ class TestCheckpoints(HostileTest):
         hidden = {**self.checkpoint, "more": Payload(target)}
         for content in (
             pickled,
-            self.saved(Payload(target)),
-            self.saved(hidden),
+            saved(Payload(target)),
+            saved(hidden),
             self.rezipped(lambda part, old: pickled if part.endswith("data.pkl") else old),
         ):
             self.path.write_bytes(content)
             self.assertIsNone(self.one_line_or_result(self.read))
             self.assertFalse(target.exists())
 
-    def test_a_few_bytes_that_claim_gigabytes_are_refused(self):
-        gigabytes = b"\x80\x02cbuiltins\nbytearray\n\x8a\x05\x00\x00\x00\x00\x02\x85R."
-        self.assertEqual(gigabytes.count(b"bytearray"), 1)
-        self.path.write_bytes(
-            self.rezipped(lambda part, old: gigabytes if part.endswith("data.pkl") else old)
-        )
-        self.assertIsNone(self.one_line_or_result(self.read))
+    def test_sizes_and_strides_that_claim_more_than_the_weights_are_refused(self):
         for sizes in ({"num_filters": 10**6}, {"z_dim": 10**9}):
             self.checkpoint["hyper_parameters"].update(sizes)
-            self.path.write_bytes(self.saved(self.checkpoint))
+            self.path.write_bytes(saved(self.checkpoint))
             self.assertIsNone(self.one_line_or_result(self.read))
-        one, wide = torch.zeros(1), torch.zeros(1).expand(10**12)
         self.checkpoint["hyper_parameters"].update(num_filters=2, z_dim=2)
-        right_shapes = {n: one.expand(p.shape) for n, p in self.checkpoint["state_dict"].items()}
-        for weights in (right_shapes, dict.fromkeys(right_shapes, wide)):
-            self.checkpoint["state_dict"] = weights
-            self.path.write_bytes(self.saved(self.checkpoint))
-            self.assertIsNone(self.one_line_or_result(self.read))
+        one = torch.zeros(1)
+        weights = {n: one.expand(p.shape) for n, p in self.checkpoint["state_dict"].items()}
+        self.path.write_bytes(saved({**self.checkpoint, "state_dict": weights}))
+        self.assertIsNone(self.one_line_or_result(self.read))
 
     def test_values_of_other_kinds_are_refused_in_one_line(self):
         run = self.checkpoint["run"]
@@ -259,7 +378,7 @@ class TestCheckpoints(HostileTest):
             {"run": {**run, "logs": {"events.out.tfevents.1": 1.5}}},
             {"run": {**run, "step": -1}},
         ):
-            self.path.write_bytes(self.saved({**self.checkpoint, **wrong}))
+            self.path.write_bytes(saved({**self.checkpoint, **wrong}))
             with self.subTest(wrong=list(wrong)):
                 self.assertIsNone(self.one_line_or_result(self.read))
 
@@ -272,7 +391,7 @@ class TestCheckpoints(HostileTest):
             ("unknown", 1),
         ):
             wrong = {**self.checkpoint["run"], "argv": to_argv({name: value})}
-            self.path.write_bytes(self.saved({**self.checkpoint, "run": wrong}))
+            self.path.write_bytes(saved({**self.checkpoint, "run": wrong}))
             with self.subTest(name=name), self.assertRaisesRegex(InputError, "--resume.*last.ckpt"):
                 self.read()
 
@@ -284,3 +403,72 @@ class TestCheckpoints(HostileTest):
         log.write_bytes(b"0123456789")
         cut_logs(log.parent, {"../outside": 1, str(outside): 0, log.name: 4})
         self.assertEqual((outside.read_bytes(), log.read_bytes()), (b"important", b"0123"))
+
+
+class TestResume(HostileTest):
+    """Damage behind right checksums, as far as the trainer's own restoring and beyond."""
+
+    def setUp(self):
+        super().setUp()
+        data = {train: fmnist.load(train=train).subset(torch.arange(90)) for train in (True, False)}
+        for patch in (
+            mock.patch.object(fmnist, "load", lambda root, name="", train=True: data[train]),
+            mock.patch.multiple(fmnist, NUM_TRAIN=60, NUM_VAL=30),
+            mock.patch.object(train_pl.GenerateCallback, "sample_and_save"),
+            mock.patch.object(train_pl, "show_latents", return_value={}),
+            redirect_stdout(io.StringIO()),
+        ):
+            patch.__enter__()
+            self.addCleanup(patch.__exit__, None, None, None)
+        options = {"num_filters": 2, "z_dim": 2, "batch_size": 30, "epochs": 1}
+        (self.result,) = train_pl.train_vae(
+            argparse.Namespace(**options, accelerator="cpu", devices="1", log_dir=self.folder)
+        )
+        self.run_folder = self.folder / "version_0"
+        self.last = self.run_folder / "checkpoints" / "last.ckpt"
+        self.good = torch.load(self.last, weights_only=True)
+
+    def resume(self, checkpoint: dict) -> object:
+        """The test result after one more epoch, or None where the checkpoint is refused."""
+        with tempfile.TemporaryDirectory(dir=self.folder) as folder:
+            shutil.copytree(self.run_folder, f"{folder}/version_0")
+            torch.save(checkpoint, f"{folder}/version_0/checkpoints/last.ckpt")
+            args = argparse.Namespace(resume=f"{folder}/version_0", epochs=2)
+            return self.one_line_or_result(train_pl.train_vae, args)
+
+    def places(self, content: object) -> list[tuple[dict | list, object]]:
+        """Every place in dicts and lists, as container and key; tensors are left alone."""
+        found = []
+        keys = list(content) if isinstance(content, dict) else range(len(content))
+        for key in keys:
+            found.append((content, key))
+            if isinstance(content[key], dict | list):
+                found += self.places(content[key])
+        return found
+
+    def test_what_the_trainer_restores_from_is_whole_or_refused_in_one_line(self):
+        self.assertIsNotNone(self.resume(self.good))
+        odd = (None, "x", "", -1, 0, 2**62, 2**80, 1.5, math.nan, [], {}, True, torch.zeros(2))
+        refused = 0
+        for _ in range(RESUMES):
+            checkpoint = copy.deepcopy(self.good)
+            part = self.chance.choice([name for name in checkpoint if name != "state_dict"])
+            within = self.chance.random() < 0.8 and isinstance(checkpoint[part], dict | list)
+            places = self.places(checkpoint[part]) if within else []
+            container, key = self.chance.choice(places or [(checkpoint, part)])
+            value = self.chance.choice(odd)
+            if remove := self.chance.random() < 0.2:
+                del container[key]
+            else:
+                container[key] = value
+            with self.subTest(part=part, key=key, value="removed" if remove else value):
+                refused += self.resume(checkpoint) is None
+        self.assertGreater(refused, RESUMES // 2)
+
+    def test_a_version_of_lightning_that_is_odd_or_missing_is_refused(self):
+        for version in (None, 3, "", "x", "1.0.0.0.x"):
+            with self.subTest(version=version):
+                damaged = {**self.good, "pytorch-lightning_version": version}
+                self.assertIsNone(self.resume(damaged))
+        del damaged["pytorch-lightning_version"]
+        self.assertIsNone(self.resume(damaged))

@@ -1,0 +1,59 @@
+"""What public functions expect: types, shapes, values. A training step does not wait for them."""
+
+import operator
+from typing import SupportsIndex
+
+import torch
+from torch import Tensor
+
+
+def at_least_float32(values: Tensor) -> Tensor:
+    """Half precisions to float32, in which sums over 784 pixels keep their digits."""
+    return values.to(torch.promote_types(values.dtype, torch.float32))
+
+
+def check_floats(what: str, shape: str, num_dims: int, *tensors: Tensor) -> None:
+    """Raises TypeError or ValueError unless all are float tensors of one shape and device.
+
+    Args:
+        what: the tensors' names, for the message.
+        shape: the expected shape, for the message.
+        num_dims: the least number of dimensions.
+    """
+    for tensor in tensors:
+        if not isinstance(tensor, Tensor) or not tensor.is_floating_point():
+            kind = tensor.dtype if isinstance(tensor, Tensor) else type(tensor).__name__
+            raise TypeError(f"{what}: expected float tensors {shape}, got {kind}")
+    first = tensors[0]
+    if first.ndim < num_dims or any(tensor.shape != first.shape for tensor in tensors):
+        got = " and ".join(str(list(tensor.shape)) for tensor in tensors)
+        raise ValueError(f"{what}: expected the shape {shape}, got {got}")
+    if any(tensor.device != first.device for tensor in tensors):
+        got = " and ".join(str(tensor.device) for tensor in tensors)
+        raise ValueError(f"{what}: expected one device, got {got}")
+
+
+def values_are_checked(tensor: Tensor) -> bool:
+    """Whether a check may read the tensor's values.
+
+    On an accelerator that makes the host wait, so it is not done while gradients are recorded.
+    In a compiled function it would split the graph.
+    """
+    if tensor.device.type == "meta" or torch.compiler.is_compiling():
+        return False
+    return tensor.device.type == "cpu" or not torch.is_grad_enabled()
+
+
+def check_size(name: str, value: SupportsIndex) -> int:
+    """The value as an int, from any whole number: NumPy's, for example, but no bool.
+
+    Raises:
+        ValueError: with the name, unless it is a whole number of at least 1.
+    """
+    try:
+        size = 0 if isinstance(value, bool) else operator.index(value)
+    except TypeError:
+        size = 0
+    if size < 1:
+        raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
+    return size
