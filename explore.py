@@ -132,8 +132,9 @@ def bias_of(layer: nn.Module, size: int) -> Tensor:
 
 
 def trained_prior(model: VAE) -> LatentPrior | None:
-    """The model's learned prior, if it has one that has learned: else it is N(0, I)."""
-    return model.prior if bool(model.prior.middle.weight.any()) else None
+    """The model's learned prior, if it has one that has learned; else its prior is N(0, I)."""
+    prior = getattr(model, "prior", None)
+    return None if prior is None or not prior.middle.weight.any() else prior
 
 
 def describe_prior(prior: LatentPrior, weights: Weights) -> dict[str, object]:

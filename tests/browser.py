@@ -91,17 +91,28 @@ class Browser:
         self.session = attached["sessionId"]
         for domain in ("Page", "Runtime", "Network", "Log"):
             self.call(f"{domain}.enable")
-        width, height = self.size
+        self.resize(*self.size)
+        self.call("Emulation.setTouchEmulationEnabled", enabled=self.touch)
+        scheme = {"name": "prefers-color-scheme", "value": "dark" if self.dark else "light"}
+        self.call("Emulation.setEmulatedMedia", features=[scheme])
+        self.reload()
+
+    def reload(self) -> None:
+        """Opens the page afresh, and forgets what it did before."""
+        self.call("Page.navigate", url="about:blank")
+        self.errors.clear()
+        self.requests.clear()
+        self.call("Page.navigate", url=self.url)
+        self.until(
+            f"document.readyState === 'complete' && location.href === {json.dumps(self.url)}"
+        )
+
+    def resize(self, width: int, height: int) -> None:
         self.call(
             "Emulation.setDeviceMetricsOverride",
             **{"width": width, "height": height, "deviceScaleFactor": self.scale},
             mobile=self.touch,
         )
-        self.call("Emulation.setTouchEmulationEnabled", enabled=self.touch)
-        scheme = {"name": "prefers-color-scheme", "value": "dark" if self.dark else "light"}
-        self.call("Emulation.setEmulatedMedia", features=[scheme])
-        self.call("Page.navigate", url=self.url)
-        self.until("document.readyState === 'complete'")
 
     def call(self, method: str, **parameters: object) -> dict:
         """The answer to one command of the protocol.

@@ -2,7 +2,7 @@
 
 "use strict";
 
-const MAP_TILES = 20; // images per side
+const MAP_TILES = MODEL.zDim === 2 ? 20 : 12; // images per side
 
 // The first latent runs to the right, the second one upwards; both from low to high.
 function mapAxes() {
@@ -37,7 +37,7 @@ function makeMap() {
   drawPoints(axes);
   const tiles = MAP_TILES * rows;
   return inSlices("map", tiles, (i) => {
-    const n = i * 157 % tiles; // all over the map; 157 has no divisor in common with 20 or 400
+    const n = i * 157 % tiles; // all over the map; 157 has no divisor in common with 12 or 400
     const column = n % MAP_TILES, row = Math.floor(n / MAP_TILES);
     const shares = [(column + 0.5) / MAP_TILES, 1 - (row + 0.5) / rows];
     const z = axes.map((axis, d) => at(axis, shares[d]));
