@@ -180,8 +180,8 @@ function makeClasses() {
   $("classes").classList.toggle("named", learned && classes.some((name) => name.length > 2));
   if (!learned) {
     $("new-note").textContent = "This model has no learned prior: new images are drawn from N(0, I), "
-      + "the plain bell curve that training starts from. Many of them are clouds, as they fall where "
-      + "no image ever was. Click one to take it onto the sliders.";
+      + "the plain bell curve that training starts from. Some fall where no image ever was, and "
+      + "look like none. Click one to take it onto the sliders.";
   }
   for (let i = 0; i < TILES; i++) $("tiles").append(tile());
   oneStop($("tiles"));
