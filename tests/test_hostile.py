@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 import zipfile
+import zlib
 from contextlib import redirect_stdout
 from hashlib import md5
 from pathlib import Path
@@ -130,12 +131,16 @@ class TestMemory(InFolder):
         endless: list = []
         endless.append(endless)
         wide = torch.zeros(1).expand(10**9)
-        dear = zipped({"a/data.pkl": b"\x80\x02](" + b"}" * 3_000_000 + b"e."})
+        dear = zipped({"a/data.pkl": b"\x80\x02](" + b"}" * 8_000_000 + b"e."})
+        with zipfile.ZipFile(io.BytesIO(saved(good))) as archive:
+            parts = {name: archive.read(name) for name in archive.namelist()}
+        del parts["archive/data.pkl"]
+        capitals = zipped({"archive/DATA.PKL": gigabytes, **parts})
         labels = b"\0\0\x08\x01"
         three = b"\0\0\x08\x03"
         zeros = gzip.compress(bytes(1 << 26)) * 64  # 4 GB
         bombs = {
-            "a pickle in capitals": ("checkpoint", zipped({"a/DATA.PKL": gigabytes})),
+            "a pickle in capitals": ("checkpoint", capitals),
             "a pickle that asks for bytes": ("checkpoint", zipped({"a/data.pkl": gigabytes})),
             "a pickle of millions of objects": ("checkpoint", dear),
             "parts that overlap": ("checkpoint", overlapping(3 << 20, 800)),
@@ -184,18 +189,21 @@ def zipped(parts: dict[str, bytes]) -> bytes:
 
 
 def overlapping(size: int, times: int) -> bytes:
-    """An archive in which many parts are the same bytes."""
-    file = io.BytesIO()
-    with zipfile.ZipFile(file, "w") as archive:
-        archive.writestr("a/data/0", bytes(size))
-        (part,) = archive.infolist()
-        for number in range(1, times):
-            other = copy.copy(part)
-            other.filename = f"a/data/{number}"
-            archive.filelist.append(other)
-            archive.NameToInfo[other.filename] = other
-        archive._didModify = True
-    return file.getvalue()
+    """An archive in which the content of every part is all the parts behind it."""
+    content, directory = bytes(size), b""
+    for number in reversed(range(times)):
+        name = f"a/data/{number}".encode()
+        sizes = struct.pack("<3I", zlib.crc32(content), len(content), len(content))
+        common = struct.pack("<5H", 20, 0, 0, 0, 33) + sizes + struct.pack("<2H", len(name), 0)
+        header = b"PK\x03\x04" + common + name
+        # Where it starts, counted from the end of the contents for now.
+        directory = (b"PK\x01\x02\x14\0" + common + bytes(10) + b"%4d" % number + name) + directory
+        content = header + content
+    starts = [i for i in range(len(content) - size) if content[i : i + 4] == b"PK\x03\x04"]
+    for number, start in enumerate(starts):
+        directory = directory.replace(b"%4d" % number, struct.pack("<I", start), 1)
+    end = struct.pack("<4H2IH", 0, 0, times, times, len(directory), len(content), 0)
+    return content + directory + b"PK\x05\x06" + end
 
 
 def saved_key(key: tuple) -> bytes:

@@ -1,0 +1,227 @@
+"""The learned prior is an exact density that starts as N(0, I) and draws what it says."""
+
+import math
+import unittest
+
+import torch
+
+from prior import NUM_CLASSES, LatentPrior
+
+
+def random_prior(z_dim: int, seed: int = 0, width: int = 32, num_components: int = 3):
+    """A prior whose mixtures are all different and lean on all that they may see."""
+    torch.manual_seed(seed)
+    prior = LatentPrior(z_dim, width, num_components)
+    with torch.no_grad():
+        for parameter in prior.parameters():
+            parameter.copy_(0.5 * torch.randn_like(parameter))
+        prior.last.bias.view(z_dim, 3, num_components)[:, 2] -= 0.5
+        prior.last.weight.mul_(0.25)
+    return prior
+
+
+def log_unit_gaussian(z: torch.Tensor) -> torch.Tensor:
+    return -0.5 * (z.square() + math.log(2 * math.pi)).sum(dim=1)
+
+
+class TestDensity(unittest.TestCase):
+    def test_an_untrained_prior_and_one_of_zeros_are_the_unit_gaussian_exactly(self):
+        torch.manual_seed(0)
+        zeros = LatentPrior(5)
+        for parameter in zeros.parameters():
+            torch.nn.init.zeros_(parameter)
+        z, labels = 2 * torch.randn(50, 5), torch.arange(50) % NUM_CLASSES
+        for prior in (LatentPrior(5), zeros):
+            log_weights, means, log_stds = prior.conditionals(z, labels)
+            self.assertTrue(bool((log_weights == log_weights[0, 0, 0]).all()))
+            self.assertTrue(bool((means == 0).all() and (log_stds == 0).all()))
+            for log_prob in (prior.log_prob(z), prior.log_prob(z, labels)):
+                torch.testing.assert_close(log_prob, log_unit_gaussian(z), atol=1e-5, rtol=1e-6)
+
+    def test_the_density_of_one_latent_integrates_to_one(self):
+        prior = random_prior(z_dim=1).double()
+        line = torch.linspace(-60, 60, 48_001, dtype=torch.double).unsqueeze(1)
+        for labels in (None, torch.full((len(line),), 7)):
+            total = prior.log_prob(line, labels).exp().sum() * 120 / 48_000
+            self.assertAlmostEqual(total.item(), 1, delta=1e-3)
+
+    def test_the_density_of_two_latents_integrates_to_one(self):
+        prior = random_prior(z_dim=2).double()
+        steps = torch.linspace(-15, 15, 601, dtype=torch.double)
+        for label in (2, 9):
+            parts = [
+                prior.log_prob(points, torch.full((len(points),), label)).exp().sum()
+                for points in torch.cartesian_prod(steps, steps).split(40_000)
+            ]
+            self.assertAlmostEqual(sum(parts).item() * 0.05**2, 1, delta=1e-3)
+
+    def test_the_density_without_labels_is_the_mean_over_the_classes(self):
+        prior = random_prior(z_dim=4)
+        z = torch.randn(6, 4)
+        each = [prior.log_prob(z, torch.full((6,), y)).double().exp() for y in range(NUM_CLASSES)]
+        mean = torch.stack(each).mean(dim=0)
+        torch.testing.assert_close(prior.log_prob(z).double().exp(), mean, rtol=1e-4, atol=0)
+        self.assertGreater(torch.stack(each).log().std(dim=0).min().item(), 0.1)
+
+    def test_the_density_is_the_product_of_the_conditionals(self):
+        prior = random_prior(z_dim=3)
+        z, labels = torch.randn(8, 3), torch.arange(8)
+        log_weights, means, log_stds = prior.conditionals(z, labels)
+        mixture = torch.distributions.MixtureSameFamily(
+            torch.distributions.Categorical(logits=log_weights),
+            torch.distributions.Normal(means, log_stds.exp()),
+        )
+        expected = mixture.log_prob(z).sum(dim=1)
+        torch.testing.assert_close(prior.log_prob(z, labels), expected, rtol=1e-4, atol=1e-4)
+
+    def test_a_latent_has_no_influence_on_the_mixtures_up_to_its_own_and_has_on_later_ones(self):
+        for z_dim, width in ((6, 32), (32, 512), (9, 4)):
+            prior = random_prior(z_dim, width=width)
+            z, labels = torch.randn(3, z_dim), torch.tensor([1, 2, 3])
+            before = prior.conditionals(z, labels)
+            for i in range(z_dim):
+                changed = z.clone()
+                changed[:, i] = 1e3
+                for old, new in zip(before, prior.conditionals(changed, labels), strict=True):
+                    self.assertTrue(torch.equal(old[:, : i + 1], new[:, : i + 1]), (z_dim, i))
+                if width >= z_dim:
+                    moved = (new != old)[:, i + 1 :]  # log_stds; log_weights reach their limits
+                    self.assertTrue(bool(moved.any(dim=2).any(dim=0).all()), (z_dim, i))
+
+    def test_the_class_has_an_influence_on_every_mixture(self):
+        prior = random_prior(z_dim=6)
+        z = torch.randn(1, 6)
+        one, other = (prior.conditionals(z, torch.tensor([y]))[1] for y in (0, 9))
+        self.assertTrue(bool((one != other).all()))
+
+
+class TestSamples(unittest.TestCase):
+    def test_samples_have_the_moments_of_the_density(self):
+        prior = random_prior(z_dim=2).double()
+        steps = torch.linspace(-15, 15, 301, dtype=torch.double)
+        points = torch.cartesian_prod(steps, steps)
+        density = prior.log_prob(points, torch.full((len(points),), 4)).exp() * 0.1**2
+        mean = density @ points
+        covariance = (density.unsqueeze(1) * (points - mean)).T @ (points - mean)
+        torch.manual_seed(1)
+        z = prior.sample(20_000, torch.full((20_000,), 4)).double()
+        error = (z.var(dim=0) / len(z)).sqrt()
+        self.assertLess(((z.mean(dim=0) - mean) / error).abs().max().item(), 4)
+        scale = covariance.diagonal().outer(covariance.diagonal()).sqrt()
+        self.assertLess(((z.T.cov() - covariance) / scale).abs().max().item(), 0.06)
+
+    def test_samples_by_class_lie_under_their_cells_of_the_density(self):
+        """Two-sample test: counts per cell of a grid against the integral of exp(log_prob)."""
+        prior = random_prior(z_dim=2, seed=3).double()
+        edge, cells, fine = 6.0, 12, 40
+        steps = (torch.arange(cells * fine, dtype=torch.double) + 0.5) * 2 * edge / (cells * fine)
+        points = torch.cartesian_prod(steps - edge, steps - edge)
+        density = prior.log_prob(points).exp().view(cells, fine, cells, fine)
+        share = density.sum(dim=(1, 3)) * (2 * edge / (cells * fine)) ** 2
+        torch.manual_seed(2)
+        z = prior.sample(20_000)
+        index = ((z + edge) / (2 * edge) * cells).floor().long()
+        index = index[((index >= 0) & (index < cells)).all(dim=1)]
+        counts = torch.bincount(index[:, 0] * cells + index[:, 1], minlength=cells**2).double()
+        expected = 20_000 * share.flatten()
+        kept = expected > 20
+        self.assertGreater(int(kept.sum()), 30)
+        chi_squared = ((counts - expected).square() / expected)[kept].sum().item()
+        degrees = int(kept.sum())
+        self.assertLess(chi_squared, degrees + 4 * math.sqrt(2 * degrees))
+
+    def test_the_seed_decides_the_samples_and_all_classes_are_drawn(self):
+        prior = random_prior(z_dim=3)
+        draws = []
+        for _ in range(2):
+            torch.manual_seed(5)
+            draws.append(prior.sample(16))
+        self.assertTrue(torch.equal(*draws))
+        self.assertFalse(draws[0].requires_grad)
+        means = torch.stack([prior.sample(500, torch.full((500,), y)).mean(0) for y in range(10)])
+        torch.testing.assert_close(prior.sample(5000).mean(0), means.mean(0), atol=0.3, rtol=0)
+
+
+class TestLearning(unittest.TestCase):
+    def test_all_gaussians_of_a_mixture_become_different_and_a_known_density_is_learned(self):
+        """Class y: the first latent is bimodal around +-2, the second its square plus y."""
+        torch.manual_seed(0)
+        prior = LatentPrior(z_dim=2, width=64, num_components=4)
+        optimizer = torch.optim.Adam(prior.parameters(), lr=5e-3)
+
+        def draw(num: int) -> tuple[torch.Tensor, torch.Tensor]:
+            labels = torch.randint(NUM_CLASSES, (num,))
+            first = 2 * torch.randint(0, 2, (num,)).mul(2).sub(1) + 0.3 * torch.randn(num)
+            second = 0.5 * first.square() + 0.2 * labels - 3 + 0.3 * torch.randn(num)
+            return torch.stack([first, second], dim=1), labels
+
+        for _ in range(300):
+            loss = -prior.log_prob(*draw(256)).mean()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        z, labels = draw(4000)
+        entropy = 2 * (0.5 * math.log(2 * math.pi * math.e) + math.log(0.3)) + math.log(2)
+        self.assertLess(-prior.log_prob(z, labels).mean().item(), entropy + 0.15)
+        _, means, _ = prior.conditionals(z, labels)
+        self.assertGreater(means.std(dim=2).mean(dim=0)[0].item(), 0.5)
+
+    def test_a_step_draws_nothing_from_the_global_random_stream(self):
+        prior = LatentPrior(3, width=8)
+        before = torch.get_rng_state()
+        prior.train().log_prob(torch.zeros(2, 3), torch.tensor([0, 1])).sum().backward()
+        self.assertTrue(torch.equal(before, torch.get_rng_state()))
+
+    def test_it_learns_after_a_validation_in_inference_mode(self):
+        prior = LatentPrior(3, width=11)
+        with torch.inference_mode():
+            prior.log_prob(torch.zeros(2, 3))
+        prior.log_prob(torch.zeros(2, 3)).sum().backward()
+        self.assertGreater(prior.middle.weight.grad.abs().max().item(), 0)
+
+    def test_under_autocast_it_computes_in_float32(self):
+        prior = random_prior(z_dim=4)
+        z, labels = torch.randn(5, 4), torch.arange(5)
+        expected = prior.log_prob(z, labels)
+        with torch.autocast("cpu", torch.bfloat16):
+            found = prior.log_prob(z, labels)
+        self.assertEqual(found.dtype, torch.float32)
+        self.assertTrue(torch.equal(found, expected))
+
+    def test_it_is_built_without_memory_and_gets_all_that_it_needs_from_a_state_dict(self):
+        prior = random_prior(z_dim=4)
+        with torch.device("meta"):
+            other = LatentPrior(4, width=32, num_components=3)
+        other.load_state_dict(prior.state_dict(), assign=True)
+        z = torch.randn(5, 4)
+        self.assertTrue(torch.equal(other.log_prob(z), prior.log_prob(z)))
+
+
+class TestBadInput(unittest.TestCase):
+    def test_latents_and_labels_that_do_not_fit_are_refused(self):
+        prior = LatentPrior(3, width=8)
+        z, labels = torch.zeros(2, 3), torch.tensor([0, 9])
+        for call, error, *said in (
+            (lambda: prior.log_prob(z, torch.tensor([0, 10])), ValueError, "0..9", "0 to 10"),
+            (lambda: prior.log_prob(z, torch.tensor([-1, 3])), ValueError, "0..9", "-1 to 3"),
+            (lambda: prior.log_prob(z, torch.tensor([1])), ValueError, "[2]", "[1]"),
+            (lambda: prior.log_prob(z, labels.float()), TypeError, "long", "float32"),
+            (lambda: prior.log_prob(z, [0, 9]), TypeError, "long", "list"),
+            (lambda: prior.log_prob(torch.zeros(2, 4), labels), ValueError, "[B, 3]", "[2, 4]"),
+            (lambda: prior.log_prob(torch.zeros(3), labels), ValueError, "[B, 3]", "[3]"),
+            (lambda: prior.log_prob(z.long(), labels), TypeError, "float", "int64"),
+            (lambda: prior.sample(3, labels), ValueError, "[3]", "[2]"),
+            (lambda: prior.sample(2, labels + 1), ValueError, "0..9", "1 to 10"),
+            (lambda: prior.sample(0), ValueError, "num", "0"),
+            (lambda: LatentPrior(0), ValueError, "z_dim", "0"),
+            (lambda: LatentPrior(2, width=0), ValueError, "width", "0"),
+            (lambda: LatentPrior(2, num_components=0), ValueError, "num_components", "0"),
+        ):
+            with self.subTest(said), self.assertRaises(error) as refused:
+                call()
+            for words in said:
+                self.assertIn(words, str(refused.exception))
+
+
+if __name__ == "__main__":
+    unittest.main()
