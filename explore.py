@@ -2,7 +2,7 @@
 
 The page needs no server and no network. It computes everything itself, in plain JavaScript
 (support/explore/), from what is written here into it: the networks as lists of layers, their
-weights as 16-bit floats, and values from PyTorch that the page can be checked against.
+weights in 16 bits each, and values from PyTorch that the page can be checked against.
 """
 
 import argparse
@@ -31,12 +31,13 @@ PER_CLASS = 2  # test images in the page, from each of the ten classes; the self
 NUM_POINTS = 600  # test images shown as points in a latent plane
 CHECKED = 8  # the self-test compares every eighth pixel's logits, of other pixels for every image
 NUM_DRAWS = 5000  # from the learned prior, for the ends of the sliders
+BLOCK = 64  # weights that share a scale
 SEED = 42
 NOUNS = {"MNIST": "digit", "FashionMNIST": "garment", "KMNIST": "character"}
 
 
 def packed(values: Tensor, dtype: str) -> str:
-    """Numbers as base64, in the order of the tensor; "<f2" are little-endian 16-bit floats."""
+    """Numbers as base64, in the order of the tensor; "<f4" are little-endian 32-bit floats."""
     return base64.b64encode(values.detach().cpu().numpy().astype(dtype).tobytes()).decode()
 
 
@@ -54,19 +55,20 @@ class Weights:
         self.length += tensor.numel()
         return part
 
-    def packed(self) -> str:
-        """All numbers as 16-bit floats.
+    def packed(self) -> dict[str, object]:
+        """All numbers as 16-bit integers; each block of them has a scale of its own.
 
-        Raises:
-            InputError: a number is too large for them.
+        That takes the place of 16-bit floats, but is some ten times closer: with those, the logits
+        of a model of 32 latents are wrong by 0.03.
         """
         row = torch.cat(self.parts)
-        if row.abs().max() > torch.finfo(torch.float16).max:
-            raise InputError(
-                f"a weight of {row.abs().max():g} is too large for the page's 16-bit floats: "
-                "give another checkpoint"
-            )
-        return packed(row, "<f2")
+        blocks = nn.functional.pad(row, (0, -len(row) % BLOCK)).view(-1, BLOCK)
+        scales = (blocks.abs().amax(dim=1, keepdim=True) / 32767).clamp(min=1e-30)
+        return {
+            "block": BLOCK,
+            "scales": packed(scales, "<f4"),
+            "integers": packed((blocks / scales).round(), "<i2"),
+        }
 
 
 def describe(layer: nn.Module, weights: Weights) -> list[dict[str, object]]:
@@ -134,7 +136,7 @@ def bias_of(layer: nn.Module, size: int) -> Tensor:
 def trained_prior(model: VAE) -> LatentPrior | None:
     """The model's learned prior, if it has one that has learned; else its prior is N(0, I)."""
     prior = getattr(model, "prior", None)
-    return None if prior is None or not prior.middle.weight.any() else prior
+    return prior if prior is not None and prior.learned else None
 
 
 def describe_prior(prior: LatentPrior, weights: Weights) -> dict[str, object]:

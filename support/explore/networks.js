@@ -136,14 +136,10 @@ const bytesOf = (base64) => Uint8Array.from(atob(base64), (character) => charact
 // Base64 of little-endian 32-bit floats to numbers.
 const floatsOf = (base64) => new Float32Array(bytesOf(base64).buffer);
 
-// Base64 of little-endian 16-bit floats to numbers. (Float16Array is too new to be everywhere.)
-function halfFloats(base64) {
-  const bytes = bytesOf(base64);
-  const table = Float64Array.from({ length: 65536 }, (_, bits) => {
-    const sign = bits >> 15 ? -1 : 1, exponent = (bits >> 10) & 31, fraction = bits & 1023;
-    return sign * (exponent ? 2 ** (exponent - 15) * (1 + fraction / 1024) : 2 ** -24 * fraction);
-  });
-  return Float64Array.from({ length: bytes.length / 2 }, (_, i) => table[bytes[2 * i] | (bytes[2 * i + 1] << 8)]);
+// All weights: 16-bit integers, and a scale for each block of them.
+function unpacked({ block, scales, integers }) {
+  const scale = floatsOf(scales), whole = new Int16Array(bytesOf(integers).buffer);
+  return Float64Array.from(whole, (value, i) => value * scale[Math.floor(i / block)]);
 }
 
 // Puts the numbers into a network as explore.py described it: {start, length} becomes that part of

@@ -6,7 +6,7 @@
 const $ = (id) => document.getElementById(id);
 const MODEL = JSON.parse($("model").textContent);
 {
-  const weights = halfFloats(MODEL.weights);
+  const weights = unpacked(MODEL.weights);
   for (const name of ["encoder", "decoder", "prior"]) MODEL[name] = withWeights(MODEL[name], weights);
 }
 const TEST_IMAGES = bytesOf(MODEL.images);
