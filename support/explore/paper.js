@@ -80,7 +80,7 @@ const readPaper = oncePerFrame(() => {
     drawPaper();
     for (const id of ["seen", "again"]) paint($(id), new Float64Array(PIXELS));
     for (const part of ["rec", "reg", "bpd"]) $(`own-${part}`).textContent = "–";
-    if (now.own) show(now.z, "moved by hand");
+    if (now.own) show(now.z, BY_HAND);
   }
 });
 
