@@ -10,7 +10,7 @@ distribution over the 16 grey levels per pixel from the decoder.
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -41,6 +41,25 @@ def sample_reparameterize(mean: Tensor, std: Tensor) -> Tensor:
             "Pass log_std.exp()"
         )
     return mean + std * torch.randn_like(mean)
+
+
+def gaussian_log_prob(z: Tensor, mean: Tensor, log_std: Tensor) -> Tensor:
+    """log N(z; mean, diag(std^2)) in nats, summed over the last dimension.
+
+    Args:
+        z, mean, log_std: float [..., z_dim].
+    Returns:
+        float [...], in nats; float32 for half precisions.
+    """
+    check_floats("z, mean and log_std", "[..., z_dim]", 1, z, mean, log_std)
+    z, mean, log_std = (at_least_float32(value) for value in (z, mean, log_std))
+    distance = (z - mean) * torch.exp(-log_std)
+    return (-0.5 * (distance.square() + math.log(2 * math.pi)) - log_std).sum(dim=-1)
+
+
+def unit_gaussian_log_prob(z: Tensor) -> Tensor:
+    """log N(z; 0, I) in nats, float [..., z_dim] to float [...]: the prior of the ELBO."""
+    return gaussian_log_prob(z, torch.zeros_like(z), torch.zeros_like(z))
 
 
 def kl_per_dimension(mean: Tensor, log_std: Tensor) -> Tensor:
@@ -116,14 +135,19 @@ def elbo_to_bpd(elbo: Tensor, img_shape: Sequence[int]) -> Tensor:
 
 @torch.no_grad()
 def importance_weighted_bpd(
-    decoder: nn.Module, imgs: Tensor, mean: Tensor, log_std: Tensor, noise: Iterable[Tensor]
+    decoder: nn.Module,
+    imgs: Tensor,
+    mean: Tensor,
+    log_std: Tensor,
+    noise: Iterable[Tensor],
+    log_priors: Sequence[Callable[[Tensor], Tensor]] = (unit_gaussian_log_prob,),
 ) -> Tensor:
     """The importance-weighted bound on -log p(x) with K samples of z (Burda et al. 2016, eq. 8).
 
         -log 1/K sum_k w_k,   w_k = p(x|z_k) p(z_k) / q(z_k|x),   z_k ~ q(z|x)
 
     For K = 1 it is the negative ELBO with the KL estimated too; it falls towards -log p(x) as K
-    grows.
+    grows. Several densities p(z) are judged by the same samples of z.
 
     Args:
         decoder: maps z [N, z_dim] to logits [N, 16, H, W].
@@ -131,20 +155,21 @@ def importance_weighted_bpd(
         mean, log_std: float [B, z_dim], of q(z|x).
         noise: standard normal, in parts of any size: float [k, B, z_dim] each, K the sum of the k.
             Only one part is in memory at a time.
+        log_priors: each maps z [N, z_dim] to log p(z) [N] in nats.
     Returns:
-        float [B], bits per dimension.
+        float [len(log_priors), B], bits per dimension.
     Raises:
         ValueError: there is no noise, K = 0.
     """
-    total, count = torch.full((len(imgs),), -math.inf, device=imgs.device), 0
+    total, count = torch.full((len(log_priors), len(imgs)), -math.inf, device=imgs.device), 0
     mean, log_std = at_least_float32(mean), at_least_float32(log_std)
     for part in noise:
         z = mean + log_std.exp() * part
         repeated = imgs.expand(len(part), *imgs.shape).flatten(0, 1)
         log_px = -reconstruction_loss(decoder(z.flatten(0, 1)), repeated).view(z.shape[:2])
-        # The normalising constants of p(z) and q(z|x) cancel but for the std.
-        log_w = log_px + 0.5 * (part.square() - z.square()).sum(dim=-1) + log_std.sum(dim=-1)
-        total = torch.logaddexp(total, log_w.logsumexp(dim=0))
+        log_qz = gaussian_log_prob(z, mean.expand_as(z), log_std.expand_as(z))
+        log_pz = torch.stack([prior(z.flatten(0, 1)).view(z.shape[:2]) for prior in log_priors])
+        total = torch.logaddexp(total, (log_px + log_pz - log_qz).logsumexp(dim=1))
         count += len(part)
     if count == 0:
         raise ValueError("importance_weighted_bpd needs noise for at least one sample of z")

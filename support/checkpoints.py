@@ -204,10 +204,11 @@ def check_training_state(checkpoint: dict, trainer: pl.Trainer) -> None:
     check_like(checkpoint["lr_schedulers"], schedulers, "lr_schedulers")
     for saved, optimizer in zip(checkpoint["optimizer_states"], trainer.optimizers, strict=True):
         check_like(saved["param_groups"], optimizer.state_dict()["param_groups"], "param_groups")
-        params = [p for group in optimizer.param_groups for p in group["params"]]
-        for number, p in enumerate(params):
+        groups = [(group, p) for group in optimizer.param_groups for p in group["params"]]
+        names = {}  # of a parameter's states, by its group
+        for number, (group, p) in enumerate(groups):
             state = saved["state"][number]
-            if not state or state.keys() != saved["state"][0].keys():
+            if not state or names.setdefault(id(group), state.keys()) != state.keys():
                 raise ValueError(f"the optimizer's state of weight {number} is not complete")
             if any(t.shape != p.shape or not t.is_floating_point() for t in state.values()):
                 raise ValueError(f"the optimizer's state of weight {number} is of another model")

@@ -47,13 +47,16 @@ def orthogonalize(matrices: Tensor) -> Tensor:
 class Muon(torch.optim.Optimizer):
     """Gradient descent along the orthogonalised momentum of every weight and bias.
 
+    Groups with `adam=True` are trained by Adam (Kingma & Ba 2015) in the same steps: the wide
+    matrices of the prior, whose orthogonalisation would take longer than all the rest.
+
     Muon (Jordan et al. 2024, https://kellerjordan.github.io/posts/muon/): a convolution's weight is
     seen as the matrix of its first dimension against all others, a bias as a single column, and
     every direction of it learns equally fast, not the few that dominate the gradient.
     torch.optim.Muon does this for linear layers only.
 
     Args:
-        params: the parameters.
+        params: the parameters, or groups of them.
         lr: learning rate, of the size that Adam's has. The singular values of a step are about
             STEP * lr, times sqrt(rows / columns) for a matrix with more rows than columns.
         momentum: of the averaged gradient, in Nesterov's form.
@@ -61,6 +64,7 @@ class Muon(torch.optim.Optimizer):
     """
 
     STEP = 5.0
+    BETAS = (0.9, 0.99)  # Adam's
 
     def __init__(
         self,
@@ -69,7 +73,8 @@ class Muon(torch.optim.Optimizer):
         momentum: float = 0.9,
         weight_decay: float = 0.01,
     ):
-        super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
+        muon = {"momentum": momentum, "weight_decay": weight_decay}
+        super().__init__(params, {"lr": lr, **muon, "adam": False, "steps": 0})
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Tensor] | None = None) -> Tensor | None:
@@ -78,24 +83,41 @@ class Muon(torch.optim.Optimizer):
             with torch.enable_grad():
                 loss = closure()
         for group in self.param_groups:
-            same_shape = defaultdict(list)  # matrices of one shape are orthogonalised together
-            for p in group["params"]:
-                if p.grad is None:
-                    continue
-                if p not in self.state:
-                    self.state[p]["average"] = torch.zeros_like(p)
-                average = self.state[p]["average"]
-                average.lerp_(p.grad, 1 - group["momentum"])
-                direction = p.grad.lerp(average, group["momentum"])
-                matrix = direction.flatten(1) if p.ndim > 1 else direction.unsqueeze(1)
-                same_shape[matrix.shape].append((p, matrix))
-            for (rows, columns), pairs in same_shape.items():
-                length = self.STEP * group["lr"] * max(1, rows / columns) ** 0.5
-                updates = orthogonalize(torch.stack([matrix for _, matrix in pairs]))
-                for (p, _), update in zip(pairs, updates, strict=True):
-                    p.mul_(1 - self.STEP * group["lr"] * group["weight_decay"])
-                    p.sub_(update.view_as(p), alpha=length)
+            group["steps"] += 1
+            (self._adam_step if group["adam"] else self._muon_step)(group)
         return loss
+
+    def _average(self, name: str, p: Parameter, value: Tensor, decay: float) -> Tensor:
+        """The running average of a value, kept as the parameter's state of that name."""
+        if name not in self.state[p]:
+            self.state[p][name] = torch.zeros_like(p)
+        return self.state[p][name].lerp_(value, 1 - decay)
+
+    def _muon_step(self, group: dict) -> None:
+        same_shape = defaultdict(list)  # matrices of one shape are orthogonalised together
+        for p in group["params"]:
+            if p.grad is None:
+                continue
+            average = self._average("average", p, p.grad, group["momentum"])
+            direction = p.grad.lerp(average, group["momentum"])
+            matrix = direction.flatten(1) if p.ndim > 1 else direction.unsqueeze(1)
+            same_shape[matrix.shape].append((p, matrix))
+        for (rows, columns), pairs in same_shape.items():
+            length = self.STEP * group["lr"] * max(1, rows / columns) ** 0.5
+            updates = orthogonalize(torch.stack([matrix for _, matrix in pairs]))
+            for (p, _), update in zip(pairs, updates, strict=True):
+                p.mul_(1 - self.STEP * group["lr"] * group["weight_decay"])
+                p.sub_(update.view_as(p), alpha=length)
+
+    def _adam_step(self, group: dict) -> None:
+        unbiased = [1 - beta ** group["steps"] for beta in self.BETAS]
+        for p in group["params"]:
+            if p.grad is None:
+                continue
+            average = self._average("average", p, p.grad, self.BETAS[0])
+            squares = self._average("squares", p, p.grad.square(), self.BETAS[1])
+            scale = (squares / unbiased[1]).sqrt_().add_(1e-8)
+            p.addcdiv_(average, scale, value=-group["lr"] / unbiased[0])
 
 
 def warmup_and_cosine(step: int, total: float, warmup: float) -> float:

@@ -6,12 +6,17 @@ import warnings
 from pathlib import Path
 
 import pytorch_lightning as pl
+import torch
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.utilities import rank_zero_only
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
+from torch import Tensor
+from torchvision.utils import save_image
 
 from support.command_line import InputError, one_line
+from support.pictures import latent_figure
+from utils import active_units, visualize_manifold
 
 OPTIONS = ("accelerator", "devices", "num_nodes", "strategy", "precision")
 
@@ -20,13 +25,20 @@ def make_trainer(options: dict[str, object], **settings: object) -> pl.Trainer:
     """Lightning's Trainer with the user's options that are handed through to it.
 
     Raises:
-        InputError: Lightning or the machine has no such accelerator, strategy or precision, or the
-            strategy trains in processes that end before the test.
+        InputError: Lightning or the machine has no such accelerator, strategy or precision, the
+            strategy trains in processes that end before the test, or the precision keeps the
+            weights themselves in 16 bits, where small updates are rounded away.
     """
     if any(way in str(options["strategy"]) for way in ("spawn", "fork", "notebook")):
         raise InputError(
             f"argument --strategy: {options['strategy']} trains in processes that end before the "
             "test: give ddp"
+        )
+    precision = str(options["precision"])
+    if precision.endswith("16-true") or precision.startswith("transformer-engine"):
+        raise InputError(
+            f"argument --precision: {precision} keeps the weights in 16 bits, which loses the "
+            "small updates near the end: give bf16-mixed"
         )
     try:
         return pl.Trainer(**options, **settings)
@@ -44,6 +56,17 @@ def quiet_lightning() -> None:
         ".*smaller than the logging interval",  # the learning rate of a very short run
     ):
         warnings.filterwarnings("ignore", message)
+
+
+def check_compiler(device: torch.device) -> None:
+    """Raises InputError where torch.compile does not work."""
+    try:
+        torch.compile(torch.neg)(torch.zeros(1, device=device))
+    except RuntimeError as error:
+        raise InputError(
+            f"argument --compile: torch.compile does not work here ({one_line(error)}): install a "
+            "C++ compiler, such as g++, or leave it out"
+        ) from error
 
 
 @rank_zero_only
@@ -64,6 +87,44 @@ def tensorboard_writers(trainer: pl.Trainer) -> list:
     return [log.experiment for log in trainer.loggers if isinstance(log, TensorBoardLogger)]
 
 
+@torch.no_grad()
+def show_latents(
+    trainer: pl.Trainer, model: pl.LightningModule, images: Tensor, labels: Tensor
+) -> dict[str, float]:
+    """Where the test set lies in the latent space and, for two dimensions, the manifold there.
+
+    TensorBoard's projector gets the means of the first 2,000 images, with labels and thumbnails.
+
+    Args:
+        images: uint8 [N, 1, 28, 28], values 0..15.
+        labels: long [N].
+    Returns:
+        test_active_units, on rank zero.
+    """
+    folder = log_folder(trainer)
+    if not trainer.is_global_zero:
+        return {}
+    writers, step = tensorboard_writers(trainer), trainer.current_epoch
+    batches = images.split(500)
+    means = torch.cat([model.encoder(imgs.long().to(model.device))[0] for imgs in batches]).cpu()
+    labels = labels.cpu()
+    if means.shape[1] > 1:
+        figure = latent_figure(means, labels)
+        figure.savefig(folder / "latent_means.png", dpi=150)
+        thumbnails = images[:2000].cpu().expand(-1, 3, -1, -1) / 15
+        for writer in writers:
+            writer.add_figure("latents/Means", figure, step)
+            writer.add_embedding(
+                means[:2000], labels[:2000].tolist(), thumbnails, step, tag="Latent means"
+            )
+    if means.shape[1] == 2:
+        grid = visualize_manifold(model.decoder).cpu()
+        save_image(grid, folder / "vae_manifold.png")
+        for writer in writers:
+            writer.add_image("latents/Manifold", grid, step)
+    return {"test_active_units": float(active_units(means))}
+
+
 class EpochLines(Callback):
     """One line per epoch, when there is no progress bar."""
 
@@ -79,7 +140,8 @@ class EpochLines(Callback):
         left = round(per_epoch * (trainer.max_epochs - epoch))
         say(
             f"epoch {epoch:>3}/{trainer.max_epochs}"
-            f"   train {metrics['train_bpd']:.4f} bpd   val {metrics['val_bpd']:.4f} bpd"
+            f"   train {metrics['train_bpd']:.4f} bpd   val {metrics['val_bpd']:.4f} bpd,"
+            f" {metrics['val_prior_bpd']:.4f} with the learned prior"
             f"   {now - self.epoch_start:5.1f} s   about {left // 60}:{left % 60:02} left"
         )
         self.epoch_start = now

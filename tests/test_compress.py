@@ -620,8 +620,9 @@ class TestCommandLine(InFolder):
         self.assertIn("not verified", said)
 
     def test_bench_takes_the_images_that_the_model_was_trained_on(self):
-        parts = {"hyper_parameters": dict(self.model.hparams), "dataset": "FashionMNIST"}
-        torch.save({**parts, "state_dict": self.model.state_dict()}, self.checkpoint)
+        parts = torch.load(self.checkpoint, weights_only=True)
+        data = {"datamodule_hyper_parameters": {"dataset": "FashionMNIST"}}
+        torch.save({**parts, **data}, self.checkpoint)
         with mock.patch.object(fmnist, "prepare", side_effect=InputError("stop")) as prepare:
             self.assert_refused("stop", "bench", "--limit", 7)
         prepare.assert_called_once_with(dataset="FashionMNIST")

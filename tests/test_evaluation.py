@@ -22,6 +22,7 @@ from torch.distributions import Categorical, Normal
 
 import evaluate
 import fmnist
+import train_pl
 from support.command_line import InputError
 from support.general_codecs import codec_bytes
 from train_pl import PRETRAINED, VAE, load_model
@@ -252,17 +253,23 @@ class TestReport(EvaluationTest):
     def save_as_of(self, dataset: object) -> None:
         write_checkpoint(self.checkpoint)
         content = torch.load(self.checkpoint, weights_only=True)
-        torch.save({**content, "dataset": dataset}, self.checkpoint)
+        hyper_parameters = {"datamodule_hyper_parameters": {"dataset": dataset}}
+        torch.save({**content, **hyper_parameters}, self.checkpoint)
 
-    def test_a_model_is_judged_on_the_images_of_its_training(self):
+    def test_a_run_is_judged_on_the_images_of_its_training(self):
         # MNIST's own files under the name, as the others are not in the repository.
         (self.folder / "data" / "FashionMNIST").mkdir(parents=True)
         raw = Path("FashionMNIST", "raw")
         (self.folder / "data" / raw).symlink_to(fmnist.DATA_DIR / "MNIST" / "raw")
-        self.save_as_of("FashionMNIST")
-        few = ("--iwae_samples", 1, "--limit", 3)
+        data = ("--data_dir", self.folder / "data")
+        few = ("--num_filters", 2, "--epochs", 1, "--accelerator", "cpu", "--log_dir", self.folder)
+        training = [str(word) for word in (*data, *few, "--dataset", "FashionMNIST")]
         with mock.patch.object(fmnist, "prepare") as prepare:
-            metrics = self.run_it(*few, "--data_dir", self.folder / "data")
+            with tiny_data(), redirect_stdout(StringIO()):
+                train_pl.main(training)
+            prepare.reset_mock()
+            self.checkpoint = self.folder / "version_0"
+            metrics = self.run_it("--iwae_samples", 1, "--limit", 3, *data)
         self.assertEqual(prepare.call_args.args[1], "FashionMNIST")
         self.assertEqual((metrics["dataset"], metrics["trained_on"]), ("FashionMNIST",) * 2)
         self.assertIn("3 images, FashionMNIST test", self.said)
@@ -382,8 +389,9 @@ class TestBadInput(EvaluationTest):
             "too-few": {**whole, "state_dict": {}},
             "too-many": {**whole, "state_dict": {**whole["state_dict"], "more": torch.ones(1)}},
             "not-finite": {**whole, "state_dict": not_finite},
-            "another-data-set": {**whole, "dataset": "EMNIST"},
-            "odd-data-set": {**whole, "dataset": torch.ones(2)},
+            "another-data-set": {**whole, "datamodule_hyper_parameters": {"dataset": "EMNIST"}},
+            "odd-data-set": {**whole, "datamodule_hyper_parameters": {"dataset": [torch.ones(2)]}},
+            "odd-data": {**whole, "datamodule_hyper_parameters": 7},
         }
         for name, content in bad.items():
             path = self.folder / f"{name}.ckpt"
