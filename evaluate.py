@@ -95,7 +95,7 @@ def judge(
         noise = (part.to(device) for part in image_noise(indices, num_samples, z_dim, seed))
         L_rec, kl = reconstruction_loss(model.decoder(z), imgs), kl_per_dimension(mean, log_std)
         L_reg = kl.sum(dim=1)
-        bpd = importance_weighted_bpd(model.decoder, imgs, mean, log_std, noise)
+        (bpd,) = importance_weighted_bpd(model.decoder, imgs, mean, log_std, noise)
         result = {
             "reconstruction": L_rec,
             "kl": L_reg,

@@ -288,7 +288,7 @@ class MNISTDataModule(pl.LightningDataModule):
         self,
         data_dir: str | Path = DATA_DIR,
         dataset: str = "MNIST",
-        batch_size: int = 64,
+        batch_size: int = 32,
         num_workers: int = 0,
         seed: int = 42,
     ):

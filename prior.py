@@ -112,12 +112,13 @@ class LatentPrior(nn.Module):
         return (log_weights + log_gaussians).logsumexp(dim=-1).sum(dim=-1)
 
     @torch.no_grad()
-    def sample(self, num: int, labels: Tensor | None = None) -> Tensor:
+    def sample(self, num: int, labels: Tensor | None = None, temperature: float = 1.0) -> Tensor:
         """Draws of z, latent by latent, from torch's global random stream.
 
         Args:
             num: how many.
             labels: long [num], values 0..9: draws from p(z|y); without, the classes are drawn too.
+            temperature: factor of every Gaussian's standard deviation; 1 draws from the density.
         Returns:
             float [num, z_dim], on the prior's device.
         Raises:
@@ -133,7 +134,7 @@ class LatentPrior(nn.Module):
             log_weights, means, log_stds = (part[:, i] for part in self.conditionals(z, labels))
             chosen = torch.multinomial(log_weights.exp(), num_samples=1)
             mean, log_std = means.gather(1, chosen), log_stds.gather(1, chosen)
-            z[:, i : i + 1] = mean + log_std.exp() * torch.randn_like(mean)
+            z[:, i : i + 1] = mean + temperature * log_std.exp() * torch.randn_like(mean)
         return z
 
 

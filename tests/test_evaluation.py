@@ -74,7 +74,7 @@ class TestImportanceWeightedBound(unittest.TestCase):
                 for img in self.imgs
             ]
         )
-        bpd = importance_weighted_bpd(
+        (bpd,) = importance_weighted_bpd(
             decoder, self.imgs, self.mean, self.log_std, noise(200_000, 5, 1, part=20_000)
         )
         torch.testing.assert_close(bpd, elbo_to_bpd(-exact, self.imgs.shape), atol=2e-3, rtol=0)
@@ -89,7 +89,7 @@ class TestImportanceWeightedBound(unittest.TestCase):
         )
         for K in (1, 7):
             zeros = torch.zeros(5, 1)
-            bpd = importance_weighted_bpd(decoder, self.imgs, zeros, zeros, noise(K, 5, 1))
+            (bpd,) = importance_weighted_bpd(decoder, self.imgs, zeros, zeros, noise(K, 5, 1))
             torch.testing.assert_close(bpd, exact)
 
     def test_weights_are_those_of_torch_distributions(self):
@@ -103,7 +103,7 @@ class TestImportanceWeightedBound(unittest.TestCase):
             log_px = pixels.log_prob(self.imgs.squeeze(1)).sum(dim=(1, 2))
             log_w.append(log_px + (prior.log_prob(z) - posterior.log_prob(z)).sum(dim=1))
         expected = elbo_to_bpd(-torch.stack(log_w).exp().mean(dim=0).log(), self.imgs.shape)
-        bpd = importance_weighted_bpd(decoder, self.imgs, mean, log_std, parts)
+        (bpd,) = importance_weighted_bpd(decoder, self.imgs, mean, log_std, parts)
         torch.testing.assert_close(bpd, expected, rtol=1e-4, atol=1e-4)
 
     def test_falls_as_the_samples_grow_and_starts_at_the_elbo(self):
@@ -116,7 +116,7 @@ class TestImportanceWeightedBound(unittest.TestCase):
         for K in (1, 10, 100):  # the same 10,000 samples, K at a time
             groups = [parts[i : i + K] for i in range(0, len(parts), K)]
             how = (decoder, self.imgs, self.mean, self.log_std)
-            bounds.append(torch.stack([importance_weighted_bpd(*how, part) for part in groups]))
+            bounds.append(torch.cat([importance_weighted_bpd(*how, part) for part in groups]))
         one, ten, hundred = (bound.mean(dim=0) for bound in bounds)
         torch.testing.assert_close(one, elbo, atol=0.02, rtol=0)
         self.assertTrue((ten < one).all() and (hundred < ten).all())
@@ -343,7 +343,9 @@ class TestShippedModel(unittest.TestCase):
 
     def test_holds_weights_and_hyperparameters_only(self):
         content = torch.load(PRETRAINED, weights_only=True)
-        self.assertEqual(set(content["state_dict"]), set(VAE().state_dict()))
+        names, expected = set(content["state_dict"]), set(VAE().state_dict())
+        prior = {name for name in expected if name.startswith("prior.")}
+        self.assertIn(names, (expected, expected - prior))  # files of before it have none
         self.assertFalse({"optimizer_states", "callbacks", "run"} & set(content))
         self.assertLess(PRETRAINED.stat().st_size, 2e6)
 
