@@ -48,7 +48,7 @@ function makeMap() {
 function drawPoints(axes) {
   const canvas = $("map-points"), context = canvas.getContext("2d"), { mean, labels } = MODEL.points;
   const means = floatsOf(mean), share = ({ low, high }, value) => (value - low) / (high - low);
-  Object.assign(context, { font: "600 20px system-ui, sans-serif", textAlign: "center", textBaseline: "middle" });
+  Object.assign(context, { font: `600 ${axes.length === 2 ? 20 : 11}px system-ui, sans-serif`, textAlign: "center", textBaseline: "middle" });
   labels.forEach((label, n) => {
     const x = share(axes[0], means[n * axes.length]) * canvas.width;
     const upwards = axes.length === 2 ? share(axes[1], means[2 * n + 1]) : 0.1 + 0.8 * (n % 7) / 6;

@@ -144,7 +144,7 @@ function renderLoss(levels) {
   $("rec-bar").style.width = share(cost.reconstruction);
   $("reg-bar").style.width = share(cost.regularization);
   $("compared").textContent = `x is the image that was ${now.own ? "en" : "de"}coded. Test images cost `
-    + `${typical.bpd.toFixed(3)} on average, 16 grey levels without any model 4.`;
+    + `${typical.bpd.toFixed(3)} on average, without any model it would be 4.`;
   if (MODEL.prior) renderPrior(cost);
   if (now.own) {
     for (const part of ["rec", "reg", "bpd"]) $(`own-${part}`).textContent = $(part).textContent;

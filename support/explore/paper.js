@@ -133,5 +133,5 @@ function takeTestImage() {
   const n = nextTestImage++ * 7 % MODEL.labels.length; // one class after the other
   paper.strokes.length = 0;
   paper.image = true;
-  read(TEST_IMAGES.subarray(n * PIXELS, (n + 1) * PIXELS), `a test image, a ${MODEL.classes[MODEL.labels[n]]}, decoded`);
+  read(TEST_IMAGES.subarray(n * PIXELS, (n + 1) * PIXELS), `a test image (${MODEL.classes[MODEL.labels[n]]}), decoded`);
 }
