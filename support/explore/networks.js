@@ -1,0 +1,289 @@
+// The networks and the maths of the page. explore.py writes each network as a list of layers, read
+// from the PyTorch model itself; here stands one function for each kind of layer.
+//
+// Feature maps are {channels, height, width, data} with the channels innermost, plain vectors are
+// arrays. Arithmetic is in 64 bits: JavaScript's own numbers, and the fastest here.
+
+"use strict";
+
+const LEVELS = 16, SIDE = 28, PIXELS = SIDE * SIDE;
+const NATS_PER_BIT = Math.LN2;
+
+// rows [M][K] times columns [N][K], plus a bias per row: result [N][M]. Convolutions of all kinds
+// and linear layers come down to this. Blocks of 4 rows and 2 columns let every number that is
+// fetched be used several times, which makes it more than twice as fast as plain dot products.
+function product(rows, columns, bias, M, K, N) {
+  const result = new Float64Array(M * N);
+  let m = 0;
+  for (; m + 4 <= M; m += 4) {
+    const r0 = m * K, r1 = r0 + K, r2 = r1 + K, r3 = r2 + K;
+    let n = 0;
+    for (; n + 2 <= N; n += 2) {
+      const c0 = n * K, c1 = c0 + K;
+      let a0 = bias[m], a1 = bias[m + 1], a2 = bias[m + 2], a3 = bias[m + 3];
+      let b0 = a0, b1 = a1, b2 = a2, b3 = a3;
+      for (let k = 0; k < K; k++) {
+        const x = columns[c0 + k], y = columns[c1 + k];
+        const w0 = rows[r0 + k], w1 = rows[r1 + k], w2 = rows[r2 + k], w3 = rows[r3 + k];
+        a0 += x * w0; a1 += x * w1; a2 += x * w2; a3 += x * w3;
+        b0 += y * w0; b1 += y * w1; b2 += y * w2; b3 += y * w3;
+      }
+      const o = n * M + m, p = o + M;
+      result[o] = a0; result[o + 1] = a1; result[o + 2] = a2; result[o + 3] = a3;
+      result[p] = b0; result[p + 1] = b1; result[p + 2] = b2; result[p + 3] = b3;
+    }
+    for (; n < N; n++) for (let i = m; i < m + 4; i++) result[n * M + i] = dot(i, n);
+  }
+  for (; m < M; m++) for (let n = 0; n < N; n++) result[n * M + m] = dot(m, n);
+  return result;
+
+  function dot(m, n) {
+    let sum = bias[m];
+    for (let k = 0, r = m * K, c = n * K; k < K; k++) sum += rows[r + k] * columns[c + k];
+    return sum;
+  }
+}
+
+// Calls visit(position in the patch, offset in the image) for the part of the patch at (top, left)
+// that lies inside the image.
+function eachInside(top, left, kernel, height, width, visit) {
+  for (let y = 0; y < kernel[0]; y++) {
+    if (top + y < 0 || top + y >= height) continue;
+    for (let x = 0; x < kernel[1]; x++) {
+      if (left + x < 0 || left + x >= width) continue;
+      visit(y * kernel[1] + x, (top + y) * width + left + x);
+    }
+  }
+}
+
+const KINDS = {
+  // weight [out][kernel height][kernel width][in]
+  conv2d({ channels, kernel, stride, padding, weight, bias }, map) {
+    const inside = map.channels;
+    const height = Math.floor((map.height + 2 * padding[0] - kernel[0]) / stride[0]) + 1;
+    const width = Math.floor((map.width + 2 * padding[1] - kernel[1]) / stride[1]) + 1;
+    const K = kernel[0] * kernel[1] * inside;
+    const patches = new Float64Array(height * width * K);
+    for (let y = 0, n = 0; y < height; y++) {
+      for (let x = 0; x < width; x++, n++) {
+        const top = y * stride[0] - padding[0], left = x * stride[1] - padding[1];
+        eachInside(top, left, kernel, map.height, map.width, (place, offset) => {
+          const to = n * K + place * inside, from = offset * inside;
+          for (let c = 0; c < inside; c++) patches[to + c] = map.data[from + c];
+        });
+      }
+    }
+    const data = product(weight, patches, bias, channels, K, height * width);
+    return { channels, height, width, data };
+  },
+
+  // weight [kernel height][kernel width][out][in]: every pixel becomes a patch; patches are added up
+  conv_transpose2d({ channels, kernel, stride, padding, weight, bias }, map) {
+    const height = (map.height - 1) * stride[0] - 2 * padding[0] + kernel[0];
+    const width = (map.width - 1) * stride[1] - 2 * padding[1] + kernel[1];
+    const M = kernel[0] * kernel[1] * channels, N = map.height * map.width;
+    const patches = product(weight, map.data, new Float64Array(M), M, map.channels, N);
+    const data = new Float64Array(height * width * channels);
+    for (let i = 0; i < data.length; i++) data[i] = bias[i % channels];
+    for (let y = 0, n = 0; y < map.height; y++) {
+      for (let x = 0; x < map.width; x++, n++) {
+        const top = y * stride[0] - padding[0], left = x * stride[1] - padding[1];
+        eachInside(top, left, kernel, height, width, (place, offset) => {
+          const to = offset * channels, from = n * M + place * channels;
+          for (let c = 0; c < channels; c++) data[to + c] += patches[from + c];
+        });
+      }
+    }
+    return { channels, height, width, data };
+  },
+
+  // weight [out][in]
+  linear({ features, weight, bias }, vector) {
+    return product(weight, vector, bias, features, vector.length, 1);
+  },
+
+  silu(_, input) {
+    const apply = (data) => data.map((x) => x / (1 + Math.exp(-x)));
+    return input.data ? { ...input, data: apply(input.data) } : apply(input);
+  },
+
+  residual({ layers }, input) {
+    const change = run(layers, input);
+    if (!input.data) return input.map((x, i) => x + change[i]);
+    return { ...input, data: input.data.map((x, i) => x + change.data[i]) };
+  },
+
+  // a vector has the channels outermost, as PyTorch has them
+  flatten(_, { channels, height, width, data }) {
+    const area = height * width, vector = new Float64Array(data.length);
+    for (let i = 0; i < data.length; i++) vector[(i % channels) * area + Math.floor(i / channels)] = data[i];
+    return vector;
+  },
+
+  unflatten({ channels, height, width }, vector) {
+    const area = height * width, data = new Float64Array(vector.length);
+    for (let i = 0; i < data.length; i++) data[i] = vector[(i % channels) * area + Math.floor(i / channels)];
+    return { channels, height, width, data };
+  },
+};
+
+function run(layers, input) {
+  return layers.reduce((x, layer) => KINDS[layer.kind](layer, x), input);
+}
+
+const bytesOf = (base64) => Uint8Array.from(atob(base64), (character) => character.charCodeAt(0));
+
+// Base64 of little-endian 32-bit floats to numbers.
+const floatsOf = (base64) => new Float32Array(bytesOf(base64).buffer);
+
+// All weights: 16-bit integers, and a scale for each block of them.
+function unpacked({ block, scales, integers }) {
+  const scale = floatsOf(scales), whole = new Int16Array(bytesOf(integers).buffer);
+  return Float64Array.from(whole, (value, i) => value * scale[Math.floor(i / block)]);
+}
+
+// Puts the numbers into a network as explore.py described it: {start, length} becomes that part of
+// all weights.
+function withWeights(described, weights) {
+  if (described === null || typeof described !== "object") return described;
+  if (Array.isArray(described)) return described.map((value) => withWeights(value, weights));
+  if ("start" in described) return weights.subarray(described.start, described.start + described.length);
+  const entries = Object.entries(described);
+  return Object.fromEntries(entries.map(([name, value]) => [name, withWeights(value, weights)]));
+}
+
+// ---- the VAE -------------------------------------------------------------------------------------
+
+// q(z|x): grey levels [784] in 0..15 to {mean, logStd}, as CNNEncoder.forward has it.
+function encode(levels) {
+  const data = Float64Array.from(levels, (level) => level / (LEVELS - 1) * 2 - 1);
+  const out = run(MODEL.encoder, { channels: 1, height: SIDE, width: SIDE, data });
+  return { mean: out.slice(0, MODEL.zDim), logStd: out.slice(MODEL.zDim) };
+}
+
+// p(x|z): latents to logits [784][16], the unnormalised log-probabilities of the grey levels.
+function decode(z) {
+  return run(MODEL.decoder, Float64Array.from(z)).data;
+}
+
+// log of the sum of exponentials of count numbers from start.
+function logSumExp(values, start = 0, count = values.length) {
+  let highest = -Infinity, sum = 0;
+  for (let i = start; i < start + count; i++) highest = Math.max(highest, values[i]);
+  for (let i = start; i < start + count; i++) sum += Math.exp(values[i] - highest);
+  return highest + Math.log(sum);
+}
+
+// The expected grey level of every pixel, [784] in 0..15.
+function expectedLevels(logits) {
+  return Float64Array.from({ length: PIXELS }, (_, pixel) => {
+    let total = 0, weighted = 0, highest = -Infinity;
+    for (let v = 0, i = pixel * LEVELS; v < LEVELS; v++, i++) highest = Math.max(highest, logits[i]);
+    for (let v = 0, i = pixel * LEVELS; v < LEVELS; v++, i++) {
+      const p = Math.exp(logits[i] - highest);
+      total += p;
+      weighted += v * p;
+    }
+    return weighted / total;
+  });
+}
+
+// A grey level for every pixel, drawn from the decoder's distribution with noise [784] in [0, 1).
+function drawnLevels(logits, noise) {
+  return Float64Array.from({ length: PIXELS }, (_, pixel) => {
+    const start = pixel * LEVELS, whole = logSumExp(logits, start, LEVELS);
+    let left = noise[pixel], v = 0;
+    while (v < LEVELS - 1 && (left -= Math.exp(logits[start + v] - whole)) >= 0) v++;
+    return v;
+  });
+}
+
+// -log p(x|z) in nats: the cross-entropy summed over the pixels.
+function reconstructionLoss(logits, levels) {
+  let nats = 0;
+  for (let pixel = 0; pixel < PIXELS; pixel++) {
+    nats += logSumExp(logits, pixel * LEVELS, LEVELS) - logits[pixel * LEVELS + levels[pixel]];
+  }
+  return nats;
+}
+
+// KL(q(z|x) || N(0, I)) in nats of every latent.
+function klPerLatent({ mean, logStd }) {
+  return mean.map((m, d) => 0.5 * (Math.expm1(2 * logStd[d]) - 2 * logStd[d] + m * m));
+}
+
+// The negative ELBO of an image with one draw of z, and its two parts in nats.
+function loss(levels, noise) {
+  const posterior = encode(levels);
+  const z = posterior.mean.map((m, d) => m + Math.exp(posterior.logStd[d]) * noise[d]);
+  const reconstruction = reconstructionLoss(decode(z), levels);
+  const regularization = klPerLatent(posterior).reduce((sum, kl) => sum + kl, 0);
+  const bpd = (reconstruction + regularization) / (PIXELS * NATS_PER_BIT);
+  return { ...posterior, z, reconstruction, regularization, bpd };
+}
+
+// ---- the learned prior: LatentPrior in prior.py -----------------------------------------------------
+
+// p(z_i | z_1..z_{i-1}, label), to be asked for one latent after the other: a function of i, from 0,
+// and z, of which it looks at the first i numbers only. Hidden units stand in the order of how many
+// latents they see, so that those which can be computed are the first `known[i]`, and a row of
+// weights holds just the inputs that its unit may see. Each unit is computed once.
+function conditionals(label) {
+  const { width, components, known, classes, first, middle, last } = MODEL.prior;
+  const lower = new Float64Array(width), upper = new Float64Array(width);
+  const silu = (x) => x / (1 + Math.exp(-x));
+  const unit = ({ weight, bias, starts }, row, input) => {
+    let sum = bias[row];
+    for (let k = starts[row], i = 0; k < starts[row + 1]; k++, i++) sum += weight[k] * input[i];
+    return sum;
+  };
+  let done = 0;
+  return (i, z) => {
+    for (let u = done; u < known[i]; u++) lower[u] = silu(unit(first, u, z) + classes[label * width + u]);
+    for (let u = done; u < known[i]; u++) upper[u] = silu(unit(middle, u, lower));
+    done = known[i];
+    const outputs = (part) => Float64Array.from({ length: components },
+      (_, k) => unit(last, (3 * i + part) * components + k, upper));
+    const logWeights = outputs(0), whole = logSumExp(logWeights);
+    return { logWeights: logWeights.map((w) => w - whole), means: outputs(1), logStds: outputs(2) };
+  };
+}
+
+// log p(z|label) in nats.
+function logPrior(z, label) {
+  const mixture = conditionals(label);
+  return z.reduce((sum, value, i) => {
+    const { logWeights, means, logStds } = mixture(i, z);
+    const each = logWeights.map((w, k) => w - logStds[k]
+      - 0.5 * (((value - means[k]) * Math.exp(-logStds[k])) ** 2 + Math.log(2 * Math.PI)));
+    return sum + logSumExp(each);
+  }, 0);
+}
+
+// Latents drawn from the learned prior given a class.
+function drawPrior(label, random) {
+  const mixture = conditionals(label), z = new Float64Array(MODEL.zDim);
+  for (let i = 0; i < z.length; i++) {
+    const { logWeights, means, logStds } = mixture(i, z);
+    let left = random.uniform(), k = 0;
+    while (k < means.length - 1 && (left -= Math.exp(logWeights[k])) >= 0) k++;
+    z[i] = means[k] + Math.exp(logStds[k]) * random.normal();
+  }
+  return z;
+}
+
+// ---- randomness: one stream, the same in every browser (mulberry32) -------------------------------
+
+function randomStream(seed) {
+  let state = seed >>> 0;
+  const uniform = () => {
+    state = (state + 0x6d2b79f5) >>> 0;
+    let t = state;
+    t = Math.imul(t ^ (t >>> 15), t | 1);
+    t ^= t + Math.imul(t ^ (t >>> 7), t | 61);
+    return ((t ^ (t >>> 14)) >>> 0) / 2 ** 32;
+  };
+  const normal = () => Math.sqrt(-2 * Math.log(1 - uniform())) * Math.cos(2 * Math.PI * uniform());
+  const many = (count, draw) => Float64Array.from({ length: count }, draw);
+  return { uniform, normal, uniforms: (count) => many(count, uniform), normals: (count) => many(count, normal) };
+}
