@@ -13,6 +13,7 @@ from functools import lru_cache
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.amp import is_autocast_available
 
 from support.checks import check_floats, check_size, values_are_checked
 
@@ -81,7 +82,8 @@ class LatentPrior(nn.Module):
         check_labels(labels, len(z))
         width, dtype = self.first.out_features, self.first.weight.dtype
         first, middle, last = masks(self.z_dim, width, self.num_components, z.device, dtype)
-        with torch.autocast(z.device.type, enabled=False):  # half precision loses tenths of nats
+        kind = z.device.type if is_autocast_available(z.device.type) else "cpu"
+        with torch.autocast(kind, enabled=False):  # half precision loses tenths of nats
             h = F.linear(z.to(dtype), self.first.weight * first, self.first.bias)
             h = h + self.class_embedding(labels)
             h = F.linear(F.silu(h), self.middle.weight * middle, self.middle.bias)
@@ -118,7 +120,8 @@ class LatentPrior(nn.Module):
         Args:
             num: how many.
             labels: long [num], values 0..9: draws from p(z|y); without, the classes are drawn too.
-            temperature: factor of every Gaussian's standard deviation; 1 draws from the density.
+            temperature: T below 1 keeps to the denser places: of each mixture a Gaussian is chosen
+                in proportion to w_k^(1/T^2) and drawn from with std T * s_k. 1 draws from p(z|y).
         Returns:
             float [num, z_dim], on the prior's device.
         Raises:
@@ -132,7 +135,8 @@ class LatentPrior(nn.Module):
         z = torch.zeros(num, self.z_dim, device=device)
         for i in range(self.z_dim):
             log_weights, means, log_stds = (part[:, i] for part in self.conditionals(z, labels))
-            chosen = torch.multinomial(log_weights.exp(), num_samples=1)
+            weights = (log_weights / temperature**2).softmax(dim=-1)
+            chosen = torch.multinomial(weights, num_samples=1)
             mean, log_std = means.gather(1, chosen), log_stds.gather(1, chosen)
             z[:, i : i + 1] = mean + temperature * log_std.exp() * torch.randn_like(mean)
         return z

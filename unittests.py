@@ -73,7 +73,7 @@ class TestNetworks(unittest.TestCase):
             self.assertEqual(logits.shape, (3, 16, 28, 28))
 
     def test_decoder_output_is_not_normalised(self):
-        logits = CNNDecoder()(torch.randn(3, 20))
+        logits = CNNDecoder()(torch.randn(3, 32))
         self.assertGreater((logits.logsumexp(dim=1)).abs().max().item(), 0.01)
         self.assertTrue((logits < 0).any() and (logits > 0).any())
 

@@ -154,8 +154,8 @@ class EpochLines(Callback):
         left = round(per_epoch * (trainer.max_epochs - epoch))
         say(
             f"epoch {epoch:>3}/{trainer.max_epochs}"
-            f"   train {metrics['train_bpd']:.4f} bpd   val {metrics['val_bpd']:.4f} bpd,"
-            f" {metrics['val_prior_bpd']:.4f} with the learned prior"
+            f"   train {metrics['train_bpd']:.4f} bpd   val {metrics['val_bpd']:.4f} bpd"
+            f" (learned prior {metrics['val_prior_bpd']:.4f})"
             f"   {now - self.epoch_start:5.1f} s   about {left // 60}:{left % 60:02} left"
         )
         self.epoch_start = now

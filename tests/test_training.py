@@ -208,7 +208,7 @@ class TestTrainVAE(unittest.TestCase):
         points = json.loads(get("data/plugin/scalars/scalars?run=version_0&tag=val_bpd"))
         self.assertEqual(len(points), 5)
         shown = json.loads(
-            get("data/plugin/images/images?run=version_0&tag=Samples&sample=0&index=0")
+            get("data/plugin/images/images?run=version_0&tag=images%2FSamples&sample=0&index=0")
         )
         picture = get(f"data/plugin/images/individualImage?{shown[0]['query']}")
         self.assertTrue(picture.startswith(b"\x89PNG"))
