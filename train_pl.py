@@ -6,11 +6,8 @@ and its training), fmnist.py (the data).
 
 import argparse
 import math
-import os
 import shlex
 import sys
-import threading
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytorch_lightning as pl
@@ -25,7 +22,7 @@ from torchvision.utils import make_grid, save_image
 from cnn_encoder_decoder import CNNDecoder, CNNEncoder
 from fmnist import DATA_DIR, DATASETS, MNISTDataModule
 from prior import LatentPrior
-from support.checkpoints import AtomicCheckpointIO, fill_model, read_checkpoint
+from support.checkpoints import fill_model, read_checkpoint
 from support.checks import check_size
 from support.command_line import (
     OneLineParser,
@@ -44,17 +41,14 @@ from support.stopping import (
     EndTogether,
     StopIfNotFinite,
     Stopped,
-    quiet_writers,
     stop_on_signals,
 )
 from support.trainer import (
-    OPTIONS,
     EpochLines,
-    check_compiler,
-    keep_freed_memory,
+    closing_lines,
+    compile_networks,
     log_folder,
     make_trainer,
-    quiet_lightning,
     say,
     show_latents,
     tensorboard_writers,
@@ -173,17 +167,13 @@ class VAE(pl.LightningModule):
     def augmented(self, imgs: Tensor, progress: float) -> Tensor:
         """A training batch, at times moved as a whole by up to one pixel in each direction.
 
-        It is the encoder that overfits: on new images its posteriors are worse than on those that
-        it was trained on, while the decoder is as good on both. A digit that is moved is a new
-        image to the encoder, with its exact grey levels. What leaves at one edge comes back at the
-        opposite one, which is black for all but 1.3 % of MNIST's images.
+        It is the encoder that overfits, and a digit that is moved is a new image to it, with exact
+        grey levels. What leaves at one edge comes back at the other one, which is black for all but
+        1.3 % of MNIST's images.
 
         Args:
             imgs: long [B, 1, 28, 28].
             progress: share of the training steps that have been taken, 0 to 1.
-        Returns:
-            long [B, 1, 28, 28], the images themselves or moved copies; a move by (0, 0) is one of
-            the nine that are drawn.
         """
         if progress >= self.SHIFT_UNTIL or torch.rand(()) >= self.SHIFTED:
             return imgs
@@ -192,28 +182,21 @@ class VAE(pl.LightningModule):
     def configure_optimizers(self) -> dict:
         networks = [*self.encoder.parameters(), *self.decoder.parameters()]
         prior = {"params": self.prior.parameters(), "adam": True, "lr": self.PRIOR_LR}
-        optimizer = Muon(
-            [{"params": networks, "name": "networks"}, {**prior, "name": "prior"}],
-            lr=self.hparams.lr,
-        )
+        groups = [{"params": networks, "name": "networks"}, {**prior, "name": "prior"}]
+        optimizer = Muon(groups, lr=self.hparams.lr)
         total = self.trainer.estimated_stepping_batches
         schedule = torch.optim.lr_scheduler.LambdaLR(
             optimizer, lambda step: warmup_and_cosine(step, total, self.WARMUP)
         )
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
-        }
+        lr_scheduler = {"scheduler": schedule, "interval": "step"}
+        return {"optimizer": optimizer, "lr_scheduler": lr_scheduler}
 
     def on_train_start(self) -> None:
         # The learning rate in the checkpoint of a resumed run is that of the length it had then.
         if (schedule := self.lr_schedulers()) is None:  # a subclass may do without
             return
-        shares = [share(schedule.last_epoch) for share in schedule.lr_lambdas]
-        for group, base, share in zip(
-            schedule.optimizer.param_groups, schedule.base_lrs, shares, strict=True
-        ):
-            group["lr"] = base * share
+        for n, group in enumerate(schedule.optimizer.param_groups):
+            group["lr"] = schedule.base_lrs[n] * schedule.lr_lambdas[n](schedule.last_epoch)
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         imgs, labels = batch
@@ -254,9 +237,7 @@ class VAE(pl.LightningModule):
         bpd = elbo_to_bpd(elbo, imgs.shape).mean()
         self.log(f"{stage}_prior_bpd", bpd, prog_bar=True, sync_dist=True, batch_size=len(imgs))
 
-    def _log_losses(
-        self, stage: str, L_rec: Tensor, L_reg: Tensor, img_shape: Sequence[int]
-    ) -> None:
+    def _log_losses(self, stage: str, L_rec: Tensor, L_reg: Tensor, img_shape: torch.Size) -> None:
         """Logs the means over the epoch and over all processes, the ELBO as its negative."""
         elbo = L_rec + L_reg
         losses = {
@@ -280,7 +261,7 @@ def load_model(path: str | Path) -> VAE:
     checkpoint = read_checkpoint(path)
     weights = checkpoint["state_dict"]
     if not any(str(name).startswith("prior.") for name in weights):
-        latents = getattr(weights.get("decoder.net.0.weight"), "shape", (0, 1))[-1]
+        latents = max([1, *getattr(weights.get("decoder.net.0.weight"), "shape", ())[-1:]])
         with isolate_rng():
             unit_gaussian = LatentPrior(latents).state_dict()
         weights.update({f"prior.{name}": value for name, value in unit_gaussian.items()})
@@ -309,10 +290,8 @@ class GenerateCallback(Callback):
 
     def __init__(self, batch_size: int = 64, every_n_epochs: int = 5, save_to_disk: bool = False):
         super().__init__()
-        check_size("batch_size", batch_size)
-        check_size("every_n_epochs", every_n_epochs)
-        self.batch_size = batch_size
-        self.every_n_epochs = every_n_epochs
+        self.batch_size = check_size("batch_size", batch_size)
+        self.every_n_epochs = check_size("every_n_epochs", every_n_epochs)
         self.save_to_disk = save_to_disk
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: VAE) -> None:
@@ -332,9 +311,7 @@ class GenerateCallback(Callback):
         folder = log_folder(trainer) if self.save_to_disk else None
         if not trainer.is_global_zero:
             return
-        writers = tensorboard_writers(trainer)
-        grids = {}
-        was_training = pl_module.training
+        writers, grids, was_training = tensorboard_writers(trainer), {}, pl_module.training
         pl_module.eval()
         with isolate_rng():
             torch.manual_seed(self.SEED)
@@ -382,35 +359,22 @@ def train_vae(args: argparse.Namespace) -> list[dict[str, float]]:
     with stop_on_signals(), Run(make_parser(), vars(args)) as run:
         s = run.settings
         check_writable("--log_dir", s.log_dir)
-        quiet_lightning()
-        keep_freed_memory()
         pl.seed_everything(s.seed, verbose=False)
         model = VAE(s.num_filters, s.z_dim, s.lr)
         data = MNISTDataModule(s.data_dir, s.dataset, s.batch_size, s.num_workers, s.seed)
         checkpoint = RunCheckpoint(run, monitor="val_bpd")
-        trainer = make_trainer(
-            {name: getattr(s, name) for name in OPTIONS},
-            max_epochs=s.epochs,
-            logger=False,  # until it is known that there will be a run
-            callbacks=[
-                EndTogether(),
-                SeedEpochs(s.seed),
-                StopIfNotFinite(monitor="val_bpd"),
-                GenerateCallback(save_to_disk=True),
-                LearningRateMonitor("step"),
-                checkpoint,
-                TQDMProgressBar() if s.progress_bar else EpochLines(),
-            ],
-            plugins=[AtomicCheckpointIO()],
-            enable_progress_bar=s.progress_bar,
-            enable_model_summary=False,
-            num_sanity_val_steps=0,  # nothing to find out: one data set, one model
-            use_distributed_sampler=False,  # MNISTDataModule gives each process its share
-        )
-        if s.compile:  # in place: the names in a checkpoint stay the same
-            check_compiler(trainer.strategy.root_device)
-            model.encoder.compile()
-            model.decoder.compile()
+        callbacks = [
+            EndTogether(),
+            SeedEpochs(s.seed),
+            StopIfNotFinite(monitor="val_bpd"),
+            GenerateCallback(save_to_disk=True),
+            LearningRateMonitor("step"),
+            checkpoint,
+            TQDMProgressBar() if s.progress_bar else EpochLines(),
+        ]
+        trainer = make_trainer(s, callbacks)
+        if s.compile:
+            compile_networks(trainer.strategy.root_device, model.encoder, model.decoder)
         if trainer.is_global_zero:
             data.prepare_data()  # before other processes start, which would wait for a failed one
         run.begin(processes=trainer.world_size)
@@ -422,13 +386,8 @@ def train_vae(args: argparse.Namespace) -> list[dict[str, float]]:
             begins = f"Continuing {run.folder}" if run.step else f"Logging to {run.folder}"
             say(f"{begins}; watch it with: {watch}")
             run.fit(trainer, model, data)
-            (test,) = result = trainer.test(
-                model,
-                datamodule=data,
-                ckpt_path=checkpoint.best_path,
-                weights_only=True,
-                verbose=False,
-            )
+            how = {"ckpt_path": checkpoint.best_path, "weights_only": True, "verbose": False}
+            (test,) = result = trainer.test(model, datamodule=data, **how)
             latents = show_latents(trainer, model, data.test.images, data.test.labels)
             shown = {name: getattr(s, name) for name in ("dataset", "batch_size", "epochs", "seed")}
             logger.log_hyperparams(
@@ -436,16 +395,7 @@ def train_vae(args: argparse.Namespace) -> list[dict[str, float]]:
             )
             logger.finalize("success")  # closes the file and ends the thread that writes it
             run.finish(test)
-    say(
-        f"\nTest of the best checkpoint, by the validation bpd with the unit Gaussian:\n"
-        f"unit Gaussian {test['test_bpd']:.4f} bpd"
-        f" = {test['test_reconstruction_loss']:.1f} nats reconstruction"
-        f" + {test['test_regularization_loss']:.1f} nats KL\n"
-        f"learned prior {test['test_prior_bpd']:.4f} bpd\n"
-        f"Pictures:    {os.path.join(logger.log_dir, '*.png')}\n"
-        f"Checkpoint:  {checkpoint.best_path}\n"
-        f"TensorBoard: {watch}"
-    )
+    say(closing_lines(test, checkpoint.best_path, watch))
     return result
 
 
@@ -492,7 +442,6 @@ def make_parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> None:
     """The command line: see `run_main`; a training that fails or is stopped is a `WorkError`."""
     parser = make_parser()
-    threading.excepthook = quiet_writers
 
     def work() -> None:
         try:

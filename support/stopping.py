@@ -156,7 +156,17 @@ def cause_on_disk(error: BaseException | None) -> OSError | None:
     return error
 
 
-def quiet_writers(failed: threading.ExceptHookArgs) -> None:
-    """For threading.excepthook: no traceback of a full disk, which the main thread meets too."""
-    if not issubclass(failed.exc_type, OSError):
-        threading.__excepthook__(failed)
+@contextmanager
+def quiet_writers() -> Iterator[None]:
+    """Inside, no thread prints a traceback of a full disk, which the main thread meets too."""
+    before = threading.excepthook
+
+    def hook(failed: threading.ExceptHookArgs) -> None:
+        if not issubclass(failed.exc_type, OSError):
+            before(failed)
+
+    threading.excepthook = hook
+    try:
+        yield
+    finally:
+        threading.excepthook = before

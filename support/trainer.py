@@ -1,5 +1,6 @@
 """Lightning as this program uses it: a trainer from the user's options, little said, folders."""
 
+import argparse
 import ctypes
 import logging
 import platform
@@ -13,37 +14,51 @@ from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.utilities import rank_zero_only
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
-from torch import Tensor
+from torch import Tensor, nn
 from torchvision.utils import save_image
 
+from support.checkpoints import AtomicCheckpointIO
 from support.command_line import InputError, one_line
 from support.pictures import latent_figure
 from utils import active_units, visualize_manifold
 
-OPTIONS = ("accelerator", "devices", "num_nodes", "strategy", "precision")
+OPTIONS = ("accelerator", "devices", "num_nodes", "strategy", "precision")  # handed through
 
 
-def make_trainer(options: dict[str, object], **settings: object) -> pl.Trainer:
-    """Lightning's Trainer with the user's options that are handed through to it.
+def make_trainer(settings: argparse.Namespace, callbacks: list[Callback]) -> pl.Trainer:
+    """Lightning's Trainer for a run with these options, without a logger so far.
 
     Raises:
         InputError: Lightning or the machine has no such accelerator, strategy or precision, the
             strategy trains in processes that end before the test, or the precision keeps the
             weights themselves in 16 bits, where small updates are rounded away.
     """
-    if any(way in str(options["strategy"]) for way in ("spawn", "fork", "notebook")):
+    options = {name: getattr(settings, name) for name in OPTIONS}
+    if any(way in options["strategy"] for way in ("spawn", "fork", "notebook")):
         raise InputError(
             f"argument --strategy: {options['strategy']} trains in processes that end before the "
             "test: give ddp"
         )
-    precision = str(options["precision"])
+    precision = options["precision"]
     if precision.endswith("16-true") or precision.startswith("transformer-engine"):
         raise InputError(
             f"argument --precision: {precision} keeps the weights in 16 bits, which loses the "
             "small updates near the end: give bf16-mixed"
         )
+    quiet_lightning()
+    keep_freed_memory()
     try:
-        return pl.Trainer(**options, **settings)
+        return pl.Trainer(
+            **options,
+            callbacks=callbacks,
+            max_epochs=settings.epochs,
+            logger=False,  # until it is known that there will be a run
+            plugins=[AtomicCheckpointIO()],
+            enable_progress_bar=settings.progress_bar,
+            enable_model_summary=False,
+            num_sanity_val_steps=0,  # nothing to find out: one data set, one model
+            use_distributed_sampler=False,  # MNISTDataModule gives each process its share
+        )
     except (ValueError, TypeError, RuntimeError, ImportError, MisconfigurationException) as error:
         given = " ".join(f"--{name} {value}" for name, value in options.items())
         raise InputError(f"Lightning refuses {given}: {one_line(error)}") from error
@@ -72,8 +87,12 @@ def quiet_lightning() -> None:
         warnings.filterwarnings("ignore", message)
 
 
-def check_compiler(device: torch.device) -> None:
-    """Raises InputError where torch.compile does not work."""
+def compile_networks(device: torch.device, *networks: nn.Module) -> None:
+    """torch.compile, in place: the names in a checkpoint stay the same.
+
+    Raises:
+        InputError: it does not work here.
+    """
     try:
         torch.compile(torch.neg)(torch.zeros(1, device=device))
     except RuntimeError as error:
@@ -81,6 +100,8 @@ def check_compiler(device: torch.device) -> None:
             f"argument --compile: torch.compile does not work here ({one_line(error)}): install a "
             "C++ compiler, such as g++, or leave it out"
         ) from error
+    for network in networks:
+        network.compile()
 
 
 @rank_zero_only
@@ -137,6 +158,20 @@ def show_latents(
         for writer in writers:
             writer.add_image("latents/Manifold", grid, step)
     return {"test_active_units": float(active_units(means))}
+
+
+def closing_lines(test: dict[str, float], best: Path, watch: str) -> str:
+    """What a run says at its end: both bounds, and where everything is."""
+    return (
+        "\nTest of the best checkpoint (by the validation bpd with the unit Gaussian):\n"
+        f"unit Gaussian  {test['test_bpd']:.4f} bpd"
+        f" = {test['test_reconstruction_loss']:.1f} nats reconstruction"
+        f" + {test['test_regularization_loss']:.1f} nats KL\n"
+        f"learned prior  {test['test_prior_bpd']:.4f} bpd\n"
+        f"Pictures:      {best.parent.parent / '*.png'}\n"
+        f"Checkpoint:    {best}\n"
+        f"TensorBoard:   {watch}"
+    )
 
 
 class EpochLines(Callback):

@@ -29,7 +29,8 @@ from torchvision.datasets import MNIST
 import fmnist
 import train_pl
 from support.command_line import InputError, to_argv
-from support.runs import cut_logs, read_state
+from support.run_folders import cut_logs
+from support.runs import read_state
 
 CASES = 500
 RESUMES = 120

@@ -24,11 +24,11 @@ from crash_test import curves, differences
 from tiny import NUM_TRAIN, InFolder, tiny_data
 
 import train_pl
-from support import runs
+from support import run_folders
 from support.checkpoints import atomic_write, find_checkpoint
 from support.command_line import InputError
 from support.muon import warmup_and_cosine
-from support.runs import at_work, cut_logs, new_run_folder, newest_unfinished
+from support.run_folders import at_work, cut_logs, new_run_folder, newest_unfinished
 from support.stopping import StopIfNotFinite
 from train_pl import VAE, main
 
@@ -120,7 +120,9 @@ class TestStopAndResume(RunTest):
             self.assert_ends(self.train(*more), 143, "--epochs 2")
         self.assert_ends(self.train("--resume"), 2, "no unfinished run")
         self.assertEqual(self.train(*more), (0, ""))
-        last = torch.load(self.logs / "version_0" / "checkpoints" / runs.LAST, weights_only=True)
+        last = torch.load(
+            self.logs / "version_0" / "checkpoints" / run_folders.LAST, weights_only=True
+        )
         self.assertEqual(last["run"]["step"], 12)
 
     def test_an_interrupted_extension_keeps_the_results_of_the_finished_run(self):
@@ -189,7 +191,7 @@ class TestStopAndResume(RunTest):
         self.assertEqual(self.train("--resume"), (0, ""))
         run = self.logs / "version_0"
         self.assertEqual(len(set(curves(run)["test_bpd"])), 1)
-        self.assertTrue((run / runs.RESULT).exists() and (run / "latent_means.png").exists())
+        self.assertTrue((run / run_folders.RESULT).exists() and (run / "latent_means.png").exists())
 
     def test_what_cannot_be_resumed_is_refused_with_a_remedy(self):
         self.logs.mkdir()
@@ -227,7 +229,7 @@ class TestStopAndResume(RunTest):
         self.logs = run.parent
         best.unlink()
         self.assert_ends(self.train("--resume", run), 2, best.name, "missing")
-        last = run / "checkpoints" / runs.LAST
+        last = run / "checkpoints" / run_folders.LAST
         content = torch.load(last, weights_only=True)
         content["optimizer_states"][0]["state"][0]["average"] = torch.zeros(2)
         content["callbacks"]["RunCheckpoint"]["best_name"] = ""
@@ -242,7 +244,7 @@ LOCK = f"""
 import sys
 sys.path.insert(0, {str(TESTS.parent)!r})
 from pathlib import Path
-from support.runs import at_work
+from support.run_folders import at_work
 with at_work(Path(sys.argv[1])):
     print("at work", flush=True)
     sys.stdin.read()
@@ -252,8 +254,8 @@ with at_work(Path(sys.argv[1])):
 class TestFaults(RunTest):
     def last_epoch(self) -> int:
         (run,) = self.logs.glob("version_*")
-        train_pl.load_model(run / "checkpoints" / runs.LAST)
-        return torch.load(run / "checkpoints" / runs.LAST, weights_only=True)["epoch"]
+        train_pl.load_model(run / "checkpoints" / run_folders.LAST)
+        return torch.load(run / "checkpoints" / run_folders.LAST, weights_only=True)["epoch"]
 
     def test_a_learning_rate_of_ten_ends_at_once_with_step_remedy_and_checkpoint(self):
         ending = self.train(*SMALL, "--epochs", 9, "--lr", 10)
@@ -315,7 +317,7 @@ class TestFaults(RunTest):
 
         def full():
             (run,) = self.logs.glob("version_*")
-            size = (run / "checkpoints" / runs.LAST).stat().st_size
+            size = (run / "checkpoints" / run_folders.LAST).stat().st_size
             resource.setrlimit(resource.RLIMIT_FSIZE, (size - 100, hard))
 
         self.addCleanup(resource.setrlimit, resource.RLIMIT_FSIZE, (soft, hard))
@@ -360,12 +362,12 @@ class TestFolders(InFolder):
 
     def test_the_newest_unfinished_run_is_the_one_with_the_newest_last_checkpoint(self):
         for number, finished in enumerate((False, False, True)):
-            last = self.folder / f"version_{number}" / "checkpoints" / runs.LAST
+            last = self.folder / f"version_{number}" / "checkpoints" / run_folders.LAST
             last.parent.mkdir(parents=True)
             last.touch()
             os.utime(last, (1000 - number, 1000 - number))
             if finished:
-                atomic_write(last.parent.parent / runs.RESULT, b"{}")
+                atomic_write(last.parent.parent / run_folders.RESULT, b"{}")
         self.assertEqual(newest_unfinished(self.folder).name, "version_0")
 
     def test_logs_are_cut_to_their_length_and_later_ones_removed(self):
@@ -394,7 +396,7 @@ class TestTwoProcesses(unittest.TestCase):
             self.assertEqual(resumed.returncode, 0, resumed.stderr)
             self.assertEqual(resumed.stdout.count("epoch   6/6"), 1)
             folder = Path(logs, "version_0")
-            last = torch.load(folder / "checkpoints" / runs.LAST, weights_only=True)
+            last = torch.load(folder / "checkpoints" / run_folders.LAST, weights_only=True)
             self.assertEqual(last["global_step"], 6 * NUM_TRAIN // 30)
             self.assertEqual(
                 [step for step, _ in curves(folder)["val_bpd"]], [9, 19, 29, 39, 49, 59]

@@ -30,13 +30,8 @@ from support.command_line import InputError
 from support.muon import Muon
 from support.pictures import latent_figure, principal_plane
 from support.runs import SeedEpochs
-from train_pl import (
-    VAE,
-    GenerateCallback,
-    load_model,
-    quiet_lightning,
-    train_vae,
-)
+from support.trainer import quiet_lightning
+from train_pl import VAE, GenerateCallback, load_model, train_vae
 from utils import unit_gaussian_log_prob
 
 PARTS = ("reconstruction_loss", "regularization_loss", "ELBO", "bpd")
