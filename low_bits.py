@@ -184,10 +184,12 @@ class LowBits(nn.Module):
         static, query, key = looked
         pairs = pixels.pairs(step)
         pixel, voter = pixels.pixel[pairs], pixels.voter[pairs]
-        alike = (query[pixel] * key[voter]).sum(2) + self.apart[pixels.apart[pairs]]
+        alike = (query.index_select(0, pixel) * key.index_select(0, voter)).sum(2)
+        alike = alike + self.apart.index_select(0, pixels.apart[pairs])
         level = pixels.level[step]
         votes = self.votes(alike.clamp(-15, 8).exp(), pixel - step.start, offset[voter], len(level))
-        before = canvas[pixels.place[step, None] + BEFORE].flatten(1)
+        before = (pixels.place[step, None] + BEFORE).flatten()
+        before = canvas.index_select(0, before).view(len(level), -1)
         seen = torch.cat([before, votes.flatten(1)], dim=1)
         hidden = self.hidden((static[step] + self.dynamic(seen)).relu()).relu()
         copied = (votes[:, :OFFSETS] @ self.trust(hidden).unsqueeze(2)).squeeze(2)
