@@ -32,6 +32,14 @@ from tqdm import tqdm
 
 import fmnist
 from fmnist import SPLIT_SEED, four_bit
+from support.command_line import (
+    InputError,
+    OneLineParser,
+    check_writable,
+    one_line,
+    run_main,
+    whole_number,
+)
 from support.muon import Muon, warmup_and_cosine
 
 WEIGHTS = Path(__file__).resolve().parent / "pretrained" / "low_bits.pt"
@@ -280,23 +288,24 @@ def save(model: LowBits, path: Path) -> None:
 
 
 def load(path: Path = WEIGHTS) -> LowBits:
+    """Raises InputError where the file is missing or holds another model."""
     model = LowBits()
-    model.load_state_dict(torch.load(path, weights_only=True))
+    try:
+        model.load_state_dict(torch.load(path, weights_only=True))
+    except Exception as error:
+        raise InputError(
+            f"{path} cannot be used ({one_line(error)}): take it from the repository again"
+        ) from error
     return model.eval()
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description="Train the model of the low bits.")
-    parser.add_argument("--data_dir", type=Path, default=fmnist.DATA_DIR)
-    parser.add_argument("--steps", type=int, default=2000, help="batches of 24 images")
-    parser.add_argument("--seed", type=int, default=42)
-    parser.add_argument("--output", type=Path, default=WEIGHTS)
-    args = parser.parse_args()
+def run(args: argparse.Namespace) -> None:
     torch.manual_seed(args.seed)
     started = time.process_time()
     values = grey_levels(args.data_dir, train=True)
     held_out = torch.randperm(len(values), generator=torch.Generator().manual_seed(SPLIT_SEED))
     train_index, val_index = held_out.split([fmnist.NUM_TRAIN, fmnist.NUM_VAL])
+    check_writable("--output", args.output.parent)
     model = train(values[train_index], args.steps)
     save(model, args.output)
     seconds = time.process_time() - started
@@ -305,6 +314,18 @@ def main() -> None:
     print(f"validation {bits_per_pixel(model, values[val_index]):.4f} bits per pixel")
     test = grey_levels(args.data_dir, train=False)
     print(f"test       {bits_per_pixel(model, test):.4f} bits per pixel")
+
+
+def main(argv: list[str] | None = None) -> None:
+    """The command line: see `run_main`."""
+    parser = OneLineParser(description="Train the model of the low bits.")
+    add = parser.add_argument
+    add("--data_dir", type=Path, default=fmnist.DATA_DIR, help="folder of the data files")
+    add("--steps", type=whole_number(1), default=2000, help="batches of 24 images")
+    seed = whole_number(0, 2**32 - 1)
+    add("--seed", type=seed, default=42, help="everything random derives from it")
+    add("--output", type=Path, default=WEIGHTS, help="file of the weights (default: %(default)s)")
+    run_main(parser, lambda: run(parser.parse_args(argv)))
 
 
 if __name__ == "__main__":
