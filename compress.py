@@ -1,45 +1,51 @@
 """Lossless compression with a trained VAE: its bits per dimension, made real.
 
-    python compress.py encode digits.npy digits.vae      # 4-bit images, or an IDX file
-    python compress.py decode digits.vae digits.npy      # or a folder, for PNG files
+    python compress.py encode t10k-images-idx3-ubyte.gz digits.vae   # or a .npy file, or PNG files
+    python compress.py decode digits.vae t10k-images-idx3-ubyte      # or digits.npy, or a folder
     python compress.py info digits.vae
-    python compress.py bench                             # against general codecs, on the test set
+    python compress.py bench                # against general codecs, on the test set
 
 This is the command line; how it works, and what is guaranteed, stands in support/bits_back.py.
 """
 
 import argparse
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import ArrayLike
-from pytorch_lightning.utilities.seed import isolate_rng
 
-import fmnist
-from support.bits_back import OVERHEAD, SIDE, Codec, Header, read_header
-from support.checkpoints import find_checkpoint, trained_on
-from support.command_line import InputError, OneLineParser, WorkError, run_main, whole_number
-from support.general_codecs import codec_bytes, slow_codec_bytes
-from support.image_files import read_bytes, read_images, replacing, write_images
+from low_bits import LowBits
+from low_bits import load as load_low_bits
+from support.archive_file import OVERHEAD, SIDE, Header, read_header
+from support.bench import VerificationError, bench
+from support.bits_back import Codec
+from support.checkpoints import find_checkpoint
+from support.command_line import InputError, OneLineParser, run_main, whole_number
+from support.image_files import (
+    check_target,
+    read_bytes,
+    read_images,
+    replacing,
+    write_images,
+)
 from train_pl import PRETRAINED, VAE, load_model
 
 
-def encode(images: ArrayLike, model: VAE) -> bytes:
+def encode(images: ArrayLike, model: VAE, levels: int = 16) -> bytes:
     """Images to an archive that `decode` turns into the same images with the same model.
 
     Args:
-        images: uint8 [N, 28, 28] or [N, 1, 28, 28], values 0..15, N >= 0.
+        images: uint8 [N, 28, 28] or [N, 1, 28, 28], values 0..levels-1, N >= 0.
         model: its weights are float32 and on the CPU.
+        levels: 16, or 256: then the shipped model of the low bits is needed too, see low_bits.py.
     Raises:
         TypeError, ValueError: images or model are something else.
         InputError: the model is of no use, as its outputs are not finite numbers, or it codes
             these images in less than a byte each, which no archive may.
     """
-    return Codec(model).encode(images)
+    return Codec(model, low_bits_of(levels)).encode(images)
 
 
 def decode(archive: bytes, model: VAE) -> np.ndarray:
@@ -56,7 +62,19 @@ def decode(archive: bytes, model: VAE) -> np.ndarray:
             differently on this machine.
         ValueError: the model is not float32 on the CPU.
     """
-    return Codec(model).decode(archive)
+    return Codec(model, low_bits_of(read_header(archive).levels)).decode(archive)
+
+
+def low_bits_of(levels: int) -> LowBits | None:
+    """The model of what images of so many grey levels have beyond 4 bits."""
+    if levels not in (16, 256):
+        raise ValueError(f"levels must be 16 or 256, got {levels}")
+    return load_low_bits() if levels == 256 else None
+
+
+def load_codec(checkpoint: Path, levels: int) -> Codec:
+    model = load_model(find_checkpoint(checkpoint))
+    return Codec(model, low_bits_of(levels), progress=True)
 
 
 @contextmanager
@@ -85,13 +103,9 @@ def cost(header: Header, size: int) -> str:
     )
 
 
-class VerificationError(WorkError):
-    """An archive does not decode to what was encoded; there is no known way for this to happen."""
-
-
 def encode_file(args: argparse.Namespace) -> None:
-    images = read_images(args.images, args.discretize)
-    codec = Codec(load_model(find_checkpoint(args.checkpoint)), progress=True)
+    images, levels = read_images(args.images, args.levels, args.discretize)
+    codec = load_codec(args.checkpoint, levels)
     with replacing(args.archive, args.force) as new:
         archive = codec.encode(images)
         if args.verify:
@@ -107,12 +121,13 @@ def encode_file(args: argparse.Namespace) -> None:
 
 
 def decode_file(args: argparse.Namespace) -> None:
-    archive, _ = read_archive(args.archive)
-    codec = Codec(load_model(find_checkpoint(args.checkpoint)), progress=True)
+    archive, header = read_archive(args.archive)
+    check_target(args.images, header.count)
+    codec = load_codec(args.checkpoint, header.levels)
     with replacing(args.images, args.force) as new:
         with naming(args.archive):
             images = codec.decode(archive)
-        write_images(new, images, as_npy=args.images.suffix == ".npy")
+        write_images(new, images, header.levels, args.images.name)
     print(f"{args.images}: {len(images):,} images, as they were")
 
 
@@ -120,7 +135,7 @@ def show_info(args: argparse.Namespace) -> None:
     archive, header = read_archive(args.archive)
     print(
         f"version      {header.version}\n"
-        f"images       uint8 {list(header.shape)}, values 0..15\n"
+        f"images       uint8 {list(header.shape)}, values 0..{header.levels - 1}\n"
         f"size         {cost(header, len(archive))}\n"
         f"checkpoint   weights of fingerprint {header.weights.hex()}\n"
         f"pixels       CRC-32 {header.pixels:08x}\n"
@@ -128,55 +143,12 @@ def show_info(args: argparse.Namespace) -> None:
     )
 
 
-@torch.inference_mode()
-def negative_elbo(model: VAE, images: np.ndarray) -> float:
-    """The mean over the images with one sample of z each, in bits per dimension."""
-    with isolate_rng():
-        torch.manual_seed(0)
-        parts = torch.from_numpy(images).long().unsqueeze(1).split(500)
-        return sum(len(part) * model(part)[2].item() for part in parts) / len(images)
-
-
-def bench(args: argparse.Namespace) -> None:
-    checkpoint = find_checkpoint(args.checkpoint)
-    model, dataset = load_model(checkpoint), trained_on(checkpoint) or "MNIST"
-    fmnist.prepare(dataset=dataset)
-    images = fmnist.load(dataset=dataset, train=False).images.squeeze(1).numpy()[: args.limit]
-    codec = Codec(model, progress=True)
-    speeds = []
-
-    def timed(name: str, function: Callable, argument: object) -> object:
-        started, in_networks = time.perf_counter(), codec.network_seconds
-        result = function(argument)
-        seconds = time.perf_counter() - started
-        share = (codec.network_seconds - in_networks) / seconds
-        speeds.append(
-            f"{name}: {len(images) / seconds:,.0f} images/s on one thread, {share:.0%} of the time "
-            f"in the networks, {1 - share:.0%} in the coder"
-        )
-        return result
-
-    archive = timed("encoding", codec.encode, images)
-    if not np.array_equal(timed("decoding", codec.decode, archive), images):
-        raise VerificationError("the archive does not decode to the images")
-    elbo = negative_elbo(model, images)
-    rate = 8 * len(archive) / images.size
-    lines = [("this model, one archive", rate, len(archive))]
-    for name, size in {**codec_bytes(images), **slow_codec_bytes(images)}.items():
-        lines.append((name, 8 * size / images.size, size))
-    print(f"{len(images):,} test images of {dataset}\n")
-    print("| method | bits per pixel | bytes |\n| --- | --- | --- |")
-    for name, bits, size in sorted(lines, key=lambda line: line[1]):
-        print(f"| {name} | {bits:.4f} | {size:,} |")
-    if not any("JPEG XL" in name for name, *_ in lines):
-        print("\nJPEG XL is left out: pip install imagecodecs")
-    print(f"\nthis model: {cost(read_header(archive), len(archive))}")
-    print(f"its negative ELBO: {elbo:.4f} bits per pixel, the archive has {rate / elbo - 1:+.2%}")
-    print(*speeds, sep="\n")
+def run_bench(args: argparse.Namespace) -> None:
+    bench(args.checkpoint, args.limit)
 
 
 def make_parser() -> argparse.ArgumentParser:
-    parser = OneLineParser(description="Lossless compression of 4-bit digits with a trained VAE.")
+    parser = OneLineParser(description="Lossless compression of digits with a trained VAE.")
     commands = parser.add_subparsers(required=True, metavar="encode|decode|info|bench")
 
     def command(name: str, run: Callable[[argparse.Namespace], None], summary: str) -> Callable:
@@ -189,17 +161,19 @@ def make_parser() -> argparse.ArgumentParser:
     archive = {"type": Path, "metavar": "ARCHIVE"}
 
     add = command("encode", encode_file, "compress images without loss")
-    images = ".npy file, uint8 [N, 28, 28] or [N, 1, 28, 28], values 0..15, or an IDX file"
+    images = ".npy file (uint8 [N, 28, 28] or [N, 1, 28, 28]), IDX file, PNG or folder of PNGs"
     add("images", type=Path, metavar="IMAGES", help=images)
     add("archive", **archive)
     add("--checkpoint", **checkpoint)
-    add("--discretize", action="store_true", help="of an IDX file's 256 grey levels, keep 16")
+    levels = "grey levels of the file (default: 16 for .npy, 256 for others)"
+    add("--levels", type=int, choices=(16, 256), help=levels)
+    add("--discretize", action="store_true", help="of 256 grey levels, keep 16")
     add("--no-verify", dest="verify", action="store_false", help="do not decode the result")
     add("--force", **force)
 
     add = command("decode", decode_file, "get the images back")
     add("archive", **archive)
-    images = ".npy file to write; any other name is a folder for PNGs of 17 times the level"
+    images = "to write: x.npy, an IDX file (x.idx, x-ubyte), x.png, or a folder for PNGs"
     add("images", type=Path, metavar="IMAGES", help=images)
     add("--checkpoint", **checkpoint)
     add("--force", **force)
@@ -207,7 +181,7 @@ def make_parser() -> argparse.ArgumentParser:
     add = command("info", show_info, "show what an archive contains")
     add("archive", **archive)
 
-    add = command("bench", bench, "compare with general codecs on the test images")
+    add = command("bench", run_bench, "compare with general codecs on the test images")
     add("--checkpoint", **checkpoint)
     add("--limit", type=whole_number(1, 10_000), help="take only the first images")
     return parser

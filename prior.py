@@ -8,6 +8,7 @@ better bound, and leaves encoder and decoder as they are: ex-post density estima
 """
 
 import math
+from collections.abc import Generator
 from functools import lru_cache
 
 import torch
@@ -92,6 +93,37 @@ class LatentPrior(nn.Module):
         out = out.view(len(z), self.z_dim, 3, self.num_components)
         log_weights, means, log_stds = out.unbind(dim=2)
         return log_weights.log_softmax(dim=-1), means, log_stds
+
+    def one_by_one(self, labels: Tensor) -> Generator[tuple[Tensor, Tensor, Tensor], Tensor, None]:
+        """What `conditionals` gives, latent by latent: each is sent back before the next mixture.
+
+        It is the same up to rounding, and bit for bit for two runs that are sent the same latents:
+        both run the same operations on the same shapes. A hidden unit is worked out as soon as all
+        that it sees is known, so that all steps together take no longer than one pass.
+
+        Args:
+            labels: long [B], values 0..9.
+        Yields:
+            log_weights, means and log_stds, float [B, num_components] each; float [B], the latent's
+            values, have to be sent back.
+        """
+        width = self.first.out_features
+        degrees = torch.arange(width) * self.z_dim // width  # as in `masks`
+        stops = degrees.bincount(minlength=self.z_dim).cumsum(0).tolist()
+        bias = self.first.bias + self.class_embedding(labels)
+        z = bias.new_zeros(len(labels), self.z_dim)
+        first, middle = torch.zeros_like(bias), torch.zeros_like(bias)
+        outputs = 3 * self.num_components
+        for i, (start, stop) in enumerate(zip([0, *stops], stops, strict=False)):
+            new = slice(start, stop)  # hidden units that see z_1..z_i
+            seen = F.linear(z[:, :i], self.first.weight[new, :i]) + bias[:, new]
+            first[:, new] = F.silu(seen)
+            seen = F.linear(first[:, :stop], self.middle.weight[new, :stop], self.middle.bias[new])
+            middle[:, new] = F.silu(seen)
+            rows = slice(i * outputs, (i + 1) * outputs)
+            out = F.linear(middle[:, :stop], self.last.weight[rows, :stop], self.last.bias[rows])
+            log_weights, means, log_stds = out.view(len(z), 3, -1).unbind(dim=1)
+            z[:, i] = yield log_weights.log_softmax(dim=-1), means, log_stds
 
     def log_prob(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
         """log p(z|y) for these labels, or log p(z) without: the mean of p(z|y) over the classes.

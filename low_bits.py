@@ -1,0 +1,332 @@
+"""The low bits of 8-bit pixels when the 4-bit image is known: python low_bits.py trains the model.
+
+A level of the 4-bit images stands for 8, 16 or 24 of the 256 grey levels. What is left to say
+about a pixel is its offset, its value less the smallest one of its level. `LowBits` gives the
+offsets' probabilities pixel by pixel, in reading order, from all 16-level pixels (also the later
+ones) and from the offsets before it:
+
+    p(offsets | levels) = prod_i p(offset_i | levels, offset_1, ..., offset_{i-1})
+
+Most of what it knows it copies. MNIST's digits are black and white scans, reduced and smoothed,
+and the same edge at the same place between two pixels gives the same value again. So a pixel looks
+back at the earlier pixels of its level, and each votes for its own offset, with a weight by how
+much the surroundings of the two are alike: attention (https://arxiv.org/abs/1706.03762) that
+copies, as a pointer network does (https://arxiv.org/abs/1506.03134).
+
+Pixels of level 0 with only such pixels around them, two thirds of all, are 0 as good as always.
+They have a fixed probability, and the network is not run for them.
+"""
+
+import argparse
+import math
+import time
+from collections.abc import Generator
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchvision import datasets
+from tqdm import tqdm
+
+import fmnist
+from fmnist import SPLIT_SEED, four_bit
+from support.command_line import (
+    InputError,
+    OneLineParser,
+    check_writable,
+    one_line,
+    run_main,
+    whole_number,
+)
+from support.muon import Muon, warmup_and_cosine
+
+WEIGHTS = Path(__file__).resolve().parent / "pretrained" / "low_bits.pt"
+
+LEVEL = torch.from_numpy(four_bit(np.arange(256, dtype=np.uint8))).long()  # of every value
+SIZE = LEVEL.bincount()  # values in a level: 8, 14 times 16, 24
+FIRST = SIZE.cumsum(0) - SIZE  # the smallest of them
+OFFSETS = 24  # most values that a level has
+SIDE = 28
+
+REACH = 3  # the surroundings of a pixel are 7x7
+WIDE = SIDE + 2 * REACH  # side of an image with a margin for them
+AROUND = torch.tensor(
+    [row * WIDE + column for row in range(-REACH, REACH + 1) for column in range(-REACH, REACH + 1)]
+)
+BEFORE = AROUND[AROUND < 0]
+VOTERS = 64  # the latest pixels of the same level that a pixel looks back at
+BATCH, PEAK_LR = 24, 3e-3  # of the training
+FROM_EDGE = 22  # distances to the digit's edges that are told apart; a digit is 20 high or wide
+
+
+class Pixels:
+    """The pixels of a batch that the network is run for, and which of them look at which.
+
+    The first ones of all images come first, then the second ones, and so on: `steps` are the slices
+    of those that can be coded at once. Every step has one pixel of each image, or none.
+
+    Args:
+        levels: long [B, 28, 28], values 0..15.
+    """
+
+    def __init__(self, levels: Tensor):
+        near = F.max_pool2d((levels > 0).float(), kernel_size=3, stride=1, padding=1) > 0
+        image, row, column = near.nonzero(as_tuple=True)
+        per_image = near.flatten(1).sum(1)
+        step = torch.arange(len(image)) - (per_image.cumsum(0) - per_image)[image]
+        order = step.argsort(stable=True)
+        self.near = near
+        self.image, self.row, self.column = image[order], row[order], column[order]
+        self.level = levels[self.image, self.row, self.column]
+        stops = step.bincount().cumsum(0).tolist()
+        self.steps = [slice(start, stop) for start, stop in zip([0, *stops], stops, strict=False)]
+        # Position in the flattened batch with margins
+        self.place = (self.image * WIDE + self.row + REACH) * WIDE + self.column + REACH
+        self.static = self._static(levels)
+        self._look_back()
+
+    def _static(self, levels: Tensor) -> Tensor:
+        """What is known of a pixel from the levels alone: float [N, 251].
+
+        The 7x7 levels around it, which of them are black and white, its own level one-hot, and how
+        far it is from the first and last row and column of the digit, one-hot.
+        """
+        around = F.pad(levels, (REACH,) * 4).flatten()[self.place[:, None] + AROUND]
+        edges = []
+        for axis, position in ((2, self.row), (1, self.column)):
+            inside = (levels > 0).any(axis).int()
+            first, last = inside.argmax(1), SIDE - 1 - inside.flip(1).argmax(1)
+            edges += [position - first[self.image], last[self.image] - position]
+        return torch.cat(
+            [
+                around / 15,
+                (around == 0).float(),
+                (around == 15).float(),
+                F.one_hot(self.level, 16).float(),
+                *(F.one_hot((e + 1).clamp(0, FROM_EDGE - 1), FROM_EDGE).float() for e in edges),
+            ],
+            dim=1,
+        )
+
+    def _look_back(self) -> None:
+        """Pairs of a pixel and one that votes for its offset: long [M] each, ordered by pixel."""
+        group = self.image * 16 + self.level
+        order = group.argsort(stable=True)
+        index = torch.arange(len(group))
+        sizes = group.bincount()
+        place = torch.empty_like(index).scatter(0, order, index)  # in that order
+        earlier = place - (sizes.cumsum(0) - sizes)[group]  # pixels of the group before this one
+        # Black pixels need no votes, their offset is nearly always 0.
+        voters = earlier.clamp(max=VOTERS) * (self.level > 0)
+        self.stops = [0, *voters.cumsum(0).tolist()]
+        self.pixel = index.repeat_interleave(voters)
+        nth = torch.arange(len(self.pixel)) - (voters.cumsum(0) - voters)[self.pixel]
+        self.voter = order[(place - voters)[self.pixel] + nth]
+        rows = self.row[self.pixel] - self.row[self.voter]  # 0..27
+        columns = self.column[self.pixel] - self.column[self.voter]  # -27..27
+        self.apart = rows * (2 * SIDE - 1) + columns + SIDE - 1
+
+    def pairs(self, step: slice) -> slice:
+        """The pairs of the pixels in this step."""
+        return slice(self.stops[step.start], self.stops[step.stop])
+
+
+class LowBits(nn.Module):
+    """The context model.
+
+    Args:
+        width: of the hidden layers.
+        heads: ways in which pixels can be alike.
+        key_dim: numbers by which each is judged.
+    """
+
+    def __init__(self, width: int = 192, heads: int = 4, key_dim: int = 16):
+        super().__init__()
+        self.heads, self.key_dim = heads, key_dim
+        known = 3 * len(AROUND) + 16 + 4 * FROM_EDGE
+        self.embed = nn.Linear(known, width)
+        self.query = nn.Linear(width, heads * key_dim)
+        self.key = nn.Linear(width, heads * key_dim)
+        self.apart = nn.Parameter(torch.zeros(SIDE * (2 * SIDE - 1), heads))
+        self.doubt = nn.Parameter(torch.full((heads,), -3.0))  # log of a uniform vote's weight
+        self.static = nn.Linear(width, width)
+        self.dynamic = nn.Linear(2 * len(BEFORE) + (OFFSETS + 1) * heads, width, bias=False)
+        self.hidden = nn.Linear(width, width)
+        self.out = nn.Linear(width, OFFSETS)
+        self.trust = nn.Linear(width, heads)
+        nn.init.zeros_(self.trust.weight)
+        nn.init.constant_(self.trust.bias, 0.3)
+
+    def look(self, pixels: Pixels) -> tuple[Tensor, Tensor, Tensor]:
+        """What depends on the levels alone: a hidden layer's part, queries and keys."""
+        embedded = self.embed(pixels.static).relu()
+        shape = (-1, self.heads, self.key_dim)
+        query, key = self.query(embedded).view(shape), self.key(embedded).view(shape)
+        return self.static(embedded), query / self.key_dim**0.5, key
+
+    def votes(self, weights: Tensor, pixel: Tensor, offset: Tensor, count: int) -> Tensor:
+        """Log of the weighted share of each offset, and last of their weight in all.
+
+        Args:
+            weights: float [M, heads], of each pair.
+            pixel, offset: long [M], the pixel and its voter's offset.
+        Returns:
+            float [count, 25, heads]
+        """
+        table = weights.new_zeros(count * OFFSETS, self.heads)
+        table = table.index_add(0, pixel * OFFSETS + offset, weights)
+        table = table.view(count, OFFSETS, self.heads)
+        doubt = self.doubt.exp()
+        total = table.sum(1, keepdim=True) + doubt
+        return torch.cat([(OFFSETS * table + doubt).log() - total.log(), total.log()], dim=1)
+
+    def logits(self, looked, pixels: Pixels, step: slice, canvas: Tensor, offset: Tensor) -> Tensor:
+        """Of the offsets of the pixels in a step: float [n, 24].
+
+        Args:
+            canvas: float [B * 34 * 34, 2], see `paint`; later pixels may have any value.
+            offset: long [N], likewise.
+        """
+        static, query, key = looked
+        pairs = pixels.pairs(step)
+        pixel, voter = pixels.pixel[pairs], pixels.voter[pairs]
+        alike = (query.index_select(0, pixel) * key.index_select(0, voter)).sum(2)
+        alike = alike + self.apart.index_select(0, pixels.apart[pairs])
+        level = pixels.level[step]
+        votes = self.votes(alike.clamp(-15, 8).exp(), pixel - step.start, offset[voter], len(level))
+        before = (pixels.place[step, None] + BEFORE).flatten()
+        before = canvas.index_select(0, before).view(len(level), -1)
+        seen = torch.cat([before, votes.flatten(1)], dim=1)
+        hidden = self.hidden((static[step] + self.dynamic(seen)).relu()).relu()
+        copied = (votes[:, :OFFSETS] @ self.trust(hidden).unsqueeze(2)).squeeze(2)
+        impossible = torch.arange(OFFSETS) >= SIZE[level].unsqueeze(1)
+        return (self.out(hidden) + copied).masked_fill(impossible, -torch.inf)
+
+    def forward(self, values: Tensor) -> Tensor:
+        """The cost of the offsets, in nats.
+
+        Args:
+            values: long [B, 28, 28], 0..255.
+        Returns:
+            float [N], for every pixel that is not plainly black.
+        """
+        levels = LEVEL[values]
+        pixels = Pixels(levels)
+        offset = (values - FIRST[levels])[pixels.image, pixels.row, pixels.column]
+        canvas = torch.zeros(len(values) * WIDE * WIDE, 2)
+        paint(canvas, pixels.place, pixels.level, offset)
+        whole = slice(0, len(offset))
+        logits = self.logits(self.look(pixels), pixels, whole, canvas, offset)
+        return F.cross_entropy(logits, offset, reduction="none")
+
+    def conditionals(self, levels: Tensor) -> Generator[Tensor, Tensor, None]:
+        """The probabilities of the offsets step by step, each sent back before the next.
+
+        Encoding sends what it has, decoding what it has read: both run the same operations on the
+        same shapes, and so see the same numbers.
+
+        Args:
+            levels: long [B, 28, 28], values 0..15.
+        Yields:
+            float [n, 24], the probabilities of one pixel's offset in each of n images; long [n]
+            has to be sent back.
+        """
+        pixels = Pixels(levels)
+        looked = self.look(pixels)
+        canvas = torch.zeros(len(levels) * WIDE * WIDE, 2)
+        offset = torch.zeros(len(pixels.image), dtype=torch.long)
+        for step in pixels.steps:
+            offset[step] = yield self.logits(looked, pixels, step, canvas, offset).softmax(1)
+            paint(canvas, pixels.place[step], pixels.level[step], offset[step])
+
+
+def paint(canvas: Tensor, place: Tensor, level: Tensor, offset: Tensor) -> None:
+    """Writes offsets onto the canvas: from the level's middle, 0 for the value 0; and whether
+    a pixel of level 0 has another value than 0."""
+    from_middle = (offset - (SIZE[level] - 1) / 2) / 8
+    black = (level == 0) & (offset == 0)
+    canvas[place, 0] = from_middle.masked_fill(black, 0)
+    canvas[place, 1] = ((level == 0) & ~black).float()
+
+
+def grey_levels(root: Path, train: bool) -> Tensor:
+    """MNIST's images as they are: uint8 [N, 28, 28], 0..255."""
+    fmnist.prepare(root)
+    return datasets.MNIST(root, train=train).data
+
+
+def train(values: Tensor, steps: int) -> LowBits:
+    """A model fitted to images uint8 [N, 28, 28]; global random numbers choose their order."""
+    model = LowBits()
+    optimizer = Muon(model.parameters(), lr=PEAK_LR)
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: warmup_and_cosine(step, steps, 0.05)
+    )
+    epochs = math.ceil(steps * BATCH / len(values))
+    order = torch.cat([torch.randperm(len(values)) for _ in range(epochs)])[: steps * BATCH]
+    for batch in tqdm(order.split(BATCH), disable=None):
+        loss = model(values[batch].long()).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+    return model
+
+
+@torch.inference_mode()
+def bits_per_pixel(model: LowBits, values: Tensor) -> float:
+    """The mean cost of the offsets of images uint8 [N, 28, 28], over all their pixels."""
+    nats = sum(model(part.long()).sum(dtype=torch.float64).item() for part in values.split(50))
+    return nats / math.log(2) / values.numel()
+
+
+def save(model: LowBits, path: Path) -> None:
+    """The weights, at half precision: it costs nothing that can be measured."""
+    torch.save({name: weights.half() for name, weights in model.state_dict().items()}, path)
+
+
+def load(path: Path = WEIGHTS) -> LowBits:
+    """Raises InputError where the file is missing or holds another model."""
+    model = LowBits()
+    try:
+        model.load_state_dict(torch.load(path, weights_only=True))
+    except Exception as error:
+        raise InputError(
+            f"{path} cannot be used ({one_line(error)}): take it from the repository again"
+        ) from error
+    return model.eval()
+
+
+def run(args: argparse.Namespace) -> None:
+    torch.manual_seed(args.seed)
+    started = time.process_time()
+    values = grey_levels(args.data_dir, train=True)
+    held_out = torch.randperm(len(values), generator=torch.Generator().manual_seed(SPLIT_SEED))
+    train_index, val_index = held_out.split([fmnist.NUM_TRAIN, fmnist.NUM_VAL])
+    check_writable("--output", args.output.parent)
+    model = train(values[train_index], args.steps)
+    save(model, args.output)
+    seconds = time.process_time() - started
+    model = load(args.output)
+    print(f"{args.steps} steps in {seconds:.0f} s of processor time, {args.output}")
+    print(f"validation {bits_per_pixel(model, values[val_index]):.4f} bits per pixel")
+    test = grey_levels(args.data_dir, train=False)
+    print(f"test       {bits_per_pixel(model, test):.4f} bits per pixel")
+
+
+def main(argv: list[str] | None = None) -> None:
+    """The command line: see `run_main`."""
+    parser = OneLineParser(description="Train the model of the low bits.")
+    add = parser.add_argument
+    add("--data_dir", type=Path, default=fmnist.DATA_DIR, help="folder of the data files")
+    add("--steps", type=whole_number(1), default=2000, help="batches of 24 images")
+    seed = whole_number(0, 2**32 - 1)
+    add("--seed", type=seed, default=42, help="everything random derives from it")
+    add("--output", type=Path, default=WEIGHTS, help="file of the weights (default: %(default)s)")
+    run_main(parser, lambda: run(parser.parse_args(argv)))
+
+
+if __name__ == "__main__":
+    main()
