@@ -41,13 +41,16 @@ from train_pl import PRETRAINED, VAE, load_model
 from utils import (
     active_units,
     elbo_to_bpd,
+    gaussian_log_prob,
     importance_weighted_bpd,
     kl_per_dimension,
     reconstruction_loss,
+    unit_gaussian_log_prob,
     visualize_manifold,
 )
 
-NATS = ("reconstruction", "kl", "elbo", "importance_weighted")  # per image; elbo is its negative
+BOUNDS = ("elbo", "importance_weighted", "prior_elbo", "importance_weighted_prior")
+NATS = ("reconstruction", "kl", *BOUNDS)  # per image; elbo is its negative
 DECODER_BATCH = 200  # latents decoded at a time: the memory that any number of samples needs
 
 
@@ -82,7 +85,9 @@ def judge(
     Returns:
         On the CPU: reconstruction, kl, elbo (negative), importance_weighted, float [N] in nats, the
         first three from one sample of z; elbo_bpd and importance_weighted_bpd, float [N] in bits
-        per dimension; mean, the latent means, and kl_per_dimension, in nats, float [N, z_dim].
+        per dimension; the same bounds with the learned prior, prior_elbo and
+        importance_weighted_prior; mean, the latent means, and kl_per_dimension, in nats, float
+        [N, z_dim].
     """
     device, z_dim = model.decoder.device, model.decoder.z_dim
     batches = []
@@ -95,8 +100,14 @@ def judge(
         noise = (part.to(device) for part in image_noise(indices, num_samples, z_dim, seed))
         L_rec, kl = reconstruction_loss(model.decoder(z), imgs), kl_per_dimension(mean, log_std)
         L_reg = kl.sum(dim=1)
-        (bpd,) = importance_weighted_bpd(model.decoder, imgs, mean, log_std, noise)
+        priors = (unit_gaussian_log_prob, model.prior.log_prob)
+        bpd, prior_bpd = importance_weighted_bpd(model.decoder, imgs, mean, log_std, noise, priors)
+        prior_elbo = L_rec + gaussian_log_prob(z, mean, log_std) - model.prior.log_prob(z)
         result = {
+            "prior_elbo": prior_elbo,
+            "prior_elbo_bpd": elbo_to_bpd(prior_elbo, imgs.shape),
+            "importance_weighted_prior": prior_bpd * math.log(2) * imgs[0].numel(),
+            "importance_weighted_prior_bpd": prior_bpd,
             "reconstruction": L_rec,
             "kl": L_reg,
             "elbo": L_rec + L_reg,
@@ -121,7 +132,7 @@ def summary(judged: dict[str, Tensor]) -> dict[str, object]:
 
     return {
         **{f"{name}_nats": over_images(name) for name in NATS},
-        **{f"{name}_bpd": over_images(f"{name}_bpd") for name in ("elbo", "importance_weighted")},
+        **{f"{name}_bpd": over_images(f"{name}_bpd") for name in BOUNDS},
         "kl_per_dimension_nats": judged["kl_per_dimension"].mean(dim=0).tolist(),
         "active_units": active_units(judged["mean"]),
     }
@@ -143,7 +154,7 @@ def pictures(
     reconstructions = model.reconstruct(imgs.to(model.decoder.device)).cpu()
     most = kl.argsort(descending=True)[:8].tolist()
     figures = {
-        "samples": grid_figure(samples, "Samples: z from the prior, pixels drawn"),
+        "samples": grid_figure(samples, "Samples: z from the learned prior, pixels drawn"),
         "reconstructions": pairs_figure(imgs / 15, reconstructions),
         "interpolations": grid_figure(
             interpolation_rows(model.decoder, data.images, data.labels, mean),
@@ -172,16 +183,27 @@ def table(metrics: dict[str, dict]) -> str:
         spread = "" if error is None else f" ± {error:.{digits}f}"
         return f"{mean:.{digits}f}{spread}".rjust(18)
 
+    def bound(title: str, name: str) -> str:
+        return f"{title:32}{entry(f'{name}_nats', 2)}    {entry(f'{name}_bpd', 4)}"
+
     K = f"importance-weighted, K = {metrics['iwae_samples']}"
+    learned = [
+        "with the learned prior:",
+        bound("negative ELBO", "prior_elbo"),
+        bound(K, "importance_weighted_prior"),
+    ]
+    if not metrics["learned_prior"]:
+        learned = ["the checkpoint has no learned prior: N(0, I) serves as one"]
     lines = [
         f"{metrics['checkpoint']}: {metrics['images']:,} images, {metrics['dataset']} "
         f"{metrics['split']}, seed {metrics['seed']}",
         "",
         f"{'':32}{'nats per image':>18}{'bits per dimension':>22}",
         f"{'reconstruction':32}{entry('reconstruction_nats', 2)}",
-        f"{'KL to the prior':32}{entry('kl_nats', 2)}",
-        f"{'negative ELBO':32}{entry('elbo_nats', 2)}    {entry('elbo_bpd', 4)}",
-        f"{K:32}{entry('importance_weighted_nats', 2)}    {entry('importance_weighted_bpd', 4)}",
+        f"{'KL to the unit Gaussian':32}{entry('kl_nats', 2)}",
+        bound("negative ELBO", "elbo"),
+        bound(K, "importance_weighted"),
+        *learned,
         "",
         f"active units: {metrics['active_units']} of {len(metrics['kl_per_dimension_nats'])}",
         "general codecs on the same images, bits per dimension: "
@@ -259,6 +281,7 @@ def evaluate(args: argparse.Namespace) -> dict[str, object]:
     metrics = {
         "checkpoint": path.name,
         "trained_on": own_dataset,
+        "learned_prior": model.prior.learned,
         "dataset": dataset,
         "split": args.split,
         "images": len(data),

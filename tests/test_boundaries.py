@@ -116,7 +116,7 @@ class TestBoundaries(unittest.TestCase):
             (lambda: pictures.latent_figure(a, torch.zeros(3)), "labels [N]", "[3]"),
             (lambda: pictures.latent_figure(a * math.nan, torch.zeros(2)), "finite", "NaN"),
             (lambda: utils.visualize_manifold(CNNDecoder(z_dim=2), 1.5), "whole number", "1.5"),
-            (lambda: self.model.sample(0), "batch_size", "0"),
+            (lambda: self.model.sample(0), "at least 1", "0"),
             (lambda: discretize(a, 0), "num_values", "0"),
             (lambda: DiscreteImages(images(), torch.zeros(2).long()), "uint8", "int64"),
             (lambda: DiscreteImages(a.to(torch.uint8), long[:, 0]), "[N, 1, H, W]", "[2, 3]"),

@@ -88,7 +88,7 @@ class TestPrecision(InFolder):
 class TestEndlessTraining(unittest.TestCase):
     def test_without_a_last_epoch_the_learning_rate_is_constant_and_the_model_learns(self):
         losses = fit(max_epochs=-1)
-        self.assertEqual(set(losses.rates), {3e-3})
+        self.assertEqual(set(losses.rates), {2.2e-3})
         self.assertEqual(len(losses.rates), 30)
         self.assertLess(losses.bpd["val"], math.log2(16) - 1)
 

@@ -1,0 +1,81 @@
+"""sample.py: pictures and arrays of new digits."""
+
+import os
+import subprocess
+import sys
+from contextlib import redirect_stderr, redirect_stdout
+from io import StringIO
+from pathlib import Path
+
+import numpy as np
+import torch
+from matplotlib.image import imread
+from tiny import InFolder
+
+import sample
+from train_pl import PRETRAINED, VAE
+
+
+class TestSample(InFolder):
+    def run_main(self, *arguments: object) -> tuple[int, str, str]:
+        """Exit code, output and complaints."""
+        with redirect_stdout(StringIO()) as said, redirect_stderr(StringIO()) as complaints:
+            try:
+                sample.main([*map(str, arguments)])
+            except SystemExit as stop:
+                return stop.code, said.getvalue(), complaints.getvalue()
+        return 0, said.getvalue(), complaints.getvalue()
+
+    def array(self, *arguments: object) -> np.ndarray:
+        path = self.folder / "digits.npy"
+        code, _, complaints = self.run_main("--output", path, "--num", 10, *arguments)
+        self.assertEqual((code, complaints), (0, ""))
+        return np.load(path)
+
+    def test_the_shipped_model_leaves_a_picture_and_says_where(self):
+        result = subprocess.run(
+            [sys.executable, Path(sample.__file__)], cwd=self.folder, capture_output=True, text=True
+        )
+        self.assertEqual((result.returncode, result.stderr), (0, ""))
+        self.assertEqual(result.stdout, "samples.png: 64 digits, drawn from the learned prior\n")
+        picture = imread(self.folder / "samples.png")
+        self.assertEqual(picture.shape[:2], (3 * (8 * 30 + 2), 3 * (8 * 30 + 2)))
+        self.assertEqual(os.listdir(self.folder), ["samples.png"])
+
+    def test_arrays_are_grey_levels_of_the_seed_and_the_class(self):
+        drawn = self.array()
+        self.assertEqual((drawn.shape, drawn.dtype), ((10, 28, 28), np.uint8))
+        self.assertTrue(drawn.max() <= 15 and drawn.max() > 10)
+        self.assertTrue(np.array_equal(self.array(), drawn))
+        self.assertFalse(np.array_equal(self.array("--seed", 1), drawn))
+        self.assertFalse(np.array_equal(self.array("--label", 3), drawn))
+        mean = self.array("--mean")
+        self.assertEqual(mean.dtype, np.float32)
+        self.assertTrue(mean.min() >= 0 and mean.max() <= 15 and mean.max() % 1 != 0)
+
+    def test_a_model_without_a_learned_prior_is_named(self):
+        model = VAE(num_filters=2, z_dim=3)
+        weights = {n: w for n, w in model.state_dict().items() if not n.startswith("prior.")}
+        path = self.folder / "before.ckpt"
+        torch.save({"state_dict": weights, "hyper_parameters": dict(model.hparams)}, path)
+        code, said, _ = self.run_main(path, "--output", self.folder / "a.png")
+        self.assertEqual(code, 0)
+        self.assertIn("N(0, I)", said)
+
+    def test_bad_input_ends_with_one_line(self):
+        damaged = self.folder / "damaged.ckpt"
+        damaged.write_bytes(PRETRAINED.read_bytes()[:1000])
+        for arguments, said in (
+            (("--label", 10), "--label"),
+            (("--label", -1), "--label"),
+            (("--num", 0), "--num"),
+            (("--output", "digits.gif"), "digits.gif"),
+            (("--output", ""), "--output"),
+            (("--output", self.folder / "damaged.ckpt" / "a.png"), "damaged.ckpt"),
+            ((damaged,), "damaged.ckpt"),
+            ((self.folder / "none.ckpt",), "none.ckpt"),
+        ):
+            with self.subTest(arguments=arguments):
+                code, _, complaint = self.run_main(*arguments)
+                self.assertEqual((code, len(complaint.splitlines())), (2, 1), complaint)
+                self.assertIn(said, complaint)
