@@ -37,12 +37,7 @@ from support.command_line import (
 from support.muon import Muon, warmup_and_cosine
 from support.pictures import kl_figure, pairs_grid
 from support.runs import Run, RunCheckpoint, SeedEpochs
-from support.stopping import (
-    EndTogether,
-    StopIfNotFinite,
-    Stopped,
-    stop_on_signals,
-)
+from support.stopping import EndTogether, StopIfNotFinite, Stopped, stop_on_signals
 from support.trainer import (
     EpochLines,
     closing_lines,
@@ -419,16 +414,9 @@ def make_parser() -> argparse.ArgumentParser:
     add("--log_dir", type=path_name, default="VAE_logs", help="for logs, pictures, checkpoints")
     add("--progress_bar", action="store_true", help="a progress bar instead of a line per epoch")
     add("--compile", action="store_true", help="torch.compile the networks: pays on long runs")
-    add(
-        "--resume",
-        type=path_name,
-        nargs="?",
-        const=True,
-        default=False,
-        metavar="RUN",
-        help="continue this run, a folder or its checkpoint; without one, the newest unfinished "
-        "run under --log_dir",
-    )
+    resume = "continue this run (a folder or its checkpoint), or the newest unfinished one"
+    how = {"nargs": "?", "const": True, "default": False, "metavar": "RUN"}
+    add("--resume", type=path_name, **how, help=resume)
     lightning = parser.add_argument_group("handed through to Lightning's Trainer")
     add = lightning.add_argument
     add("--accelerator", default="auto", help="cpu, gpu, mps, ...")

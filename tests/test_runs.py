@@ -404,11 +404,13 @@ class TestTwoProcesses(unittest.TestCase):
 
 
 class TestKills(unittest.TestCase):
-    def test_three_kills_one_in_a_write_change_nothing(self):
-        command = [sys.executable, TESTS / "crash_test.py", "--kills", "3", "--epochs", "6"]
-        result = subprocess.run(command, capture_output=True, text=True, timeout=300)
-        self.assertEqual(result.returncode, 0, result.stdout + result.stderr)
-        self.assertIn("3 kills, 0 differences", result.stdout)
+    def test_kills_one_in_a_write_change_nothing_with_and_without_loader_processes(self):
+        for kills, workers in ((3, 0), (2, 2)):
+            command = [sys.executable, TESTS / "crash_test.py", "--kills", str(kills)]
+            command += ["--epochs", "6", "--num_workers", str(workers)]
+            result = subprocess.run(command, capture_output=True, text=True, timeout=300)
+            self.assertEqual(result.returncode, 0, result.stdout + result.stderr)
+            self.assertIn(f"{kills} kills, 0 differences", result.stdout)
 
 
 if __name__ == "__main__":
