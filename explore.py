@@ -9,6 +9,7 @@ would be the larger part of it: onnxruntime-web 1.30 alone has 14 MB.
 import argparse
 import base64
 import json
+import math
 import re
 from pathlib import Path
 
@@ -181,8 +182,8 @@ def typical(model: VAE, data: DiscreteImages) -> dict[str, object]:
     """What images cost on the average, and the latents in the order of what they tell.
 
     Returns:
-        images, how many; reconstruction, regularization in nats and bpd, means over them with one
-        z each; latents, a list of {index, kl (nats), low, high (the slider's ends)}.
+        images, how many; bpd, the mean over them with one z each; latents, a list of {index, kl
+        (nats), low, high (the slider's ends)}.
     """
     imgs = data.images[:NUM_JUDGED].long()
     encoded = [model.encoder(part) for part in imgs.split(250)]
@@ -191,16 +192,18 @@ def typical(model: VAE, data: DiscreteImages) -> dict[str, object]:
     z = mean + log_std.exp() * noise
     pairs = zip(z.split(250), imgs.split(250), strict=True)
     L_rec = torch.cat([reconstruction_loss(model.decoder(part), x) for part, x in pairs])
-    L_reg = KLD(mean, log_std)
     kl = kl_per_dimension(mean, log_std).mean(dim=0)
     low, high = slider_range(model)
     return {
         "images": len(imgs),
-        "reconstruction": L_rec.mean().item(),
-        "regularization": L_reg.mean().item(),
-        "bpd": elbo_to_bpd(L_rec + L_reg, imgs.shape).mean().item(),
+        "bpd": elbo_to_bpd(L_rec + KLD(mean, log_std), imgs.shape).mean().item(),
         "latents": [
-            {"index": d, "kl": kl[d].item(), "low": low[d].item(), "high": high[d].item()}
+            {
+                "index": d,
+                "kl": kl[d].item(),
+                "low": math.floor(10 * low[d]) / 10,
+                "high": math.ceil(10 * high[d]) / 10,
+            }
             for d in kl.argsort(descending=True).tolist()
         ],
     }
@@ -213,7 +216,7 @@ def slider_range(model: VAE) -> tuple[Tensor, Tensor]:
             torch.manual_seed(SEED)
             z = prior.sample(NUM_DRAWS)
         low, high = z.quantile(0.001, dim=0), z.quantile(0.999, dim=0)
-        return (10 * low).floor() / 10, (10 * high).ceil() / 10
+        return low, high
     return torch.full((model.decoder.z_dim,), -3.0), torch.full((model.decoder.z_dim,), 3.0)
 
 
@@ -235,16 +238,14 @@ def self_test(model: VAE, images: Tensor, labels: Tensor) -> dict[str, object]:
     checked = [image[-n % CHECKED :: CHECKED] for n, image in enumerate(pixels)]
     prior = trained_prior(model)
     return {
-        "mixtures": prior and packed(torch.stack(prior.conditionals(z, labels), dim=2), "<f4"),
-        "logPrior": prior and prior.log_prob(z, labels).tolist(),
         "every": CHECKED,
         "noise": packed(noise, "<f4"),
         "mean": packed(mean, "<f4"),
         "logStd": packed(log_std, "<f4"),
         "logits": packed(torch.cat(checked), "<f4"),
         "bpd": elbo_to_bpd(L_rec + L_reg, imgs.shape).tolist(),
-        "reconstruction": L_rec.tolist(),
-        "regularization": L_reg.tolist(),
+        "mixtures": prior and packed(torch.stack(prior.conditionals(z, labels), dim=2), "<f4"),
+        "logPrior": prior and prior.log_prob(z, labels).tolist(),
     }
 
 
@@ -262,22 +263,26 @@ def class_names(dataset: str) -> list[str]:
     return [name.split(" - ")[0] for name in getattr(datasets, dataset).classes]
 
 
-def contents(model: VAE, data: DiscreteImages, name: str, dataset: str) -> dict[str, object]:
-    """All that the page knows of the model, ready to be written as JSON."""
-    weights = Weights()
-    chosen, prior = examples(data), trained_prior(model)
-    networks = {
+def networks(model: VAE) -> dict[str, object]:
+    """The model itself: encoder, decoder and prior as the page runs them, with their weights."""
+    weights, prior = Weights(), trained_prior(model)
+    return {
+        "zDim": model.decoder.z_dim,
         "encoder": describe(model.encoder.net, weights),
         "decoder": describe(model.decoder.net, weights),
+        "prior": prior and describe_prior(prior, weights),
+        "weights": weights.packed(),
     }
+
+
+def contents(model: VAE, data: DiscreteImages, name: str, dataset: str) -> dict[str, object]:
+    """All that the page knows, ready to be written as JSON."""
+    chosen = examples(data)
     return {
         "name": name,
         "dataset": dataset,
         "classes": class_names(dataset),
-        "zDim": model.decoder.z_dim,
-        **networks,
-        "prior": prior and describe_prior(prior, weights),
-        "weights": weights.packed(),
+        **networks(model),
         "typical": typical(model, data),
         "images": packed(chosen.images, "u1"),
         "labels": chosen.labels.tolist(),
@@ -295,20 +300,25 @@ def page(model: VAE, data: DiscreteImages, name: str, dataset: str) -> str:
     Raises:
         InputError: a layer or a weight that the page cannot have.
     """
-    model_json = json.dumps(contents(model, data, name, dataset), separators=(",", ":"))
-    z_dim = model.decoder.z_dim
-    filled = {
+    return filled(contents(model, data, name, dataset))
+
+
+def filled(known: dict[str, object]) -> str:
+    """The page of these `contents`: page.html with all that it takes in."""
+    model_json = json.dumps(known, separators=(",", ":"))
+    values = {
         "model": model_json.replace("<", r"\u003c"),  # nothing in it can end the script
-        "size": "one number" if z_dim == 1 else f"{z_dim} numbers",
-        "noun": NOUNS[dataset],
-        "dataset": dataset,
+        "size": "one number" if known["zDim"] == 1 else f"{known['zDim']} numbers",
+        "images": f"{fmnist.NUM_TRAIN:,}",
+        "noun": NOUNS[known["dataset"]],
+        "dataset": known["dataset"],
     }
 
-    def fill(found: re.Match) -> str:
-        part = found[1]
-        return filled[part] if part in filled else (PARTS / part).read_text(encoding="utf-8")
+    def value(found: re.Match) -> str:
+        name = found[1]
+        return values[name] if name in values else (PARTS / name).read_text(encoding="utf-8")
 
-    return re.sub("@@(.+?)@@", fill, (PARTS / "page.html").read_text(encoding="utf-8"))
+    return re.sub("@@(.+?)@@", value, (PARTS / "page.html").read_text(encoding="utf-8"))
 
 
 def explore(args: argparse.Namespace) -> Path:

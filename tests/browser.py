@@ -30,21 +30,16 @@ class BrowserError(Exception):
 
 
 class Browser:
-    """One page in one browser, as a context manager; collects its errors and its requests.
+    """One browser with one page at a time, as a context manager.
 
-    Args:
-        url: the page.
-        width, height: of the window, in CSS pixels.
-        dark: what the page is told of the system's colours.
-        scale: screen pixels per CSS pixel.
-        touch: whether it is told that it is on a phone.
+    Attributes:
+        errors: what the page has put on the console, errors and warnings.
+        requests: the addresses that it has asked for.
     """
 
     TIMEOUT = 30  # seconds for any one answer
 
-    def __init__(self, url: str, width=1280, height=800, dark=False, scale=1, touch=False):
-        self.url, self.size, self.dark = url, (width, height), dark
-        self.scale, self.touch = scale, touch
+    def __init__(self):
         self.errors: list[str] = []
         self.requests: list[str] = []
         self.numbers = itertools.count(1)
@@ -68,7 +63,7 @@ class Browser:
         os.close(read_there)
         os.close(write_there)
         try:
-            self._open()
+            self._attach()
         except BaseException:
             self.__exit__()
             raise
@@ -84,35 +79,46 @@ class Browser:
         os.close(self.from_browser)
         self.profile.cleanup()
 
-    def _open(self) -> None:
+    def _attach(self) -> None:
         pages = self.call("Target.getTargets")["targetInfos"]
         target = next(page["targetId"] for page in pages if page["type"] == "page")
         attached = self.call("Target.attachToTarget", targetId=target, flatten=True)
         self.session = attached["sessionId"]
         for domain in ("Page", "Runtime", "Network", "Log"):
             self.call(f"{domain}.enable")
-        self.resize(*self.size)
-        self.call("Emulation.setTouchEmulationEnabled", enabled=self.touch)
-        scheme = {"name": "prefers-color-scheme", "value": "dark" if self.dark else "light"}
-        self.call("Emulation.setEmulatedMedia", features=[scheme])
-        self.reload()
+        self.screen()
 
-    def reload(self) -> None:
-        """Opens the page afresh, and forgets what it did before."""
+    def open(self, url: str) -> None:
+        """Opens a page, and forgets the errors and requests of the one before."""
         self.call("Page.navigate", url="about:blank")
         self.errors.clear()
         self.requests.clear()
-        self.call("Page.navigate", url=self.url)
-        self.until(
-            f"document.readyState === 'complete' && location.href === {json.dumps(self.url)}"
-        )
+        self.call("Page.navigate", url=url)
+        self.until(f"document.readyState === 'complete' && location.href === {json.dumps(url)}")
 
-    def resize(self, width: int, height: int) -> None:
+    def screen(
+        self,
+        width: int = 1280,
+        height: int = 800,
+        scale: float = 1,
+        dark: bool = False,
+        touch: bool = False,
+    ) -> None:
+        """What the page is told of the screen.
+
+        Args:
+            width, height: of the window, in CSS pixels.
+            scale: screen pixels per CSS pixel.
+            dark: whether the system's colours are dark.
+            touch: whether it is a phone.
+        """
         self.call(
             "Emulation.setDeviceMetricsOverride",
-            **{"width": width, "height": height, "deviceScaleFactor": self.scale},
-            mobile=self.touch,
+            **{"width": width, "height": height, "deviceScaleFactor": scale, "mobile": touch},
         )
+        self.call("Emulation.setTouchEmulationEnabled", enabled=touch)
+        scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
+        self.call("Emulation.setEmulatedMedia", features=[scheme])
 
     def call(self, method: str, **parameters: object) -> dict:
         """The answer to one command of the protocol.

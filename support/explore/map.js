@@ -5,61 +5,78 @@
 const MAP_TILES = MODEL.zDim === 2 ? 20 : 12; // images per side
 
 // The first latent runs to the right, the second one upwards; both from low to high.
-function mapAxes() {
-  const ends = (d) => MODEL.typical.latents.find(({ index }) => index === d);
-  return Array.from({ length: MODEL.zDim }, (_, d) => ends(d));
-}
+const axes = MODEL.zDim > 2 ? [] : Array.from({ length: MODEL.zDim }, (_, d) => {
+  const { low, high } = MODEL.typical.latents.find(({ index }) => index === d);
+  return {
+    low, high,
+    valueAt: (share) => low + clamped(share, 0, 1) * (high - low),
+    shareOf: (value) => (value - low) / (high - low),
+  };
+});
 
 function makeMap() {
-  const axes = mapAxes(), rows = axes.length === 2 ? MAP_TILES : 1, canvas = $("map-image");
-  const at = ({ low, high }, share) => low + share * (high - low);
+  const rows = axes.length === 2 ? MAP_TILES : 1, canvas = $("map-image");
+  const goTo = (z) => show(z, "from the map");
   $("map").hidden = false;
-  for (const id of ["map-image", "map-points"]) {
-    $(id).width = MAP_TILES * SIDE * (id === "map-points" ? 2 : 1);
-    $(id).height = rows * SIDE * (id === "map-points" ? 2 : 1);
+  $("map-up").hidden = axes.length === 1;
+  for (const [id, sharpness] of [["map-image", 1], ["map-points", 2]]) {
+    $(id).width = MAP_TILES * SIDE * sharpness;
+    $(id).height = rows * SIDE * sharpness;
     $(id).style.aspectRatio = `${MAP_TILES} / ${rows}`;
   }
-  const go = (event) => {
+  const follow = (event) => {
     const box = canvas.getBoundingClientRect();
-    const shares = [(event.clientX - box.left) / box.width, 1 - (event.clientY - box.top) / box.height];
-    show(axes.map((axis, d) => at(axis, Math.min(1, Math.max(0, shares[d])))), "from the map");
+    const right = (event.clientX - box.left) / box.width;
+    const up = 1 - (event.clientY - box.top) / box.height;
+    goTo(axes.map((axis, d) => axis.valueAt([right, up][d])));
   };
   const field = canvas.parentElement;
-  field.addEventListener("pointerdown", (event) => { field.setPointerCapture(event.pointerId); go(event); });
-  field.addEventListener("pointermove", (event) => { if (field.hasPointerCapture(event.pointerId)) go(event); });
-  $("map-place").addEventListener("keydown", (event) => {
-    const step = { ArrowRight: [1, 0], ArrowLeft: [-1, 0], ArrowUp: [0, 1], ArrowDown: [0, -1] }[event.key];
-    if (!step) return;
-    event.preventDefault();
-    show(axes.map(({ low, high }, d) => Math.min(high, Math.max(low, now.z[d] + 0.05 * step[d]))), "from the map");
+  field.addEventListener("pointerdown", (event) => {
+    field.setPointerCapture(event.pointerId);
+    follow(event);
   });
-  $("map-show").addEventListener("change", () => { $("map-points").hidden = !$("map-show").checked; });
-  drawPoints(axes);
+  field.addEventListener("pointermove", (event) => {
+    if (field.hasPointerCapture(event.pointerId)) follow(event);
+  });
+  $("map-place").addEventListener("keydown", (event) => {
+    const steps = { ArrowRight: [1, 0], ArrowLeft: [-1, 0], ArrowUp: [0, 1], ArrowDown: [0, -1] };
+    if (!(event.key in steps)) return;
+    event.preventDefault();
+    goTo(axes.map(({ low, high }, d) => clamped(now.z[d] + 0.05 * steps[event.key][d], low, high)));
+  });
+  $("map-show").addEventListener("change", () => {
+    $("map-points").hidden = !$("map-show").checked;
+  });
+  drawPoints();
   const tiles = MAP_TILES * rows;
   return inSlices("map", tiles, (i) => {
     const n = i * 157 % tiles; // all over the map; 157 has no divisor in common with 12 or 400
     const column = n % MAP_TILES, row = Math.floor(n / MAP_TILES);
-    const shares = [(column + 0.5) / MAP_TILES, 1 - (row + 0.5) / rows];
-    const z = axes.map((axis, d) => at(axis, shares[d]));
+    const middle = [(column + 0.5) / MAP_TILES, 1 - (row + 0.5) / rows];
+    const z = axes.map((axis, d) => axis.valueAt(middle[d]));
     paint(canvas, expectedLevels(decode(z)), { left: column * SIDE, top: row * SIDE });
   });
 }
 
-function drawPoints(axes) {
-  const canvas = $("map-points"), context = canvas.getContext("2d"), { mean, labels } = MODEL.points;
-  const means = floatsOf(mean), share = ({ low, high }, value) => (value - low) / (high - low);
-  Object.assign(context, { font: `600 ${axes.length === 2 ? 20 : 11}px system-ui, sans-serif`, textAlign: "center", textBaseline: "middle" });
-  labels.forEach((label, n) => {
-    const x = share(axes[0], means[n * axes.length]) * canvas.width;
-    const upwards = axes.length === 2 ? share(axes[1], means[2 * n + 1]) : 0.1 + 0.8 * (n % 7) / 6;
-    context.fillStyle = `hsl(${36 * label} 90% ${label % 2 ? 60 : 75}%)`;
-    context.fillText(label, x, (1 - upwards) * canvas.height);
+// The labels of test images where their latents are; on a line they are spread out in height.
+function drawPoints() {
+  const canvas = $("map-points"), context = canvas.getContext("2d");
+  const means = floatsOf(MODEL.points.mean), plane = axes.length === 2;
+  Object.assign(context, {
+    font: `600 ${plane ? 20 : 11}px system-ui, sans-serif`,
+    textAlign: "center", textBaseline: "middle",
+  });
+  MODEL.points.labels.forEach((label, n) => {
+    const right = axes[0].shareOf(means[n * axes.length]);
+    const up = plane ? axes[1].shareOf(means[2 * n + 1]) : 0.1 + 0.8 * (n % 7) / 6;
+    context.fillStyle = `hsl(${36 * label} 90% ${label % 2 ? 68 : 78}%)`;
+    context.fillText(label, right * canvas.width, (1 - up) * canvas.height);
   });
 }
 
 function placeOnMap() {
-  if ($("map").hidden) return;
-  const shares = mapAxes().map(({ low, high }, d) => Math.min(1, Math.max(0, (now.z[d] - low) / (high - low))));
-  $("map-place").style.left = `${100 * shares[0]}%`;
-  $("map-place").style.top = `${100 * (1 - (shares[1] ?? 0.5))}%`;
+  if (!axes.length) return;
+  const [right, up = 0.5] = axes.map((axis, d) => clamped(axis.shareOf(now.z[d]), 0, 1));
+  $("map-place").style.left = `${100 * right}%`;
+  $("map-place").style.top = `${100 * (1 - up)}%`;
 }

@@ -77,7 +77,7 @@ const KINDS = {
     return { channels, height, width, data };
   },
 
-  // weight [kernel height][kernel width][out][in]: every pixel becomes a patch; patches are added up
+  // weight [kernel height][kernel width][out][in]: each pixel becomes a patch, and these add up
   conv_transpose2d({ channels, kernel, stride, padding, weight, bias }, map) {
     const height = (map.height - 1) * stride[0] - 2 * padding[0] + kernel[0];
     const width = (map.width - 1) * stride[1] - 2 * padding[1] + kernel[1];
@@ -116,13 +116,17 @@ const KINDS = {
   // a vector has the channels outermost, as PyTorch has them
   flatten(_, { channels, height, width, data }) {
     const area = height * width, vector = new Float64Array(data.length);
-    for (let i = 0; i < data.length; i++) vector[(i % channels) * area + Math.floor(i / channels)] = data[i];
+    for (let i = 0; i < data.length; i++) {
+      vector[(i % channels) * area + Math.floor(i / channels)] = data[i];
+    }
     return vector;
   },
 
   unflatten({ channels, height, width }, vector) {
     const area = height * width, data = new Float64Array(vector.length);
-    for (let i = 0; i < data.length; i++) data[i] = vector[(i % channels) * area + Math.floor(i / channels)];
+    for (let i = 0; i < data.length; i++) {
+      data[i] = vector[(i % channels) * area + Math.floor(i / channels)];
+    }
     return { channels, height, width, data };
   },
 };
@@ -147,12 +151,14 @@ function unpacked({ block, scales, integers }) {
 function withWeights(described, weights) {
   if (described === null || typeof described !== "object") return described;
   if (Array.isArray(described)) return described.map((value) => withWeights(value, weights));
-  if ("start" in described) return weights.subarray(described.start, described.start + described.length);
+  if ("start" in described) {
+    return weights.subarray(described.start, described.start + described.length);
+  }
   const entries = Object.entries(described);
   return Object.fromEntries(entries.map(([name, value]) => [name, withWeights(value, weights)]));
 }
 
-// ---- the VAE -------------------------------------------------------------------------------------
+// ---- the VAE -----------------------------------------------------------------------------------
 
 // q(z|x): grey levels [784] in 0..15 to {mean, logStd}, as CNNEncoder.forward has it.
 function encode(levels) {
@@ -178,9 +184,10 @@ function logSumExp(values, start = 0, count = values.length) {
 function expectedLevels(logits) {
   return Float64Array.from({ length: PIXELS }, (_, pixel) => {
     let total = 0, weighted = 0, highest = -Infinity;
-    for (let v = 0, i = pixel * LEVELS; v < LEVELS; v++, i++) highest = Math.max(highest, logits[i]);
-    for (let v = 0, i = pixel * LEVELS; v < LEVELS; v++, i++) {
-      const p = Math.exp(logits[i] - highest);
+    const start = pixel * LEVELS;
+    for (let v = 0; v < LEVELS; v++) highest = Math.max(highest, logits[start + v]);
+    for (let v = 0; v < LEVELS; v++) {
+      const p = Math.exp(logits[start + v] - highest);
       total += p;
       weighted += v * p;
     }
@@ -212,21 +219,21 @@ function klPerLatent({ mean, logStd }) {
   return mean.map((m, d) => 0.5 * (Math.expm1(2 * logStd[d]) - 2 * logStd[d] + m * m));
 }
 
-// The negative ELBO of an image with one draw of z, and its two parts in nats.
-function loss(levels, noise) {
-  const posterior = encode(levels);
+// The negative ELBO of an image with one draw of z, and its two parts in nats. Posterior is what
+// the encoder says of the image.
+function loss(levels, posterior, noise) {
   const z = posterior.mean.map((m, d) => m + Math.exp(posterior.logStd[d]) * noise[d]);
   const reconstruction = reconstructionLoss(decode(z), levels);
   const regularization = klPerLatent(posterior).reduce((sum, kl) => sum + kl, 0);
   const bpd = (reconstruction + regularization) / (PIXELS * NATS_PER_BIT);
-  return { ...posterior, z, reconstruction, regularization, bpd };
+  return { z, reconstruction, regularization, bpd };
 }
 
-// ---- the learned prior: LatentPrior in prior.py -----------------------------------------------------
+// ---- the learned prior: LatentPrior in prior.py ------------------------------------------------
 
-// p(z_i | z_1..z_{i-1}, label), to be asked for one latent after the other: a function of i, from 0,
-// and z, of which it looks at the first i numbers only. Hidden units stand in the order of how many
-// latents they see, so that those which can be computed are the first `known[i]`, and a row of
+// p(z_i | z_1..z_{i-1}, label), to be asked for one latent after the other: a function of i, from
+// 0, and z, of which it looks at the first i numbers only. Hidden units stand in the order of how
+// many latents they see, so that those which can be computed are the first `known[i]`, and a row of
 // weights holds just the inputs that its unit may see. Each unit is computed once.
 function conditionals(label) {
   const { width, components, known, classes, first, middle, last } = MODEL.prior;
@@ -239,7 +246,9 @@ function conditionals(label) {
   };
   let done = 0;
   return (i, z) => {
-    for (let u = done; u < known[i]; u++) lower[u] = silu(unit(first, u, z) + classes[label * width + u]);
+    for (let u = done; u < known[i]; u++) {
+      lower[u] = silu(unit(first, u, z) + classes[label * width + u]);
+    }
     for (let u = done; u < known[i]; u++) upper[u] = silu(unit(middle, u, lower));
     done = known[i];
     const outputs = (part) => Float64Array.from({ length: components },
@@ -272,7 +281,7 @@ function drawPrior(label, random) {
   return z;
 }
 
-// ---- randomness: one stream, the same in every browser (mulberry32) -------------------------------
+// ---- randomness: one stream, the same in every browser (mulberry32) ----------------------------
 
 function randomStream(seed) {
   let state = seed >>> 0;
@@ -284,6 +293,7 @@ function randomStream(seed) {
     return ((t ^ (t >>> 14)) >>> 0) / 2 ** 32;
   };
   const normal = () => Math.sqrt(-2 * Math.log(1 - uniform())) * Math.cos(2 * Math.PI * uniform());
-  const many = (count, draw) => Float64Array.from({ length: count }, draw);
-  return { uniform, normal, uniforms: (count) => many(count, uniform), normals: (count) => many(count, normal) };
+  const uniforms = (count) => Float64Array.from({ length: count }, uniform);
+  const normals = (count) => Float64Array.from({ length: count }, normal);
+  return { uniform, normal, uniforms, normals };
 }

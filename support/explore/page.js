@@ -7,27 +7,34 @@ const $ = (id) => document.getElementById(id);
 const MODEL = JSON.parse($("model").textContent);
 {
   const weights = unpacked(MODEL.weights);
-  for (const name of ["encoder", "decoder", "prior"]) MODEL[name] = withWeights(MODEL[name], weights);
+  for (const name of ["encoder", "decoder", "prior"]) {
+    MODEL[name] = withWeights(MODEL[name], weights);
+  }
 }
 const TEST_IMAGES = bytesOf(MODEL.images);
-const FIRST_SLIDERS = 8, TILES = 24, STEPS = 10;
+const FIRST_SLIDERS = 12, TILES = 24, STEPS = 10;
 const BY_HAND = "moved by hand";
 const LOSS_NOISE = randomStream(1).normals(MODEL.zDim); // one draw of z, the same for every image
-
-// What is on the page now. An image that is not the decoder's own has its levels in `own`.
-const now = {
-  z: new Float64Array(MODEL.zDim), own: null, source: "", mode: "expected",
-  noise: randomStream(2).uniforms(PIXELS), kept: { A: null, B: null },
-};
 const random = randomStream(42); // of all that is drawn by clicks
 
-// ---- small things --------------------------------------------------------------------------------
+// What is on the page now. `read` is the image that the encoder read, {levels, mean, logStd}; it is
+// null where the image is the decoder's own.
+const now = {
+  z: new Float64Array(MODEL.zDim), read: null, source: "", mode: "expected",
+  noise: randomStream(2).uniforms(PIXELS), kept: { A: null, B: null },
+};
+
+// ---- small things ------------------------------------------------------------------------------
 
 function make(tag, properties = {}, ...children) {
   const element = Object.assign(document.createElement(tag), properties);
   element.append(...children);
   return element;
 }
+
+const clamped = (value, low, high) => Math.min(high, Math.max(low, value));
+
+const testImage = (n) => TEST_IMAGES.subarray(n * PIXELS, (n + 1) * PIXELS);
 
 // Draws grey levels 0..15 onto a canvas; a place is {left, top} for one tile among many.
 function paint(canvas, levels, { left = 0, top = 0 } = {}) {
@@ -37,17 +44,18 @@ function paint(canvas, levels, { left = 0, top = 0 } = {}) {
   context.putImageData(image, left, top);
 }
 
-// At most one call per frame, with what is then true.
+// At most one call per frame, with what is then true. What the action asks for in its turn comes in
+// the same frame.
+const pending = new Set();
 function oncePerFrame(action) {
-  let waiting = false;
   return () => {
-    if (waiting) return;
-    waiting = true;
-    requestAnimationFrame(() => { waiting = false; action(); });
+    pending.add(action);
+    requestAnimationFrame(() => pending.forEach((next) => { pending.delete(next); next(); }));
   };
 }
 
-// Calls job(0), job(1), ... and lets the page answer in between; a new run of one name ends the old.
+// Calls job(0), job(1), ... and lets the page answer in between; a new run of one name ends the
+// old one.
 const runs = {};
 async function inSlices(name, count, job) {
   const mine = runs[name] = {};
@@ -55,26 +63,25 @@ async function inSlices(name, count, job) {
   for (let i = 0; i < count; i++) {
     if (performance.now() - start > 12) {
       await new Promise((resume) => setTimeout(resume));
-      if (runs[name] !== mine) return false;
+      if (runs[name] !== mine) return;
       start = performance.now();
     }
     job(i);
   }
-  return true;
 }
 
 // Buttons that are one stop for the Tab key; arrow keys move among them.
 function oneStop(container) {
-  const focusable = (chosen) => [...container.children].forEach((b) => { b.tabIndex = b === chosen ? 0 : -1; });
-  focusable(container.firstElementChild);
-  container.addEventListener("focusin", (event) => focusable(event.target));
+  const buttons = [...container.children];
+  const stopAt = (chosen) => buttons.forEach((b) => { b.tabIndex = b === chosen ? 0 : -1; });
+  stopAt(buttons[0]);
+  container.addEventListener("focusin", (event) => stopAt(event.target));
   container.addEventListener("keydown", (event) => {
-    const all = [...container.children], at = all.indexOf(document.activeElement);
-    const columns = all.filter((b) => b.offsetTop === all[0].offsetTop).length;
-    const step = { ArrowRight: 1, ArrowLeft: -1, ArrowDown: columns, ArrowUp: -columns }[event.key];
-    if (!step) return;
+    const columns = buttons.filter((b) => b.offsetTop === buttons[0].offsetTop).length;
+    const steps = { ArrowRight: 1, ArrowLeft: -1, ArrowDown: columns, ArrowUp: -columns };
+    if (!(event.key in steps)) return;
     event.preventDefault();
-    all[at + step]?.focus();
+    buttons[buttons.indexOf(document.activeElement) + steps[event.key]]?.focus();
   });
 }
 
@@ -82,33 +89,34 @@ function press(container, chosen) {
   for (const button of container.children) button.setAttribute("aria-pressed", button === chosen);
 }
 
-// ---- one image and its latents -------------------------------------------------------------------
+// ---- one image and its latents -----------------------------------------------------------------
 
 const sliders = [];
 
 function makeSliders() {
-  const { latents } = MODEL.typical, most = Math.max(...latents.map(({ kl }) => kl));
+  const { latents } = MODEL.typical,;
   latents.forEach(({ index, kl, low, high }, rank) => {
-    const input = make("input", { type: "range", id: `z${index}`, min: low, max: high, step: 0.01 });
-    input.setAttribute("aria-label", `Latent ${index + 1}, tells ${kl.toFixed(1)} nats`);
-    const output = make("output"), label = make("label", { htmlFor: input.id }, "z", make("sub", {}, index + 1));
-    const told = make("span", { className: "kl" }, `${kl.toFixed(1)} nats`);
-    told.style.setProperty("--share", Math.max(0, kl / most));
-    $(rank < FIRST_SLIDERS ? "sliders" : "more-sliders").append(make("li", {}, label, input, output, told));
+    const input = make("input", { type: "range", min: low, max: high, step: 0.01 });
+    input.setAttribute("aria-label", `z ${index + 1}, tells ${kl.toFixed(1)} nats`);
+    const name = make("i", {}, "z", make("sub", {}, index + 1));
+    const value = make("span"), told = make("span", { className: "kl" }, kl.toFixed(1));
+    for (const silent of [name, value, told]) silent.setAttribute("aria-hidden", true);
+    const list = $(rank < FIRST_SLIDERS ? "sliders" : "more-sliders");
+    list.append(make("li", {}, name, input, value, told));
     input.addEventListener("input", () => {
       now.z[index] = input.valueAsNumber;
       show(now.z, BY_HAND);
     });
-    sliders.push({ index, input, output, low, high });
+    sliders.push({ index, input, value, low, high });
   });
   const rest = latents.length - FIRST_SLIDERS;
   $("more").hidden = rest <= 0;
   $("more").firstElementChild.textContent = rest === 1 ? "One more latent" : `${rest} more latents`;
 }
 
-// Makes these latents the current ones; own: the image that they were read from, if there is one.
-function show(z, source, own = null) {
-  Object.assign(now, { z: Float64Array.from(z), source, own });
+// Makes these latents the current ones.
+function show(z, source, read = null) {
+  Object.assign(now, { z: Float64Array.from(z), source, read });
   render();
 }
 
@@ -116,54 +124,57 @@ const render = oncePerFrame(() => {
   const logits = decode(now.z), expected = expectedLevels(logits);
   const shown = now.mode === "drawn" ? drawnLevels(logits, now.noise) : expected;
   for (const id of ["image", "back-image"]) paint($(id), shown);
-  if (now.own) paint($("again"), expected);
+  if (now.read) paint($("again"), expected);
   if ($("source").textContent !== now.source) $("source").textContent = now.source;
-  for (const { index, input, output, low, high } of sliders) {
+  for (const { index, input, value, low, high } of sliders) {
     if (now.source !== BY_HAND) { // latents of a drawing may lie beyond what the prior reaches
       input.min = Math.min(low, now.z[index]);
       input.max = Math.max(high, now.z[index]);
     }
     input.value = now.z[index];
-    output.textContent = signed(now.z[index]);
+    value.textContent = now.z[index].toFixed(2).replace("-", "−");
   }
   placeOnMap();
-  renderLoss(now.own ?? shown.map(Math.round));
+  renderLoss(shown);
 });
 
-const signed = (value) => value.toFixed(2).replace("-", "−");
-
-function renderLoss(levels) {
-  const cost = loss(levels, LOSS_NOISE), { typical } = MODEL;
-  const whole = PIXELS * NATS_PER_BIT;
+// What the current image costs: the one that was read, or else the one that is shown.
+function renderLoss(shown) {
+  const levels = now.read?.levels ?? shown.map(Math.round);
+  const posterior = now.read ?? encode(levels), cost = loss(levels, posterior, LOSS_NOISE);
+  const told = {
+    rec: cost.reconstruction.toFixed(1), reg: cost.regularization.toFixed(1),
+    bpd: cost.bpd.toFixed(3),
+  };
   paint($("loss-image"), levels);
-  for (const id of ["rec", "rec-again"]) $(id).textContent = cost.reconstruction.toFixed(1);
-  for (const id of ["reg", "reg-again"]) $(id).textContent = cost.regularization.toFixed(1);
-  $("bpd").textContent = cost.bpd.toFixed(3);
-  // The bar is as long as twice the average test image.
-  const share = (nats) => `${Math.min(100, nats / (2 * typical.bpd * whole) * 100)}%`;
-  $("rec-bar").style.width = share(cost.reconstruction);
-  $("reg-bar").style.width = share(cost.regularization);
-  $("compared").textContent = `x is the image that was ${now.own ? "en" : "de"}coded. Test images cost `
-    + `${typical.bpd.toFixed(3)} on average, without any model it would be 4.`;
-  if (MODEL.prior) renderPrior(cost);
-  if (now.own) {
-    for (const part of ["rec", "reg", "bpd"]) $(`own-${part}`).textContent = $(part).textContent;
+  for (const [part, text] of Object.entries(told)) {
+    $(part).textContent = text;
+    if (now.read) $(`own-${part}`).textContent = text;
   }
+  $("rec-again").textContent = told.rec;
+  $("reg-again").textContent = told.reg;
+  const average = MODEL.typical.bpd;
+  const end = 2 * average * PIXELS * NATS_PER_BIT; // of the bar, in nats
+  $("rec-bar").style.width = `${Math.min(100, 100 * cost.reconstruction / end)}%`;
+  $("reg-bar").style.width = `${Math.min(100, 100 * cost.regularization / end)}%`;
+  $("loss-source").textContent = now.read ? "x, as read" : "x, as drawn";
+  if (MODEL.prior) renderPrior(cost, posterior);
 }
 
 // What the same z costs with the learned prior, p(z) = mean of p(z|class), and which class it fits.
-function renderPrior({ z, logStd, reconstruction }) {
+function renderPrior({ z, reconstruction }, { logStd }) {
   const each = MODEL.classes.map((_, label) => logPrior(z, label)), whole = logSumExp(each);
-  const logPosterior = LOSS_NOISE.reduce((sum, e, d) => sum - 0.5 * (e * e + Math.log(2 * Math.PI)) - logStd[d], 0);
+  const logPosterior = LOSS_NOISE.reduce(
+    (sum, e, d) => sum - 0.5 * (e * e + Math.log(2 * Math.PI)) - logStd[d], 0);
   const nats = logPosterior - whole + Math.log(each.length);
   const best = each.indexOf(Math.max(...each)), share = Math.exp(each[best] - whole);
   const bpd = (reconstruction + nats) / (PIXELS * NATS_PER_BIT);
-  $("prior-cost").textContent = `With the learned prior in place of N(0, I) the latents cost `
-    + `${nats.toFixed(1)} nats, the image ${bpd.toFixed(3)} bits per pixel. That prior takes it for: `
-    + `${MODEL.classes[best]} (${Math.round(100 * share)} %).`;
+  $("prior-reg").textContent = nats.toFixed(1);
+  $("prior-bpd").textContent = bpd.toFixed(3);
+  $("prior-class").textContent = `${MODEL.classes[best]} (${Math.round(100 * share)} %)`;
 }
 
-// ---- new images ----------------------------------------------------------------------------------
+// ---- new images --------------------------------------------------------------------------------
 
 function makeClasses() {
   const { classes } = MODEL, learned = MODEL.prior !== null;
@@ -180,10 +191,8 @@ function makeClasses() {
   }
   $("classes").classList.toggle("few", !learned);
   $("classes").classList.toggle("named", learned && classes.some((name) => name.length > 2));
-  if (!learned) {
-    $("new-note").textContent = "This model has no learned prior: new images are drawn from N(0, I), "
-      + "the plain bell curve that training starts from. Some fall where no image ever was, and "
-      + "look like none. Click one to take it onto the sliders.";
+  for (const lesson of $("lessons").children) {
+    lesson.hidden = (lesson.dataset.lesson === "alone") === learned;
   }
   for (let i = 0; i < TILES; i++) $("tiles").append(tile());
   oneStop($("tiles"));
@@ -193,28 +202,33 @@ function tile() {
   return make("button", { type: "button" }, make("canvas", { width: SIDE, height: SIDE }));
 }
 
+// 24 draws from p(z|label), from p(z) where the label is null, from N(0, I) where it is "unit".
 function newImages(label) {
   press($("tiles"), null);
+  const lesson = label !== "unit" ? "learned" : MODEL.prior ? "unit" : "alone";
+  for (const each of $("lessons").children) {
+    each.classList.toggle("shown", each.dataset.lesson === lesson);
+  }
   return inSlices("new", TILES, (i) => {
-    const drawn = label === null ? Math.floor(random.uniform() * MODEL.classes.length) : label;
-    const z = drawn === "unit" ? random.normals(MODEL.zDim) : drawPrior(drawn, random), button = $("tiles").children[i];
-    const what = drawn === "unit" ? "a draw from N(0, I)" : `a new ${MODEL.classes[drawn]}`;
+    const drawn = label ?? Math.floor(random.uniform() * MODEL.classes.length);
+    const unit = drawn === "unit";
+    const z = unit ? random.normals(MODEL.zDim) : drawPrior(drawn, random);
+    const what = unit ? "a draw from N(0, I)" : `a new ${MODEL.classes[drawn]}`;
+    const button = $("tiles").children[i];
     paint(button.firstElementChild, expectedLevels(decode(z)));
     button.setAttribute("aria-label", `${i + 1} of ${TILES}: ${what}`);
     button.onclick = () => {
       press($("tiles"), button);
       show(z, what);
     };
-    if (i < 2 && !now.kept["AB"[i]]) keep("AB"[i], z);
   });
 }
 
-// ---- between two ---------------------------------------------------------------------------------
+// ---- between two -------------------------------------------------------------------------------
 
 function keep(slot, z) {
   now.kept[slot] = Float64Array.from(z);
   paint($(`slot-${slot}`), expectedLevels(decode(z)));
-  document.querySelector(`.slot[data-keep="${slot}"]`).setAttribute("aria-label", `${slot}: put the current image here`);
   if (now.kept.A && now.kept.B) renderStrip();
 }
 
@@ -223,7 +237,8 @@ const between = (share) => now.kept.A.map((a, d) => a + share * (now.kept.B[d] -
 function renderStrip() {
   renderMiddle();
   return inSlices("strip", STEPS, (i) => {
-    paint($("strip").children[i].firstElementChild, expectedLevels(decode(between(i / (STEPS - 1)))));
+    const z = between(i / (STEPS - 1));
+    paint($("strip").children[i].firstElementChild, expectedLevels(decode(z)));
   });
 }
 

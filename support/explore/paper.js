@@ -3,73 +3,90 @@
 "use strict";
 
 const PEN = 2.6, BOX = 20; // pixels: the width of MNIST's strokes, the side of the box they are in
-const paper = { strokes: [], image: false, pen: { x: 0.5, y: 0.5, down: false, shown: false } }; // places in 0..1
+const paper = { // places are in 0..1
+  strokes: [], // lists of {x, y}
+  image: false, // whether an image lies on the paper in place of strokes
+  pen: { x: 0.5, y: 0.5, down: false, shown: false }, // the keyboard's
+};
 
 function drawPaper() {
   const canvas = $("paper"), context = canvas.getContext("2d"), { strokes, pen } = paper;
-  context.clearRect(0, 0, canvas.width, canvas.height);
+  const size = canvas.width;
+  context.clearRect(0, 0, size, size);
   if (paper.image) {
     context.imageSmoothingEnabled = false;
-    context.drawImage($("seen"), 0, 0, canvas.width, canvas.height);
-  } else if (!strokes.length) {
-    context.font = "24px system-ui, sans-serif";
-    context.textAlign = "center";
-    context.fillStyle = "#9a9aa2";
-    context.fillText("draw here", canvas.width / 2, canvas.height / 2);
+    context.drawImage($("seen"), 0, 0, size, size);
+  }
+  if (!strokes.length) {
+    Object.assign(context, { font: "24px system-ui, sans-serif", textAlign: "center" });
+    context.fillStyle = "#a8a8b0";
+    context.fillText("draw here", size / 2, 36);
   }
   context.strokeStyle = "#fff";
-  trace(context, strokes, PEN / SIDE * canvas.width, (place) => place * canvas.width);
+  trace(context, strokes, PEN / SIDE * size, ({ x, y }) => [x * size, y * size]);
   if (pen.shown) {
     context.beginPath();
-    context.arc(pen.x * canvas.width, pen.y * canvas.width, pen.down ? 8 : 14, 0, 2 * Math.PI);
-    context.strokeStyle = "#ffd34d";
-    context.lineWidth = 3;
+    context.arc(pen.x * size, pen.y * size, pen.down ? 8 : 14, 0, 2 * Math.PI);
+    Object.assign(context, { strokeStyle: "#ffd34d", lineWidth: 3 });
     context.stroke();
   }
 }
 
-function trace(context, strokes, width, placeX, placeY = placeX) {
-  Object.assign(context, { lineWidth: width, lineCap: "round", lineJoin: "round" });
+// Draws strokes as lines; place turns a point of theirs into one of the canvas.
+function trace(context, strokes, lineWidth, place) {
+  Object.assign(context, { lineWidth, lineCap: "round", lineJoin: "round" });
   for (const stroke of strokes) {
+    const [x, y] = place(stroke[0]);
     context.beginPath();
-    stroke.forEach(({ x, y }) => context.lineTo(placeX(x), placeY(y)));
-    if (stroke.length === 1) context.lineTo(placeX(stroke[0].x), placeY(stroke[0].y));
+    context.moveTo(x + 0.01, y); // a dot, too, is a line of some length
+    for (const point of stroke) context.lineTo(...place(point));
     context.stroke();
   }
 }
 
 // Strokes to 784 grey levels, as MNIST's images were made: fitted into a box of 20x20 pixels, the
 // centre of mass in the middle of 28x28, min(round(16 x), 15). The strokes keep MNIST's width.
-const SHARP = 8; // a pixel is the mean of 8x8
-const board = make("canvas", { width: SIDE * SHARP, height: SIDE * SHARP }).getContext("2d", { willReadFrequently: true });
 function rasterized(strokes) {
-  const points = strokes.flat();
-  const ends = (axis) => [Math.min(...points.map((p) => p[axis])), Math.max(...points.map((p) => p[axis]))];
-  const [left, right] = ends("x"), [top, bottom] = ends("y");
+  const points = strokes.flat(), xs = points.map(({ x }) => x), ys = points.map(({ y }) => y);
+  const left = Math.min(...xs), right = Math.max(...xs);
+  const top = Math.min(...ys), bottom = Math.max(...ys);
   const scale = (BOX - PEN) / Math.max(right - left, bottom - top, 0.02);
-  const inked = (shiftX, shiftY) => {
-    board.clearRect(0, 0, SIDE * SHARP, SIDE * SHARP);
-    board.strokeStyle = "#fff";
-    const place = (middle, shift) => (at) => ((at - middle) * scale + SIDE / 2 + shift) * SHARP;
-    trace(board, strokes, PEN * SHARP, place((left + right) / 2, shiftX), place((top + bottom) / 2, shiftY));
-    const { data } = board.getImageData(0, 0, SIDE * SHARP, SIDE * SHARP);
-    const ink = new Float64Array(PIXELS);
-    for (let i = 3, n = 0; i < data.length; i += 4, n++) {
-      const x = Math.floor((n % (SIDE * SHARP)) / SHARP), y = Math.floor(n / (SIDE * SHARP) / SHARP);
-      ink[y * SIDE + x] += data[i] / 255 / SHARP ** 2;
-    }
-    return ink;
-  };
+  const inked = (shiftX, shiftY) => inkOf(strokes, ({ x, y }) => [
+    (x - (left + right) / 2) * scale + SIDE / 2 + shiftX,
+    (y - (top + bottom) / 2) * scale + SIDE / 2 + shiftY,
+  ]);
   const ink = inked(0, 0), total = ink.reduce((sum, value) => sum + value);
-  const centre = (place) => ink.reduce((sum, value, i) => sum + value * place(i), 0) / total;
-  const shiftX = SIDE / 2 - centre((i) => i % SIDE), shiftY = SIDE / 2 - centre((i) => Math.floor(i / SIDE));
-  return inked(Math.round(shiftX), Math.round(shiftY)).map((value) => Math.min(Math.round(LEVELS * value), LEVELS - 1));
+  const toMiddle = (place) => {
+    const centre = ink.reduce((sum, value, i) => sum + value * place(i), 0) / total;
+    return Math.round(SIDE / 2 - centre);
+  };
+  const centred = inked(toMiddle((i) => i % SIDE), toMiddle((i) => Math.floor(i / SIDE)));
+  return centred.map((value) => Math.min(Math.round(LEVELS * value), LEVELS - 1));
 }
 
+// How much of each of 784 pixels the strokes cover, 0..1; place gives a point's place in pixels.
+const SHARP = 8; // a pixel is the mean of 8x8
+const board = make("canvas", { width: SIDE * SHARP, height: SIDE * SHARP })
+  .getContext("2d", { willReadFrequently: true });
+function inkOf(strokes, place) {
+  const side = SIDE * SHARP, ink = new Float64Array(PIXELS);
+  board.clearRect(0, 0, side, side);
+  board.strokeStyle = "#fff";
+  trace(board, strokes, PEN * SHARP, (point) => place(point).map((value) => value * SHARP));
+  const { data } = board.getImageData(0, 0, side, side);
+  for (let n = 0; n < side * side; n++) {
+    const x = Math.floor((n % side) / SHARP), y = Math.floor(n / side / SHARP);
+    ink[y * SIDE + x] += data[4 * n + 3] / 255 / SHARP ** 2; // the fourth is the opacity
+  }
+  return ink;
+}
+
+// Encodes an image, whose latents become the current ones.
 function read(levels, source) {
   paint($("seen"), levels);
   drawPaper();
-  show(encode(levels).mean, source, levels);
+  const posterior = encode(levels);
+  show(posterior.mean, source, { levels, ...posterior });
 }
 
 const readPaper = oncePerFrame(() => {
@@ -80,7 +97,7 @@ const readPaper = oncePerFrame(() => {
     drawPaper();
     for (const id of ["seen", "again"]) paint($(id), new Float64Array(PIXELS));
     for (const part of ["rec", "reg", "bpd"]) $(`own-${part}`).textContent = "–";
-    if (now.own) show(now.z, BY_HAND);
+    if (now.read) show(now.z, BY_HAND);
   }
 });
 
@@ -88,7 +105,10 @@ function listenToPaper() {
   const canvas = $("paper"), { strokes, pen } = paper;
   const place = (event) => {
     const box = canvas.getBoundingClientRect();
-    return { x: (event.clientX - box.left) / box.width, y: (event.clientY - box.top) / box.height };
+    return {
+      x: (event.clientX - box.left) / box.width,
+      y: (event.clientY - box.top) / box.height,
+    };
   };
   canvas.addEventListener("pointerdown", (event) => {
     canvas.setPointerCapture(event.pointerId);
@@ -102,10 +122,11 @@ function listenToPaper() {
     readPaper();
   });
   canvas.addEventListener("keydown", (event) => {
-    const step = { ArrowRight: [1, 0], ArrowLeft: [-1, 0], ArrowDown: [0, 1], ArrowUp: [0, -1] }[event.key];
-    if (step) {
-      pen.x = Math.min(1, Math.max(0, pen.x + step[0] / 25));
-      pen.y = Math.min(1, Math.max(0, pen.y + step[1] / 25));
+    const steps = { ArrowRight: [1, 0], ArrowLeft: [-1, 0], ArrowDown: [0, 1], ArrowUp: [0, -1] };
+    if (event.key in steps) {
+      const [x, y] = steps[event.key];
+      pen.x = clamped(pen.x + x / 25, 0, 1);
+      pen.y = clamped(pen.y + y / 25, 0, 1);
       if (pen.down) strokes.at(-1).push({ x: pen.x, y: pen.y });
     } else if (event.key === " ") {
       pen.down = !pen.down;
@@ -133,5 +154,5 @@ function takeTestImage() {
   const n = nextTestImage++ * 7 % MODEL.labels.length; // one class after the other
   paper.strokes.length = 0;
   paper.image = true;
-  read(TEST_IMAGES.subarray(n * PIXELS, (n + 1) * PIXELS), `a test image (${MODEL.classes[MODEL.labels[n]]}), decoded`);
+  read(testImage(n), `a test image (${MODEL.classes[MODEL.labels[n]]}), decoded`);
 }
