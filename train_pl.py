@@ -6,15 +6,13 @@ and its training), fmnist.py (the data).
 
 import argparse
 import math
-import shlex
-import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback, LearningRateMonitor, TQDMProgressBar
-from pytorch_lightning.loggers import TensorBoardLogger
-from pytorch_lightning.utilities import rank_zero_only
+from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities.seed import isolate_rng
 from torch import Tensor
 from torchvision.utils import make_grid, save_image
@@ -22,11 +20,10 @@ from torchvision.utils import make_grid, save_image
 from cnn_encoder_decoder import CNNDecoder, CNNEncoder
 from fmnist import DATA_DIR, DATASETS, MNISTDataModule
 from prior import LatentPrior
-from support.checkpoints import fill_model, read_checkpoint
+from support.checkpoints import add_missing_prior, fill_model, find_checkpoint, read_checkpoint
 from support.checks import check_size
 from support.command_line import (
     OneLineParser,
-    WorkError,
     check_writable,
     given_options,
     path_name,
@@ -34,20 +31,13 @@ from support.command_line import (
     run_main,
     whole_number,
 )
+from support.logs import EpochTable, close_logs, log_folder, log_now, open_logs, writers_of
 from support.muon import Muon, warmup_and_line
 from support.pictures import kl_figure, pairs_grid
-from support.runs import Run, RunCheckpoint, SeedEpochs
-from support.stopping import EndTogether, StopIfNotFinite, Stopped, stop_on_signals
-from support.trainer import (
-    EpochLines,
-    closing_lines,
-    compile_networks,
-    log_folder,
-    make_trainer,
-    say,
-    show_latents,
-    tensorboard_writers,
-)
+from support.results import both_bounds, circumstances
+from support.runs import Run, RunCheckpoint, SeedEpochs, log_step
+from support.stopping import EndTogether, StopIfNotFinite, as_work_errors, stop_on_signals
+from support.trainer import EpochLines, compile_networks, make_trainer, report, show_latents
 from utils import (
     KLD,
     active_units,
@@ -198,13 +188,22 @@ class VAE(pl.LightningModule):
         progress = self.global_step / self.trainer.estimated_stepping_batches
         L_rec, L_reg, z, _ = self.terms(self.augmented(imgs, progress))
         bpd = elbo_to_bpd(L_rec + L_reg, imgs.shape).mean()
-        # Only the epoch's mean is logged: calls of log in every step made it a tenth longer.
+        # Only means are logged: calls of log in every step made it a tenth longer.
         if batch_idx == 0:
-            # The losses' dtype: torch's default is float16 here with --precision 16-true.
-            self.train_sum = torch.zeros(3, dtype=bpd.dtype, device=self.device)
-        self.train_sum += torch.stack([L_rec, L_reg, torch.ones_like(L_rec)]).detach().sum(dim=1)
+            # Of the epoch, and since the last point within it. The losses' dtype: torch's default
+            # is float16 here with --precision 16-true.
+            self.train_sums = torch.zeros(2, 3, dtype=bpd.dtype, device=self.device)
+        self.train_sums += torch.stack([L_rec, L_reg, torch.ones_like(L_rec)]).detach().sum(dim=1)
+        every = self.trainer.log_every_n_steps
+        if every and (self.global_step + 1) % every == 0:
+            L_rec, L_reg, count = self.train_sums[1]
+            point = elbo_to_bpd((L_rec + L_reg) / count, imgs.shape)
+            self.train_sums[1] = 0
+            # The progress bar reads it in every step, for which an accelerator would have to wait.
+            how = {"prog_bar": self.device.type == "cpu", "sync_dist": True}
+            self.log("train_bpd_step", point, on_step=True, on_epoch=False, **how)
         if self.trainer.is_last_batch:
-            L_rec, L_reg, count = self.train_sum
+            L_rec, L_reg, count = self.train_sums[0]
             self._log_losses("train", L_rec / count, L_reg / count, imgs.shape)
         # The prior learns from z as it is: no gradient of its loss reaches encoder or decoder.
         prior_loss = -self.prior.log_prob(z.detach(), labels).mean()
@@ -233,7 +232,10 @@ class VAE(pl.LightningModule):
         self.log(f"{stage}_prior_bpd", bpd, prog_bar=True, sync_dist=True, batch_size=len(imgs))
 
     def _log_losses(self, stage: str, L_rec: Tensor, L_reg: Tensor, img_shape: torch.Size) -> None:
-        """Logs the means over the epoch and over all processes, the ELBO as its negative."""
+        """Logs the means over the epoch and over all processes.
+
+        `{stage}_ELBO` is the negative ELBO and `{stage}_regularization_loss` the KL, in nats.
+        """
         elbo = L_rec + L_reg
         losses = {
             f"{stage}_reconstruction_loss": L_rec,
@@ -250,16 +252,15 @@ def load_model(path: str | Path) -> VAE:
 
     In a checkpoint without a learned prior the unit Gaussian serves as one.
 
+    Args:
+        path: a checkpoint, or the folder of a run, for its best one.
     Raises:
-        InputError: see `read_checkpoint`, and for hyperparameters or weights of another model.
+        InputError: see `find_checkpoint` and `read_checkpoint`, and for hyperparameters or weights
+            of another model.
     """
+    path = find_checkpoint(path)
     checkpoint = read_checkpoint(path)
-    weights = checkpoint["state_dict"]
-    if not any(str(name).startswith("prior.") for name in weights):
-        latents = max([1, *getattr(weights.get("decoder.net.0.weight"), "shape", ())[-1:]])
-        with isolate_rng():
-            unit_gaussian = LatentPrior(latents).state_dict()
-        weights.update({f"prior.{name}": value for name, value in unit_gaussian.items()})
+    add_missing_prior(checkpoint["state_dict"])
     model = fill_model(VAE, checkpoint, path)
     return model.to(memory_format=torch.channels_last).eval()
 
@@ -301,12 +302,13 @@ class GenerateCallback(Callback):
     def sample_and_save(self, trainer: pl.Trainer, pl_module: VAE, epoch: int) -> None:
         """Writes the pictures of this epoch to TensorBoard and, with save_to_disk, to PNG.
 
-        To TensorBoard also go the KL of each latent dimension and the number of active units.
+        To TensorBoard also goes the KL of each latent dimension, to all loggers the number of
+        active units; all of it at the step of the epoch's other figures.
         """
-        folder = log_folder(trainer) if self.save_to_disk else None
+        folder, step = log_folder(trainer) if self.save_to_disk else None, log_step(trainer)
         if not trainer.is_global_zero:
             return
-        writers, grids, was_training = tensorboard_writers(trainer), {}, pl_module.training
+        writers, grids, was_training = writers_of(trainer), {}, pl_module.training
         pl_module.eval()
         with isolate_rng():
             torch.manual_seed(self.SEED)
@@ -321,22 +323,26 @@ class GenerateCallback(Callback):
                 with torch.no_grad():
                     mean, log_std = pl_module.encoder(images.to(pl_module.device))
                 kl = kl_per_dimension(mean, log_std).mean(dim=0).cpu()
+                log_now(trainer, {"val_active_units": float(active_units(mean))}, step)
                 for writer in writers:
-                    writer.add_figure("latents/KL per dimension", kl_figure(kl), epoch)
-                    writer.add_scalar("val_active_units", active_units(mean), epoch)
+                    writer.add_figure("latents/KL per dimension", kl_figure(kl), step)
                 imgs = images[: self.NUM_RECONSTRUCTIONS].to(pl_module.device)
                 grids["Reconstructions"] = pairs_grid(imgs / 15, pl_module.reconstruct(imgs)).cpu()
         pl_module.train(was_training)
         for tag, grid in grids.items():
             grid = grid.repeat_interleave(self.ZOOM, dim=1).repeat_interleave(self.ZOOM, dim=2)
             for writer in writers:
-                writer.add_image(f"images/{tag}", grid, global_step=epoch)
+                writer.add_image(f"images/{tag}", grid, global_step=step)
             if folder is not None:
                 name = tag.lower().replace(" ", "_")
                 save_image(grid, folder / f"epoch_{epoch}_{name}.png")
 
 
-def train_vae(args: argparse.Namespace) -> list[dict[str, float]]:
+def train_vae(
+    args: argparse.Namespace,
+    callbacks: Iterable[Callback] = (),
+    logger: Logger | Iterable[Logger] | None = None,
+) -> list[dict[str, float]]:
     """Trains, tests the best checkpoint, leaves pictures and logs, and returns the test result.
 
     With `args.resume` it continues a run, with that run's options; given more epochs than the run
@@ -344,6 +350,9 @@ def train_vae(args: argparse.Namespace) -> list[dict[str, float]]:
 
     Args:
         args: any namespace; a field that it lacks takes the command line's default.
+        callbacks: more of Lightning's callbacks. A resumed run needs the same again.
+        logger: one or several of Lightning's in place of TensorBoard's. They get all metrics and
+            options; pictures are for TensorBoard. The run's folder is the same with any.
     Returns:
         Lightning's test result: a list of one dict with test_bpd and its parts.
     Raises:
@@ -358,39 +367,32 @@ def train_vae(args: argparse.Namespace) -> list[dict[str, float]]:
         model = VAE(s.num_filters, s.z_dim, s.lr)
         data = MNISTDataModule(s.data_dir, s.dataset, s.batch_size, s.num_workers, s.seed)
         checkpoint = RunCheckpoint(run, monitor="val_bpd")
-        callbacks = [
+        own_callbacks = [
             EndTogether(),
             SeedEpochs(s.seed),
             StopIfNotFinite(monitor="val_bpd"),
             GenerateCallback(save_to_disk=True),
             LearningRateMonitor("step"),
+            EpochTable(run),
             checkpoint,
             TQDMProgressBar() if s.progress_bar else EpochLines(),
         ]
-        trainer = make_trainer(s, callbacks)
+        trainer = make_trainer(s, [*own_callbacks, *callbacks])
         if s.compile:
             compile_networks(trainer.strategy.root_device, model.encoder, model.decoder)
         if trainer.is_global_zero:
             data.prepare_data()  # before other processes start, which would wait for a failed one
         run.begin(processes=trainer.world_size)
-        trainer.logger = logger = TensorBoardLogger(
-            str(run.folder.parent), name=None, version=run.folder.name, default_hp_metric=False
-        )
-        watch = f"tensorboard --logdir {shlex.quote(str(run.folder.parent))}"
         with run.explain_failures():
-            begins = f"Continuing {run.folder}" if run.step else f"Logging to {run.folder}"
-            say(f"{begins}; watch it with: {watch}")
+            open_logs(run, trainer, logger)
             run.fit(trainer, model, data)
             how = {"ckpt_path": checkpoint.best_path, "weights_only": True, "verbose": False}
             (test,) = result = trainer.test(model, datamodule=data, **how)
-            latents = show_latents(trainer, model, data.test.images, data.test.labels)
-            shown = {name: getattr(s, name) for name in ("dataset", "batch_size", "epochs", "seed")}
-            logger.log_hyperparams(
-                {**model.hparams, **shown}, {**test, **latents}, step=trainer.global_step
-            )
-            logger.finalize("success")  # closes the file and ends the thread that writes it
-            run.finish(test)
-    say(closing_lines(test, checkpoint.best_path, watch))
+            latents = show_latents(trainer, model, data.test, checkpoint.best_step)
+            close_logs(run, trainer, {**test, **latents})
+            about = {"best_epoch": checkpoint.best_epoch, **circumstances(trainer, model)}
+            run.finish({**both_bounds(test, data.test.images[0].numel()), **latents, **about})
+    report(run, trainer, test, checkpoint.best_path)
     return result
 
 
@@ -432,13 +434,8 @@ def main(argv: list[str] | None = None) -> None:
     parser = make_parser()
 
     def work() -> None:
-        try:
+        with as_work_errors():
             train_vae(argparse.Namespace(**given_options(parser, argv)))
-        except (FloatingPointError, Stopped) as error:
-            code, message = getattr(error, "code", 1), getattr(error, "message", str(error))
-            if rank_zero_only.rank > 0:  # rank zero says it for all
-                sys.exit(code)
-            raise WorkError(message, code) from error
 
     run_main(parser, work)
 

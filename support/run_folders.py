@@ -12,9 +12,8 @@ from pytorch_lightning.utilities import rank_zero_only
 from support.command_line import InputError, one_line
 
 LAST = "last.ckpt"
-
-
-RESULT = "result.json"  # the test result, written when there is nothing left to do
+RESULT = "result.json"  # results and settings, written when there is nothing left to do
+SETTINGS = "hparams.yaml"  # TensorBoard's logger writes it where it is missing
 
 
 def find_run(where: str | bool, log_dir: str | Path) -> Path:
