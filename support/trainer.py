@@ -15,12 +15,11 @@ from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.utilities import rank_zero_only
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
-from torchvision.utils import save_image
 
 from support.checkpoints import AtomicCheckpointIO
 from support.command_line import InputError, one_line
-from support.pictures import latent_figure
-from utils import active_units, visualize_manifold
+from support.pictures import latent_figure, manifold_figure
+from utils import active_units
 
 OPTIONS = ("accelerator", "devices", "num_nodes", "strategy", "precision")  # handed through
 
@@ -137,15 +136,17 @@ def show_latents(
         test_active_units, on rank zero.
     """
     folder = log_folder(trainer)
+    bpd = trainer.callback_metrics.get("test_bpd")  # every process: to read is to average
     if not trainer.is_global_zero:
         return {}
+    which = "the run's best model" + ("" if bpd is None else f", test {bpd:.4f} bpd")
     writers, step = tensorboard_writers(trainer), trainer.current_epoch
     batches = images.split(500)
     means = torch.cat([model.encoder(imgs.long().to(model.device))[0] for imgs in batches]).cpu()
     labels = labels.cpu()
     if means.shape[1] > 1:
-        figure = latent_figure(means, labels)
-        figure.savefig(folder / "latent_means.png", dpi=150)
+        figure = latent_figure(means, labels, f"Latent means of the test images ({which})")
+        figure.savefig(folder / "latent_means.png")
         thumbnails = images[:2000].cpu().expand(-1, 3, -1, -1) / 15
         for writer in writers:
             writer.add_figure("latents/Means", figure, step)
@@ -153,10 +154,10 @@ def show_latents(
                 means[:2000], labels[:2000].tolist(), thumbnails, step, tag="Latent means"
             )
     if means.shape[1] == 2:
-        grid = visualize_manifold(model.decoder).cpu()
-        save_image(grid, folder / "vae_manifold.png")
+        figure = manifold_figure(model.decoder, f"The latent plane, decoded ({which})")
+        figure.savefig(folder / "vae_manifold.png")
         for writer in writers:
-            writer.add_image("latents/Manifold", grid, step)
+            writer.add_figure("latents/Manifold", figure, step)
     return {"test_active_units": float(active_units(means))}
 
 
