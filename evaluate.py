@@ -34,7 +34,9 @@ from support.pictures import (
     interpolation_rows,
     kl_figure,
     latent_figure,
+    manifold_figure,
     pairs_figure,
+    samples_figure,
     traversal_rows,
 )
 from train_pl import PRETRAINED, VAE, load_model
@@ -46,7 +48,6 @@ from utils import (
     kl_per_dimension,
     reconstruction_loss,
     unit_gaussian_log_prob,
-    visualize_manifold,
 )
 
 BOUNDS = ("elbo", "importance_weighted", "prior_elbo", "importance_weighted_prior")
@@ -149,13 +150,14 @@ def pictures(
         kl: float [z_dim], in nats, of each latent dimension.
     """
     torch.manual_seed(seed)
-    samples = (model.sample(64).cpu() / 15).split(8)
+    z = model.prior.sample(64, None, model.TEMPERATURE)
+    source = "the learned prior" if model.prior.learned else "N(0, I)"
     imgs = data.images[:32].long()
     reconstructions = model.reconstruct(imgs.to(model.decoder.device)).cpu()
     most = kl.argsort(descending=True)[:8].tolist()
     figures = {
-        "samples": grid_figure(samples, "Samples: z from the learned prior, pixels drawn"),
-        "reconstructions": pairs_figure(imgs / 15, reconstructions),
+        "samples": samples_figure(model, z, f"Samples, z from {source}"),
+        "reconstructions": pairs_figure(imgs / 15, reconstructions, "Reconstructions"),
         "interpolations": grid_figure(
             interpolation_rows(model.decoder, data.images, data.labels, mean),
             "Interpolations between two images (outermost) along the latent line",
@@ -170,8 +172,7 @@ def pictures(
     if model.decoder.z_dim > 1 and len(mean) > 1:
         figures["latent_means"] = latent_figure(mean, data.labels)
     if model.decoder.z_dim == 2:
-        manifold = visualize_manifold(model.decoder).cpu()
-        figures["manifold"] = grid_figure([manifold[:1].unsqueeze(0)], "The latent plane, decoded")
+        figures["manifold"] = manifold_figure(model.decoder, "The latent plane, decoded")
     return figures
 
 
@@ -249,7 +250,7 @@ def write_report(output: Path, metrics: dict[str, object], figures: dict[str, Fi
     try:
         with tempfile.TemporaryDirectory(dir=nearest_folder(output), prefix="evaluating-") as stage:
             for name, figure in figures.items():
-                figure.savefig(Path(stage, f"{name}.png"), dpi=110, bbox_inches="tight")
+                figure.savefig(Path(stage, f"{name}.png"))
             Path(stage, "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n")
             output.mkdir(parents=True, exist_ok=True)
             for file in Path(stage).iterdir():

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torchvision.utils import make_grid, save_image
 
 from support.checkpoints import atomic_write, find_checkpoint
 from support.command_line import (
@@ -20,15 +19,13 @@ from support.command_line import (
     run_main,
     whole_number,
 )
+from support.pictures import decoded, samples_figure
 from train_pl import PRETRAINED, load_model
-from utils import mean_image
-
-ZOOM = 3  # screen pixels per pixel
 
 
 @torch.no_grad()
 def sample(args: argparse.Namespace) -> None:
-    """Draws digits and writes them as one picture, or as an array.
+    """Draws digits and writes them as one picture, beside what they are drawn from, or as an array.
 
     Raises:
         InputError: the checkpoint or the output cannot be used.
@@ -41,14 +38,14 @@ def sample(args: argparse.Namespace) -> None:
     torch.manual_seed(args.seed)
     labels = None if args.label is None else torch.full((args.num,), args.label)
     z = model.prior.sample(args.num, labels, model.TEMPERATURE)
-    images = mean_image(model.decoder(z)) if args.mean else model.draw_pixels(z) / 15
     file = BytesIO()
     if output.suffix == ".npy":
-        levels = 15 * images.squeeze(1).numpy()
-        np.save(file, levels if args.mean else levels.round().astype(np.uint8))
+        images = 15 * decoded(model.decoder, z) if args.mean else model.draw_pixels(z).byte()
+        np.save(file, images.squeeze(1).numpy())
     else:
-        grid = make_grid(images, nrow=8).repeat_interleave(ZOOM, 1).repeat_interleave(ZOOM, 2)
-        save_image(grid, file, format="png")
+        which = "" if args.label is None else f" of class {args.label}"
+        title = f"Samples{which}, seed {args.seed}"
+        samples_figure(model, z, title, draw=not args.mean).savefig(file, format="png")
     atomic_write(output, file.getbuffer())
     source = "the learned prior" if model.prior.learned else "N(0, I): no learned prior is there"
     print(f"{output}: {args.num} digits, drawn from {source}")
@@ -64,9 +61,9 @@ def make_parser() -> argparse.ArgumentParser:
     add("checkpoint", nargs="?", default=str(PRETRAINED), help=checkpoint)
     add("--label", type=whole_number(0, 9), help="only digits of this class")
     add("--num", type=whole_number(1), default=64, help="how many")
-    add("--mean", action="store_true", help="expected grey levels, no pixel drawn on its own")
+    add("--mean", action="store_true", help="expected grey levels only, no pixel drawn on its own")
     add("--seed", type=whole_number(0, 2**32 - 1), default=0, help="of all draws")
-    output = "a .png, or a .npy of uint8 [N, 28, 28] in 0..15 (float with --mean)"
+    output = "a .png to look at, or a .npy of uint8 [N, 28, 28] in 0..15 (float with --mean)"
     add("--output", type=path_name, default="samples.png", help=output)
     return parser
 

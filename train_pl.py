@@ -15,7 +15,6 @@ from pytorch_lightning.callbacks import Callback, LearningRateMonitor, TQDMProgr
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities.seed import isolate_rng
 from torch import Tensor
-from torchvision.utils import make_grid, save_image
 
 from cnn_encoder_decoder import CNNDecoder, CNNEncoder
 from fmnist import DATA_DIR, DATASETS, MNISTDataModule
@@ -33,7 +32,7 @@ from support.command_line import (
 )
 from support.logs import EpochTable, close_logs, log_folder, log_now, open_logs, writers_of
 from support.muon import Muon, warmup_and_line
-from support.pictures import kl_figure, pairs_grid
+from support.pictures import epoch_line, kl_figure, pairs_figure, samples_figure
 from support.results import both_bounds, circumstances
 from support.runs import Run, RunCheckpoint, SeedEpochs, log_step
 from support.stopping import EndTogether, StopIfNotFinite, as_work_errors, stop_on_signals
@@ -282,7 +281,6 @@ class GenerateCallback(Callback):
     NUM_RECONSTRUCTIONS = 32
     NUM_ENCODED = 2000  # validation images that the latent dimensions are judged by
     SEED = 0
-    ZOOM = 3  # screen pixels per pixel: a digit of 28 is small to look at
 
     def __init__(self, batch_size: int = 64, every_n_epochs: int = 5, save_to_disk: bool = False):
         super().__init__()
@@ -306,18 +304,22 @@ class GenerateCallback(Callback):
         active units; all of it at the step of the epoch's other figures.
         """
         folder, step = log_folder(trainer) if self.save_to_disk else None, log_step(trainer)
+        bpd = trainer.callback_metrics.get("val_bpd")  # every process: to read is to average
         if not trainer.is_global_zero:
             return
-        writers, grids, was_training = writers_of(trainer), {}, pl_module.training
+        when = epoch_line(epoch, bpd, pl_module.prior.learned)
+        writers, figures, was_training = writers_of(trainer), {}, pl_module.training
         pl_module.eval()
         with isolate_rng():
             torch.manual_seed(self.SEED)
-            samples = pl_module.sample(self.batch_size)
-            grids["Samples"] = make_grid(samples.cpu() / 15, nrow=8)
+            z = pl_module.prior.sample(self.batch_size, None, pl_module.TEMPERATURE)
+            figures["Samples"] = samples_figure(pl_module, z, f"Samples ({when})")
             if pl_module.prior.learned:
                 digits = torch.arange(10, device=pl_module.device).repeat_interleave(10)
-                samples = pl_module.sample(100, digits)
-                grids["Samples by class"] = make_grid(samples.cpu() / 15, nrow=10)
+                z = pl_module.prior.sample(100, digits, pl_module.TEMPERATURE)
+                names = [f"{digit}" for digit in range(10)]
+                title = f"Samples by class ({when})"
+                figures["Samples by class"] = samples_figure(pl_module, z, title, names)
             if (loader := trainer.val_dataloaders) is not None:
                 images = loader.dataset.images[: self.NUM_ENCODED].long()
                 with torch.no_grad():
@@ -327,15 +329,16 @@ class GenerateCallback(Callback):
                 for writer in writers:
                     writer.add_figure("latents/KL per dimension", kl_figure(kl), step)
                 imgs = images[: self.NUM_RECONSTRUCTIONS].to(pl_module.device)
-                grids["Reconstructions"] = pairs_grid(imgs / 15, pl_module.reconstruct(imgs)).cpu()
+                figures["Reconstructions"] = pairs_figure(
+                    imgs.cpu() / 15, pl_module.reconstruct(imgs).cpu(), f"Reconstructions ({when})"
+                )
         pl_module.train(was_training)
-        for tag, grid in grids.items():
-            grid = grid.repeat_interleave(self.ZOOM, dim=1).repeat_interleave(self.ZOOM, dim=2)
+        for tag, figure in figures.items():
             for writer in writers:
-                writer.add_image(f"images/{tag}", grid, global_step=step)
+                writer.add_figure(f"images/{tag}", figure, step)
             if folder is not None:
                 name = tag.lower().replace(" ", "_")
-                save_image(grid, folder / f"epoch_{epoch}_{name}.png")
+                figure.savefig(folder / f"epoch_{epoch}_{name}.png")
 
 
 def train_vae(

@@ -13,16 +13,15 @@ import torch
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from torch import nn
-from torchvision.utils import save_image
 
 from fmnist import DiscreteImages
 from support.checkpoints import AtomicCheckpointIO
 from support.command_line import InputError, one_line
 from support.logs import EpochTable, log_folder, log_now, say, watch_commands, writers_of
-from support.pictures import latent_figure
+from support.pictures import latent_figure, manifold_figure
 from support.run_folders import RESULT
 from support.runs import Run
-from utils import active_units, visualize_manifold
+from utils import active_units
 
 OPTIONS = ("accelerator", "devices", "num_nodes", "strategy", "precision")  # handed through
 
@@ -121,15 +120,17 @@ def show_latents(
         test_active_units, on rank zero.
     """
     folder = log_folder(trainer)
+    bpd = trainer.callback_metrics.get("test_bpd")  # every process: to read is to average
     if not trainer.is_global_zero:
         return {}
+    which = "the run's best model" + ("" if bpd is None else f", test {bpd:.4f} bpd")
     writers = writers_of(trainer)
     images, labels = data.images, data.labels.cpu()
     batches = images.split(500)
     means = torch.cat([model.encoder(imgs.long().to(model.device))[0] for imgs in batches]).cpu()
     if means.shape[1] > 1:
-        figure = latent_figure(means, labels)
-        figure.savefig(folder / "latent_means.png", dpi=150)
+        figure = latent_figure(means, labels, f"Latent means of the test images ({which})")
+        figure.savefig(folder / "latent_means.png")
         thumbnails = images[:2000].cpu().expand(-1, 3, -1, -1) / 15
         for writer in writers:
             writer.add_figure("latents/Means", figure, step)
@@ -137,10 +138,10 @@ def show_latents(
                 means[:2000], labels[:2000].tolist(), thumbnails, step, tag="Latent means"
             )
     if means.shape[1] == 2:
-        grid = visualize_manifold(model.decoder).cpu()
-        save_image(grid, folder / "vae_manifold.png")
+        figure = manifold_figure(model.decoder, f"The latent plane, decoded ({which})")
+        figure.savefig(folder / "vae_manifold.png")
         for writer in writers:
-            writer.add_image("latents/Manifold", grid, step)
+            writer.add_figure("latents/Manifold", figure, step)
     latents = {"test_active_units": float(active_units(means))}
     log_now(trainer, latents, trainer.global_step)  # beside Lightning's test result
     return latents
