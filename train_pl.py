@@ -34,7 +34,7 @@ from support.command_line import (
     run_main,
     whole_number,
 )
-from support.muon import Muon, warmup_and_cosine
+from support.muon import Muon, warmup_and_line
 from support.pictures import kl_figure, pairs_grid
 from support.runs import Run, RunCheckpoint, SeedEpochs
 from support.stopping import EndTogether, StopIfNotFinite, Stopped, stop_on_signals
@@ -75,7 +75,7 @@ class VAE(pl.LightningModule):
     Args:
         num_filters: width of both networks, see cnn_encoder_decoder.py.
         z_dim: latent dimensions.
-        lr: peak learning rate; rises over the first steps, then falls to 0 as a cosine.
+        lr: peak learning rate; rises over the first steps, then falls to 0 on a line.
     Raises:
         ValueError: a size below 1 or a learning rate that is not a positive finite number.
     """
@@ -85,7 +85,7 @@ class VAE(pl.LightningModule):
     SHIFT_UNTIL = 0.75  # share of the training steps after which images are seen as they are
     PRIOR_LR = 3e-3  # of the prior, by Adam; the learning rate of the networks is no measure for it
     TEMPERATURE = 0.9  # of the prior in samples, below 1: fewer z where no image ever was
-    IW_SAMPLES = 8  # of the importance-weighted bounds in a test; evaluate.py takes more
+    IW_SAMPLES = 4  # of the importance-weighted bounds in a test; evaluate.py takes more
 
     def __init__(self, num_filters: int = 32, z_dim: int = 32, lr: float = 2.2e-3):
         super().__init__()
@@ -183,7 +183,7 @@ class VAE(pl.LightningModule):
         optimizer = Muon(groups, lr=self.hparams.lr)
         total = self.trainer.estimated_stepping_batches
         schedule = torch.optim.lr_scheduler.LambdaLR(
-            optimizer, lambda step: warmup_and_cosine(step, total, self.WARMUP)
+            optimizer, lambda step: warmup_and_line(step, total, self.WARMUP)
         )
         lr_scheduler = {"scheduler": schedule, "interval": "step"}
         return {"optimizer": optimizer, "lr_scheduler": lr_scheduler}

@@ -27,7 +27,7 @@ import train_pl
 from support import run_folders
 from support.checkpoints import atomic_write, find_checkpoint
 from support.command_line import InputError
-from support.muon import warmup_and_cosine
+from support.muon import warmup_and_line
 from support.run_folders import at_work, cut_logs, new_run_folder, newest_unfinished
 from support.stopping import StopIfNotFinite
 from train_pl import VAE, main
@@ -154,7 +154,7 @@ class TestStopAndResume(RunTest):
         with mock.patch.object(VAE, "training_step", training_step):
             self.assertEqual(self.train("--resume", self.logs / "version_0", "--epochs", 2)[0], 0)
         steps = NUM_TRAIN // 50
-        expected = [0.004 * warmup_and_cosine(steps + n, 2 * steps, 0.05) for n in range(steps)]
+        expected = [0.004 * warmup_and_line(steps + n, 2 * steps, 0.05) for n in range(steps)]
         self.assertEqual(rates, expected)
 
     def test_the_best_model_of_an_epoch_that_was_not_saved_does_not_stay(self):
