@@ -105,6 +105,8 @@ def cost(header: Header, size: int) -> str:
 
 def encode_file(args: argparse.Namespace) -> None:
     images, levels = read_images(args.images, args.levels, args.discretize)
+    if args.archive.exists() and args.archive.samefile(args.images):
+        raise InputError(f"{args.archive} has the images themselves: choose another name")
     codec = load_codec(args.checkpoint, levels)
     with replacing(args.archive, args.force) as new:
         archive = codec.encode(images)

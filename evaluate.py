@@ -20,6 +20,7 @@ from tqdm import tqdm
 import fmnist
 from fmnist import DATA_DIR, DATASETS, DiscreteImages
 from support.checkpoints import find_checkpoint, trained_on
+from support.checks import check_finite
 from support.command_line import (
     InputError,
     OneLineParser,
@@ -269,6 +270,7 @@ def evaluate(args: argparse.Namespace) -> dict[str, object]:
 
     Raises:
         InputError: the checkpoint, the data, the output directory or the accelerator is unusable.
+        FloatingPointError: the model's outputs are not finite numbers.
     """
     path = find_checkpoint(args.checkpoint)
     model, own_dataset = load_model(path), trained_on(path)
@@ -279,6 +281,7 @@ def evaluate(args: argparse.Namespace) -> dict[str, object]:
     judged = judge(
         model, data.images, args.iwae_samples, args.batch_size, args.seed, args.progress_bar
     )
+    check_finite(*judged.values())
     metrics = {
         "checkpoint": path.name,
         "trained_on": own_dataset,

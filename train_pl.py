@@ -19,8 +19,8 @@ from torch import Tensor
 from cnn_encoder_decoder import CNNDecoder, CNNEncoder
 from fmnist import DATA_DIR, DATASETS, MNISTDataModule
 from prior import LatentPrior
-from support.checkpoints import add_missing_prior, fill_model, find_checkpoint, read_checkpoint
-from support.checks import check_size
+from support.checkpoints import fill_model, find_checkpoint, read_checkpoint
+from support.checks import check_finite, check_size
 from support.command_line import (
     OneLineParser,
     check_writable,
@@ -132,6 +132,7 @@ class VAE(pl.LightningModule):
             long [batch_size, 1, 28, 28], values 0..15, on the model's device, no gradients.
         Raises:
             TypeError, ValueError: batch_size is no whole number of at least 1, labels do not fit.
+            FloatingPointError: the model's outputs are not finite numbers.
         """
         return self.draw_pixels(self.prior.sample(batch_size, labels, self.TEMPERATURE))
 
@@ -139,6 +140,7 @@ class VAE(pl.LightningModule):
     def draw_pixels(self, z: Tensor) -> Tensor:
         """Latents float [B, z_dim] to images long [B, 1, 28, 28], each pixel drawn on its own."""
         probabilities = self.decoder(z).float().softmax(dim=1).permute(0, 2, 3, 1)
+        check_finite(probabilities)
         levels = torch.multinomial(probabilities.flatten(0, 2), num_samples=1)
         return levels.view(len(z), 1, *probabilities.shape[1:3])
 
@@ -259,8 +261,18 @@ def load_model(path: str | Path) -> VAE:
     """
     path = find_checkpoint(path)
     checkpoint = read_checkpoint(path)
-    add_missing_prior(checkpoint["state_dict"])
-    model = fill_model(VAE, checkpoint, path)
+    has_prior = any(str(name).startswith("prior.") for name in checkpoint["state_dict"])
+
+    def build(**hyper_parameters: object) -> VAE:
+        model = VAE(**hyper_parameters)
+        if not has_prior:
+            del model.prior
+        return model
+
+    model = fill_model(build, checkpoint, path)
+    if not has_prior:  # made now that z_dim is known to be that of the weights
+        with isolate_rng():
+            model.prior = LatentPrior(model.decoder.z_dim)
     return model.to(memory_format=torch.channels_last).eval()
 
 
@@ -415,7 +427,7 @@ def make_parser() -> argparse.ArgumentParser:
     add("--epochs", type=whole_number(1), default=10, help="passes over the training images")
     seed = whole_number(0, 2**32 - 1)
     add("--seed", type=seed, default=42, help="everything random derives from it")
-    add("--num_workers", type=whole_number(0), default=0, help="loader processes; 0 is fastest")
+    add("--num_workers", type=whole_number(0, 64), default=0, help="loader processes; 0 is fastest")
     add("--log_dir", type=path_name, default="VAE_logs", help="for logs, pictures, checkpoints")
     add("--progress_bar", action="store_true", help="a progress bar instead of a line per epoch")
     add("--compile", action="store_true", help="torch.compile the networks: pays on long runs")

@@ -12,13 +12,11 @@ from typing import TypeVar
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.plugins import TorchCheckpointIO
-from pytorch_lightning.utilities.seed import isolate_rng
 from torch import Tensor, nn
 
 from fmnist import DATASETS
-from prior import LatentPrior
 from support.command_line import InputError, one_line
-from support.untrusted import check_memory
+from support.untrusted import check_memory, check_regular
 
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -106,6 +104,7 @@ def read_checkpoint(path: str | Path) -> dict:
         InputError: the file is missing, damaged or not a checkpoint of this program.
     """
     try:
+        check_regular(path)
         stored = os.path.getsize(path)
         compared = BytesIO()
         with zipfile.ZipFile(compared, "w") as archive:
@@ -165,15 +164,6 @@ def fill_model(build: Callable[..., Model], checkpoint: dict, path: str | Path) 
             "version of train_pl.py wrote"
         ) from error
     return model
-
-
-def add_missing_prior(weights: dict[str, object]) -> None:
-    """Puts N(0, I) into the weights of a whole model from before there was a learned prior."""
-    if not any(str(name).startswith("prior.") for name in weights):
-        latents = max([1, *getattr(weights.get("decoder.net.0.weight"), "shape", ())[-1:]])
-        with isolate_rng():
-            unit_gaussian = LatentPrior(latents).state_dict()
-        weights.update({f"prior.{name}": value for name, value in unit_gaussian.items()})
 
 
 def check_like(found: object, expected: object, name: str) -> None:

@@ -213,6 +213,8 @@ class Run:
             Stopped: with that line as its message.
             FloatingPointError, OSError: that line.
         """
+        before = Stopped.message
+        self.say_how_to_continue()
         try:
             with quiet_writers():
                 yield
@@ -232,6 +234,12 @@ class Run:
                 f"cannot write into {self.folder} ({cause.strerror}): make room or restore the "
                 f"folder, then {self._remedy()}"
             ) from error
+        finally:
+            Stopped.message = before
+
+    def say_how_to_continue(self) -> None:
+        """To be said where a signal ends the process while it is at work in native code."""
+        Stopped.message = f"stopped; {self._remedy()}"
 
     def _remedy(self) -> str:
         if self.last.exists():
@@ -255,9 +263,9 @@ def read_state(last: Path, parser: argparse.ArgumentParser) -> tuple[argparse.Na
         counts = [state["step"], state["processes"] - 1, *state["logs"].values()]
         if not all(type(n) is int and n >= 0 for n in counts):
             raise ValueError(f"it says {counts}")
-        metrics = [state["seconds"], *state["unlogged"].values()]
-        if not all(type(n) is float and 0 <= n < math.inf for n in metrics):
-            raise ValueError(f"it says {metrics}")
+        for name, n in {"seconds": state["seconds"], **state["unlogged"]}.items():
+            if type(name) is not str or type(n) is not float or not 0 <= n < math.inf:
+                raise ValueError(f"it says {name}: {n}")
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         why = f"it has no {error}" if isinstance(error, KeyError) else one_line(error)
         raise InputError(
@@ -302,6 +310,12 @@ class RunCheckpoint(Checkpoint):
         self.best_name = Path(state_dict["best_name"]).name
         if self.best_name and not self.best_path.exists():
             raise InputError(f"argument --resume: {self.best_path}, the best so far, is missing")
+        self._remove_others()  # that of an epoch which was not saved
+
+    def _remove_others(self) -> None:
+        if rank_zero_only.rank == 0:
+            for outdated in set(self.folder.glob("best_*.ckpt")) - {self.best_path}:
+                outdated.unlink()
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         # Rank zero's folder, on every process.
@@ -340,9 +354,8 @@ class RunCheckpoint(Checkpoint):
 
     def _save_last(self, trainer: pl.Trainer) -> None:
         trainer.save_checkpoint(self.folder / LAST, weights_only=False)
-        if trainer.is_global_zero:
-            for outdated in set(self.folder.glob("best_*.ckpt")) - {self.best_path}:
-                outdated.unlink()
+        self.run.say_how_to_continue()
+        self._remove_others()
 
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict

@@ -24,15 +24,17 @@ from support.runs import Run
 from utils import active_units
 
 OPTIONS = ("accelerator", "devices", "num_nodes", "strategy", "precision")  # handed through
+MOST_PROCESSES = 64  # on one machine
 
 
 def make_trainer(settings: argparse.Namespace, callbacks: list[Callback]) -> pl.Trainer:
     """Lightning's Trainer for a run with these options, without a logger so far.
 
     Raises:
-        InputError: Lightning or the machine has no such accelerator, strategy or precision, the
-            strategy trains in processes that end before the test, or the precision keeps the
-            weights themselves in 16 bits, where small updates are rounded away.
+        InputError: Lightning or the machine has no such accelerator, strategy or precision, there
+            would be more than `MOST_PROCESSES`, the strategy trains in processes that end before
+            the test, or the precision keeps the weights themselves in 16 bits, where small updates
+            are rounded away.
     """
     options = {name: getattr(settings, name) for name in OPTIONS}
     if any(way in options["strategy"] for way in ("spawn", "fork", "notebook")):
@@ -40,6 +42,9 @@ def make_trainer(settings: argparse.Namespace, callbacks: list[Callback]) -> pl.
             f"argument --strategy: {options['strategy']} trains in processes that end before the "
             "test: give ddp"
         )
+    devices = options["devices"].strip()
+    if devices.isdecimal() and int(devices) > MOST_PROCESSES:  # on the CPU, any number would start
+        raise InputError(f"argument --devices: {devices} are too many: at most {MOST_PROCESSES}")
     precision = options["precision"]
     if precision.endswith("16-true") or precision.startswith("transformer-engine"):
         raise InputError(

@@ -157,6 +157,16 @@ class TestStopAndResume(RunTest):
         expected = [0.004 * warmup_and_line(steps + n, 2 * steps, 0.05) for n in range(steps)]
         self.assertEqual(rates, expected)
 
+    def test_the_best_model_of_an_epoch_that_was_not_saved_does_not_stay(self):
+        self.assertEqual(self.train(*SMALL, "--epochs", 1), (0, ""))
+        run = self.logs / "version_0"
+        (best,) = run.glob("checkpoints/best_*")
+        # As after a kill in an extension, between the writing of the best and of the last one.
+        shutil.copy(best, best.with_name("best_val_bpd_0.0001.ckpt"))
+        (run / run_folders.RESULT).unlink()
+        self.assertEqual(self.train("--resume"), (0, ""))
+        self.assertEqual(find_checkpoint(run), best)
+
     def test_a_run_that_a_caller_started_with_other_types_can_be_loaded_and_resumed(self):
         args = argparse.Namespace(
             **{"num_filters": np.int64(4), "z_dim": np.int32(3), "batch_size": np.uint8(50)},
@@ -251,6 +261,24 @@ with at_work(Path(sys.argv[1])):
 """
 
 
+# In the ninth step, a signal and then seconds in which Python is not asked.
+NATIVE = """
+import hashlib, os, signal, sys
+sys.path.insert(0, sys.argv.pop(1))
+from test_runs import on_step
+from support import stopping
+from tiny import tiny_data
+from train_pl import main
+
+def step():
+    os.kill(os.getpid(), signal.SIGTERM) or hashlib.pbkdf2_hmac("sha256", b"", b"", 10**8)
+
+stopping.PATIENCE = 0.2
+with tiny_data(), on_step(9, step):
+    main([*sys.argv[1:], "--epochs", "3"])
+"""
+
+
 class TestFaults(RunTest):
     def last_epoch(self) -> int:
         (run,) = self.logs.glob("version_*")
@@ -295,6 +323,11 @@ class TestFaults(RunTest):
 
         with mock.patch.object(train_pl.MNISTDataModule, "prepare_data", stop):
             self.assert_ends(self.train(*SMALL), 143, "before the run began")
+
+    def test_a_signal_in_a_long_native_call_ends_with_how_to_continue(self):
+        command = [sys.executable, "-c", NATIVE, str(TESTS), *SMALL, "--log_dir", str(self.logs)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+        self.assert_ends((done.returncode, done.stderr), 143, "--resume", str(self.logs))
 
     def test_an_output_that_nobody_reads_ends_with_one_line(self):
         program = [sys.executable, str(TESTS / "tiny.py"), *SMALL, "--log_dir", str(self.logs)]
