@@ -36,7 +36,7 @@ from origin import OriginVAE, mean_bpd, origin_loaders  # noqa: E402
 
 import fmnist  # noqa: E402
 from cnn_encoder_decoder import check_images, check_latents  # noqa: E402
-from evaluate import DECODER_BATCH  # noqa: E402
+from support.bounds import DECODER_BATCH  # noqa: E402
 from support.checkpoints import AtomicCheckpointIO  # noqa: E402
 from support.checks import check_floats  # noqa: E402
 from support.muon import Muon  # noqa: E402
