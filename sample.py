@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torchvision.utils import make_grid, save_image
 
-from support.checkpoints import atomic_write, find_checkpoint
+from support.checkpoints import atomic_write
 from support.command_line import (
     InputError,
     OneLineParser,
@@ -37,7 +37,7 @@ def sample(args: argparse.Namespace) -> None:
     if output.suffix not in (".png", ".npy"):
         raise InputError(f"argument --output: {output}: give a name that ends with .png or .npy")
     check_writable("--output", output.parent)
-    model = load_model(find_checkpoint(args.checkpoint))
+    model = load_model(args.checkpoint)
     torch.manual_seed(args.seed)
     labels = None if args.label is None else torch.full((args.num,), args.label)
     z = model.prior.sample(args.num, labels, model.TEMPERATURE)
