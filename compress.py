@@ -21,7 +21,6 @@ from low_bits import load as load_low_bits
 from support.archive_file import OVERHEAD, SIDE, Header, read_header
 from support.bench import VerificationError, bench
 from support.bits_back import Codec
-from support.checkpoints import find_checkpoint
 from support.command_line import InputError, OneLineParser, run_main, whole_number
 from support.image_files import (
     check_target,
@@ -73,7 +72,7 @@ def low_bits_of(levels: int) -> LowBits | None:
 
 
 def load_codec(checkpoint: Path, levels: int) -> Codec:
-    model = load_model(find_checkpoint(checkpoint))
+    model = load_model(checkpoint)
     return Codec(model, low_bits_of(levels), progress=True)
 
 

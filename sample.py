@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from support.checkpoints import find_checkpoint
 from support.command_line import (
     InputError,
     OneLineParser,
@@ -35,7 +34,7 @@ def sample(args: argparse.Namespace) -> None:
     if output.suffix not in (".png", ".npy"):
         raise InputError(f"argument --output: {output}: give a name that ends with .png or .npy")
     check_output("--output", output)
-    model = load_model(find_checkpoint(args.checkpoint))
+    model = load_model(args.checkpoint)
     torch.manual_seed(args.seed)
     labels = None if args.label is None else torch.full((args.num,), args.label)
     z = model.prior.sample(args.num, labels, model.TEMPERATURE)

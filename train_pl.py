@@ -165,11 +165,14 @@ class VAE(pl.LightningModule):
             return imgs
         return imgs.roll(torch.randint(-1, 2, (2,)).tolist(), dims=(2, 3))
 
-    def configure_optimizers(self) -> dict:
+    def make_optimizer(self) -> Muon:
         networks = [*self.encoder.parameters(), *self.decoder.parameters()]
         prior = {"params": self.prior.parameters(), "adam": True, "lr": self.PRIOR_LR}
         groups = [{"params": networks, "name": "networks"}, {**prior, "name": "prior"}]
-        optimizer = Muon(groups, lr=self.hparams.lr)
+        return Muon(groups, lr=self.hparams.lr)
+
+    def configure_optimizers(self) -> dict:
+        optimizer = self.make_optimizer()
         total = self.trainer.estimated_stepping_batches
         schedule = torch.optim.lr_scheduler.LambdaLR(
             optimizer, lambda step: warmup_and_line(step, total, self.WARMUP)

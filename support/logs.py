@@ -146,7 +146,9 @@ def open_logs(run: Run, trainer: pl.Trainer, logger: Logger | Iterable[Logger] |
 def close_logs(run: Run, trainer: pl.Trainer, result: Mapping[str, float]) -> None:
     """Ends the logs; on TensorBoard's page "HParams", a run is a line of options and results."""
     options = {name: run.options[name] for name in COMPARED}
+    bpd_first = sorted(result, key=lambda name: not name.endswith("bpd"))
+    metrics = {name: result[name] for name in bpd_first}
     for logger in trainer.loggers:
         if isinstance(logger, TensorBoardLogger):
-            logger.log_hyperparams(options, dict(result), step=trainer.global_step)
+            logger.log_hyperparams(options, metrics, step=trainer.global_step)
         logger.finalize("success")  # also ends the thread that writes TensorBoard's file

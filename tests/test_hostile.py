@@ -300,7 +300,7 @@ class TestCheckpoints(HostileTest):
         self.path = self.folder / "checkpoints" / "last.ckpt"
         self.path.parent.mkdir()
         model = train_pl.VAE(num_filters=2, z_dim=2, lr=1e-3)
-        run = {"logs": {}, "step": 3, "unlogged": {"epoch": 0.0}, "processes": 1}
+        run = {"logs": {}, "seconds": 9.0, "step": 3, "unlogged": {"epoch": 0.0}, "processes": 1}
         self.checkpoint = {
             "state_dict": dict(model.state_dict()),
             "hyper_parameters": dict(model.hparams),

@@ -1,6 +1,7 @@
 """Runs that are killed, stopped, disturbed or resumed; tests/crash_test.py is the long version."""
 
 import argparse
+import csv
 import math
 import os
 import resource
@@ -25,7 +26,7 @@ from tiny import NUM_TRAIN, InFolder, tiny_data
 
 import train_pl
 from support import run_folders
-from support.checkpoints import atomic_write, find_checkpoint
+from support.checkpoints import atomic_write
 from support.command_line import InputError
 from support.muon import warmup_and_line
 from support.run_folders import at_work, cut_logs, new_run_folder, newest_unfinished
@@ -110,6 +111,10 @@ class TestStopAndResume(RunTest):
         self.assertEqual(self.train("--resume", moved, "--epochs", 3), (0, ""))
         points = [step for step, _ in curves(moved)["val_bpd"]]
         self.assertEqual(points, [5, 11, 17])
+        with open(moved / "metrics.csv", newline="") as file:
+            seconds = [float(row["seconds"]) for row in csv.DictReader(file)]
+        self.assertEqual((len(seconds), seconds), (3, sorted(seconds)))
+        self.assertIn("epochs: 3", (moved / run_folders.SETTINGS).read_text())
         self.assertEqual(len(set(curves(moved)["test_bpd"])), 1)
         self.assert_ends(self.train("--resume", moved, "--epochs", 2), 2, "--epochs", "3", "2")
 
@@ -176,7 +181,7 @@ class TestStopAndResume(RunTest):
         with tiny_data(), redirect_stdout(StringIO()):
             train_pl.train_vae(args)
         run = self.logs / "version_0"
-        model = train_pl.load_model(find_checkpoint(run))
+        model = train_pl.load_model(run)
         self.assertEqual(dict(model.hparams), {"num_filters": 4, "z_dim": 3, "lr": 1e-3})
         self.assertEqual(self.train("--resume", run, "--epochs", 2), (0, ""))
 
@@ -190,6 +195,8 @@ class TestStopAndResume(RunTest):
         self.assertEqual(state(), before)
         with on_step(2, lambda: os.kill(os.getpid(), signal.SIGTERM)):
             self.train(*SMALL, "--epochs", 1)
+        self.assertEqual(state(), before)
+        self.assertEqual(self.train(*SMALL, "--epochs", 9, "--lr", 10)[0], 1)
         self.assertEqual(state(), before)
 
     def test_a_run_that_was_stopped_in_its_test_is_completed(self):
