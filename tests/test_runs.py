@@ -26,7 +26,7 @@ from tiny import NUM_TRAIN, InFolder, tiny_data
 
 import train_pl
 from support import run_folders
-from support.checkpoints import atomic_write
+from support.checkpoints import atomic_write, find_checkpoint
 from support.command_line import InputError
 from support.muon import warmup_and_line
 from support.run_folders import at_work, cut_logs, new_run_folder, newest_unfinished
