@@ -427,7 +427,7 @@ def make_parser() -> argparse.ArgumentParser:
     add("--batch_size", type=whole_number(1), default=32, help="images per step and process")
     add("--data_dir", type=path_name, default=str(DATA_DIR), help="folder of the data files")
     add("--dataset", choices=DATASETS, default="MNIST", help="images of the same file format")
-    add("--epochs", type=whole_number(1), default=10, help="passes over the training images")
+    add("--epochs", type=whole_number(1), default=8, help="passes over the training images")
     seed = whole_number(0, 2**32 - 1)
     add("--seed", type=seed, default=42, help="everything random derives from it")
     add("--num_workers", type=whole_number(0, 64), default=0, help="loader processes; 0 is fastest")
