@@ -90,7 +90,7 @@ def pictures(
 def sample_quality(
     model: VAE, train: DiscreteImages, test: DiscreteImages, classified: bool, seed: int
 ) -> tuple[dict[str, object], Figure]:
-    """How good samples are, as many as there are test images, and how the training images weigh.
+    """How good samples are, of each kind as many as test images, and what is only learned by heart.
 
     Args:
         train: all training images.
@@ -98,7 +98,8 @@ def sample_quality(
     Returns:
         log_prior_train_nats, log p(z) for one z each of as many training images; samples, see
         `judge_samples`, where they are classified; nearest_training_image, the mean distances
-        to it in grey levels; and a picture of eight samples with their nearest training images.
+        to it in grey levels, of test images, of samples and, to show what copies would have, of
+        posterior_samples; and a picture of eight samples with their nearest training images.
     """
     device, encoded = model.decoder.device, train.subset(torch.arange(len(test)))
     posterior = posterior_latents(model, encoded.images, seed)

@@ -140,12 +140,11 @@ def judge_samples(
     for name, images in kinds.items():
         features, logits = classify(classifier, images)
         highest, found = logits.softmax(dim=1).max(dim=1)
+        right = None if name in OF_NO_CLASS else (found == labels).double().mean().item()
         judged[name] = {
             "frechet_distance": frechet_distance(features, reference),
             "sure": (highest > SURE).double().mean().item(),
-            "right_class": None
-            if name in OF_NO_CLASS
-            else (found == labels).double().mean().item(),
+            "right_class": right,
         }
     return judged
 

@@ -37,7 +37,7 @@ def small_model(learned: bool) -> VAE:
     return model.eval()
 
 
-def test_images(num: int) -> fmnist.DiscreteImages:
+def few_images(num: int) -> fmnist.DiscreteImages:
     return fmnist.load(train=False).subset(torch.arange(num))
 
 
@@ -79,13 +79,13 @@ class TestFrechetDistance(unittest.TestCase):
 
 class TestClassifier(InFolder):
     def test_the_shipped_one_knows_the_digits_and_is_small(self):
-        data = test_images(1500)
+        data = few_images(1500)
         _, logits = classify(load_classifier(), data.images)
         self.assertGreater((logits.argmax(1) == data.labels).double().mean().item(), 0.985)
         self.assertLess(CLASSIFIER.stat().st_size, 1e6)
 
     def test_digits_are_sure_and_noise_is_far_from_them(self):
-        data = test_images(400)
+        data = few_images(400)
         images, reference = data.images.split(200)
         noise = torch.randint(0, 16, images.shape, dtype=torch.uint8)
         kinds = {"training_images": images, "unit_gaussian": noise}
@@ -109,7 +109,7 @@ class TestClassifier(InFolder):
 
 class TestDrawnSamples(unittest.TestCase):
     def test_every_kind_is_of_grey_levels_and_of_the_seed(self):
-        images, labels = test_images(120).images, torch.arange(120) % 10
+        images, labels = few_images(120).images, torch.arange(120) % 10
         for learned in (False, True):
             model = small_model(learned)
             first, again, other = (
@@ -177,7 +177,7 @@ class TestRefinement(unittest.TestCase):
         self.assertFalse(mean.requires_grad or log_std.requires_grad)
 
     def test_without_steps_of_any_length_the_bounds_are_those_of_the_encoder(self):
-        model, images = small_model(learned=True), test_images(30).images
+        model, images = small_model(learned=True), few_images(30).images
         judged = judge(model, images, num_samples=1, seed=3)
         with mock.patch.multiple(refinement, MEAN_RATE=0.0, LOG_STD_RATE=0.0):
             for name, learned in (("elbo", False), ("prior_elbo", True)):
@@ -185,7 +185,7 @@ class TestRefinement(unittest.TestCase):
                 torch.testing.assert_close(found, judged[name])
 
     def test_it_depends_neither_on_the_batch_size_nor_on_the_model_being_left_as_it_was(self):
-        model, images = small_model(learned=True), test_images(12).images
+        model, images = small_model(learned=True), few_images(12).images
         before = {name: weights.clone() for name, weights in model.state_dict().items()}
         whole, parts, other = (
             refined_elbo(model, images, 2, True, batch_size=size, seed=seed)
@@ -198,7 +198,7 @@ class TestRefinement(unittest.TestCase):
         self.assertTrue(all(p.grad is None for p in model.parameters()))
 
     def test_the_shipped_model_gains_by_it_and_more_by_more_steps(self):
-        model, images = load_model(PRETRAINED), test_images(40).images
+        model, images = load_model(PRETRAINED), few_images(40).images
         judged = judge(model, images, num_samples=1)
         for name, learned in (("elbo", False), ("prior_elbo", True)):
             one, three = (refined_elbo(model, images, n, learned, 40, 42).mean() for n in (1, 3))
