@@ -61,6 +61,9 @@ class VAE(pl.LightningModule):
     without an influence on them, `prior` learns where the encoder puts the images: new images are
     drawn from it, and it gives a second, tighter bound.
 
+    In what it logs, train_, val_ and test_ELBO are the negative ELBO and `_regularization_loss` is
+    the KL to the unit Gaussian, both in nats per image.
+
     Args:
         num_filters: width of both networks, see cnn_encoder_decoder.py.
         z_dim: latent dimensions.
@@ -236,10 +239,7 @@ class VAE(pl.LightningModule):
         self.log(f"{stage}_prior_bpd", bpd, prog_bar=True, sync_dist=True, batch_size=len(imgs))
 
     def _log_losses(self, stage: str, L_rec: Tensor, L_reg: Tensor, img_shape: torch.Size) -> None:
-        """Logs the means over the epoch and over all processes.
-
-        `{stage}_ELBO` is the negative ELBO and `{stage}_regularization_loss` the KL, in nats.
-        """
+        """Logs the means over the epoch and over all processes, the ELBO as its negative."""
         elbo = L_rec + L_reg
         losses = {
             f"{stage}_reconstruction_loss": L_rec,

@@ -161,7 +161,7 @@ def report(run: Run, trainer: pl.Trainer, test: dict[str, float], best: Path) ->
         f" + {test['test_regularization_loss']:.1f} nats KL\n"
         f"learned prior  {test['test_prior_bpd']:.4f} bpd\n"
         f"Pictures:      {run.folder / '*.png'}\n"
-        f"Figures:       {run.folder / RESULT}, {EpochTable.NAME}\n"
+        f"Results:       {run.folder / RESULT}, {EpochTable.NAME}\n"
         f"Checkpoint:    {best}"
     )
     for command in watch_commands(trainer):
