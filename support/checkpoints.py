@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from fmnist import DATASETS
 from support.command_line import InputError, one_line
-from support.untrusted import check_memory
+from support.untrusted import check_memory, check_regular
 
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -104,6 +104,7 @@ def read_checkpoint(path: str | Path) -> dict:
         InputError: the file is missing, damaged or not a checkpoint of this program.
     """
     try:
+        check_regular(path)
         stored = os.path.getsize(path)
         compared = BytesIO()
         with zipfile.ZipFile(compared, "w") as archive:

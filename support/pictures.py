@@ -9,7 +9,7 @@ from matplotlib.patheffects import withStroke
 from torch import Tensor, nn
 from torchvision.utils import make_grid
 
-from support.checks import check_floats
+from support.checks import check_finite, check_floats
 from utils import interpolate, mean_image, normal_percentiles, visualize_manifold
 
 DPI = 128  # a power of two: so many pixels are exactly so many in inches too
@@ -23,6 +23,7 @@ CLASS_COLOURS = (
     *("#717581", "#94a4a2", "#832db6", "#3f90da", "#e76300"),
     *("#ffa90e", "#b9ac70", "#a96b59", "#bd1f01", "#92dadd"),
 )
+DECODER_BATCH = 500  # latents decoded at a time: the memory that any number of images needs
 SHOWN = 2500  # images in a scatter at most: of more, one hides the other
 
 
@@ -116,7 +117,7 @@ def samples_figure(
     images = {"expected grey levels": expected}
     if draw:
         images = {
-            "drawn, each pixel on its own: hence the speckle": model.draw_pixels(z).cpu() / 15,
+            "drawn, each pixel on its own: hence the speckle": drawn(model, z) / 15,
             "expected grey levels of the same z": expected,
         }
     columns = max(8, math.isqrt(len(z) - 1) + 1)
@@ -243,8 +244,16 @@ def manifold_figure(decoder: nn.Module, title: str, grid_size: int = 20) -> Figu
 
 @torch.no_grad()
 def decoded(decoder: nn.Module, z: Tensor) -> Tensor:
-    """Mean images on the CPU: float [B, 1, H, W] in [0, 1]."""
-    return mean_image(decoder(z.to(decoder.device))).cpu()
+    """Mean images of latents, float [B, z_dim], on the CPU: float [B, 1, H, W] in [0, 1]."""
+    parts = z.to(decoder.device).split(DECODER_BATCH)
+    images = torch.cat([mean_image(decoder(part)).cpu() for part in parts])
+    check_finite(images)
+    return images
+
+
+def drawn(model: nn.Module, z: Tensor) -> Tensor:
+    """`model.draw_pixels` of any number of latents, on the CPU: long [B, 1, H, W], 0..15."""
+    return torch.cat([model.draw_pixels(part).cpu() for part in z.split(DECODER_BATCH)])
 
 
 def interpolation_rows(
