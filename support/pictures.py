@@ -16,9 +16,9 @@ DPI = 128  # a power of two: so many pixels are exactly so many in inches too
 ZOOM = 3  # pixels of a figure per pixel of an image: a digit of 28 is small to look at
 MARGIN = 12  # pixels around images
 
-# Matthew Petroff's ten colours ("Accessible color sequences for data visualization", 2021), also
-# matplotlib's petroff10, which those who see two kinds of cones can tell apart too. The greys are
-# for the classes of MNIST that lie far apart, the others for neighbours.
+# Matthew Petroff's ten colours ("Accessible color sequences for data visualization", 2021), since
+# version 3.10 also matplotlib's petroff10, which colour-blind people can tell apart too. The greys
+# are for the two digits that have a place to themselves.
 CLASS_COLOURS = (
     *("#717581", "#94a4a2", "#832db6", "#3f90da", "#e76300"),
     *("#ffa90e", "#b9ac70", "#a96b59", "#bd1f01", "#92dadd"),
@@ -113,9 +113,9 @@ def samples_figure(
         names: of the rows.
         draw: False leaves the drawn ones out.
     """
-    images = {"expected grey levels": decoded(model.decoder, z)}
+    expected = decoded(model.decoder, z)
+    images = {"expected grey levels": expected}
     if draw:
-        (expected,) = images.values()
         images = {
             "drawn, each pixel on its own: hence the speckle": drawn(model, z) / 15,
             "expected grey levels of the same z": expected,
@@ -200,7 +200,7 @@ def latent_figure(means: Tensor, labels: Tensor, title: str = "Latent means") ->
     shown, shown_labels = means[::every], labels[::every]
     for label in shown_labels.unique().tolist():
         how = {"marker": f"${label}$", "s": 28, "linewidths": 0.4}
-        axes.scatter(*shown[shown_labels == label].T, color=CLASS_COLOURS[label], **how)
+        axes.scatter(*shown[shown_labels == label].T.numpy(), color=CLASS_COLOURS[label], **how)
     classes = labels.unique().tolist()
     centres = torch.stack([means[labels == label].median(dim=0).values for label in classes])
     centres = pushed_apart(centres, distance=0.05 * (means.amax() - means.amin()).item())
