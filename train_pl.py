@@ -32,7 +32,7 @@ from support.command_line import (
 )
 from support.logs import EpochTable, close_logs, log_folder, log_now, open_logs, writers_of
 from support.muon import Muon, warmup_and_line
-from support.pictures import epoch_line, kl_figure, pairs_figure, samples_figure
+from support.pictures import epoch_line, epoch_samples, kl_figure, pairs_figure
 from support.results import both_bounds, circumstances
 from support.runs import Run, RunCheckpoint, SeedEpochs, log_step
 from support.stopping import EndTogether, StopIfNotFinite, as_work_errors, stop_on_signals
@@ -264,16 +264,8 @@ def load_model(path: str | Path) -> VAE:
     """
     path = find_checkpoint(path)
     checkpoint = read_checkpoint(path)
-    has_prior = any(str(name).startswith("prior.") for name in checkpoint["state_dict"])
-
-    def build(**hyper_parameters: object) -> VAE:
-        model = VAE(**hyper_parameters)
-        if not has_prior:
-            del model.prior
-        return model
-
-    model = fill_model(build, checkpoint, path)
-    if not has_prior:  # made now that z_dim is known to be that of the weights
+    model = fill_model(VAE, checkpoint, path, may_lack="prior")
+    if not hasattr(model, "prior"):  # made now that z_dim is known to be that of the weights
         with isolate_rng():
             model.prior = LatentPrior(model.decoder.z_dim)
     return model.to(memory_format=torch.channels_last).eval()
@@ -323,18 +315,11 @@ class GenerateCallback(Callback):
         if not trainer.is_global_zero:
             return
         when = epoch_line(epoch, bpd, pl_module.prior.learned)
-        writers, figures, was_training = writers_of(trainer), {}, pl_module.training
+        writers, was_training = writers_of(trainer), pl_module.training
         pl_module.eval()
         with isolate_rng():
             torch.manual_seed(self.SEED)
-            z = pl_module.prior.sample(self.batch_size, None, pl_module.TEMPERATURE)
-            figures["Samples"] = samples_figure(pl_module, z, f"Samples ({when})")
-            if pl_module.prior.learned:
-                digits = torch.arange(10, device=pl_module.device).repeat_interleave(10)
-                z = pl_module.prior.sample(100, digits, pl_module.TEMPERATURE)
-                names = [f"{digit}" for digit in range(10)]
-                title = f"Samples by class ({when})"
-                figures["Samples by class"] = samples_figure(pl_module, z, title, names)
+            figures = epoch_samples(pl_module, self.batch_size, when)
             if (loader := trainer.val_dataloaders) is not None:
                 images = loader.dataset.images[: self.NUM_ENCODED].long()
                 with torch.no_grad():

@@ -128,13 +128,16 @@ def read_checkpoint(path: str | Path) -> dict:
     return checkpoint
 
 
-def fill_model(build: Callable[..., Model], checkpoint: dict, path: str | Path) -> Model:
+def fill_model(
+    build: Callable[..., Model], checkpoint: dict, path: str | Path, may_lack: str | None = None
+) -> Model:
     """A model with the hyperparameters and weights of a checkpoint, on the CPU.
 
     Args:
         build: makes the model from the checkpoint's hyperparameters, given as keywords.
         checkpoint: what `read_checkpoint` returned.
         path: its file, which the error names.
+        may_lack: a part that a checkpoint may be without; then the model is without it, too.
     Raises:
         InputError: hyperparameters or weights are those of another model, or not finite.
     """
@@ -142,6 +145,8 @@ def fill_model(build: Callable[..., Model], checkpoint: dict, path: str | Path) 
     try:
         with torch.device("meta"):  # no memory for the sizes in the file until its weights fit
             model = build(**checkpoint["hyper_parameters"])
+        if may_lack and not any(str(name).startswith(f"{may_lack}.") for name in weights):
+            delattr(model, may_lack)
         for name, expected in model.state_dict().items():
             found = weights.get(name)
             if not isinstance(found, Tensor):

@@ -128,6 +128,24 @@ def samples_figure(
     return figure
 
 
+def epoch_samples(model: nn.Module, num: int, when: str) -> dict[str, Figure]:
+    """Samples of a model in training and, once its prior has learned something, ten of each class.
+
+    Args:
+        model: the VAE; it takes from torch's global random stream.
+        num: how many, of any class.
+        when: what stands behind the titles, see `epoch_line`.
+    """
+    z = model.prior.sample(num, None, model.TEMPERATURE)
+    figures = {"Samples": samples_figure(model, z, f"Samples ({when})")}
+    if model.prior.learned:
+        digits = torch.arange(10, device=model.device).repeat_interleave(10)
+        z, names = model.prior.sample(100, digits, model.TEMPERATURE), [*"0123456789"]
+        by_class = samples_figure(model, z, f"Samples by class ({when})", names)
+        figures["Samples by class"] = by_class
+    return figures
+
+
 def kl_figure(kl: Tensor) -> Figure:
     """What each latent dimension tells about an image, as bars, the most informative one first.
 
