@@ -101,7 +101,8 @@ def catch_signals() -> dict[int, object]:
 def _end_if_not_raised(wakeup: socket.socket) -> None:
     while number := wakeup.recv(1):
         if number[0] in SIGNALS and not raised.wait(PATIENCE):
-            os.write(2, f"train_pl.py: {Stopped.message}\n".encode())
+            if rank_zero_only.rank == 0:  # it says it for all
+                os.write(2, f"train_pl.py: {Stopped.message}\n".encode())
             os._exit(128 + number[0])
 
 
