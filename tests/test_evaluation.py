@@ -196,6 +196,8 @@ class TestReport(EvaluationTest):
             self.assertAlmostEqual(first[name]["mean"], second[name]["mean"], delta=1e-6)
             self.assertNotAlmostEqual(first[name]["mean"], other[name]["mean"], delta=1e-6)
         self.assertEqual(first["codec_bpd"], second["codec_bpd"])
+        self.assertEqual(first["samples"], second["samples"])
+        self.assertNotEqual(first["samples"], other["samples"])
 
     def test_numbers_are_means_over_the_images_with_their_standard_errors(self):
         write_checkpoint(self.checkpoint)
@@ -240,6 +242,7 @@ class TestReport(EvaluationTest):
         metrics = self.run_it("--limit", 1, "--iwae_samples", 1)
         self.assertEqual(len(metrics["kl_per_dimension_nats"]), 1)
         self.assertIsNone(metrics["elbo_bpd"]["standard_error"])
+        self.assertIsNone(metrics["samples"]["unit_gaussian"]["frechet_distance"])
 
     def test_weights_of_another_precision_are_read_as_float32(self):
         model = write_checkpoint(self.checkpoint)

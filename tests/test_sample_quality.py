@@ -109,7 +109,7 @@ class TestClassifier(InFolder):
 
 class TestDrawnSamples(unittest.TestCase):
     def test_every_kind_is_of_grey_levels_and_of_the_seed(self):
-        images, labels = few_images(120).images, torch.arange(120) % 10
+        images, labels = few_images(70).images, torch.arange(70) % 10
         for learned in (False, True):
             model = small_model(learned)
             first, again, other = (
@@ -120,7 +120,7 @@ class TestDrawnSamples(unittest.TestCase):
             by_prior = {"learned_prior", "learned_prior_by_class"} if learned else set()
             self.assertEqual(set(first), expected | by_prior)
             for name, drawn in first.items():
-                self.assertEqual((drawn.shape, drawn.dtype), ((120, 1, 28, 28), torch.uint8))
+                self.assertEqual((drawn.shape, drawn.dtype), ((70, 1, 28, 28), torch.uint8))
                 self.assertLessEqual(drawn.max().item(), 15)
                 self.assertTrue(torch.equal(drawn, again[name]), name)
                 self.assertFalse(torch.equal(drawn, other[name]), name)
@@ -238,14 +238,6 @@ class TestReport(EvaluationTest):
         self.assertRegex(self.said, rf"log p\(z\), training - test +{apart:.2f} ±")
         self.assertNotIn("refined", metrics)
 
-    def test_the_same_seed_gives_the_same_samples_whatever_else_is_asked_for(self):
-        self.write_learned()
-        one = self.run_it(*self.few, "--seed", 3)
-        other = self.run_it(*self.few, "--seed", 3, "--batch_size", 5, "--refine", 1)
-        for name in ("samples", "nearest_training_image", "log_prior_train_nats", "codec_bpd"):
-            self.assertEqual(one[name], other[name])
-        self.assertNotEqual(one["samples"], self.run_it(*self.few, "--seed", 4)["samples"])
-
     def test_refined_posteriors_are_rows_of_their_own_with_their_price(self):
         self.write_learned()
         plain, refined = self.run_it(*self.few), self.run_it(*self.few, "--refine", 2)
@@ -282,11 +274,6 @@ class TestReport(EvaluationTest):
         self.assertNotIn("classifier", self.said)
         self.assertIn("nearest training image", self.said)
         self.assertIn(KNOWN, fmnist.DATASETS)
-
-    def test_one_image_has_no_frechet_distance(self):
-        write_checkpoint(self.checkpoint)
-        metrics = self.run_it("--iwae_samples", 1, "--limit", 1)
-        self.assertIsNone(metrics["samples"]["unit_gaussian"]["frechet_distance"])
 
 
 if __name__ == "__main__":
