@@ -153,7 +153,7 @@ def differences(a: Path, b: Path) -> list[str]:
             if results[0] != results[1]:
                 found.append(name)
         elif name == EpochTable.NAME:
-            tables = [list(csv.DictReader((run / name).open(newline=""))) for run in (a, b)]
+            tables = [list(csv.DictReader((run / name).read_text().splitlines())) for run in (a, b)]
             for row in itertools.chain(*tables):
                 del row["seconds"]
             if tables[0] != tables[1]:
