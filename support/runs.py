@@ -239,7 +239,8 @@ class Run:
 
     def say_how_to_continue(self) -> None:
         """To be said where a signal ends the process while it is at work in native code."""
-        Stopped.message = f"stopped; {self._remedy()}"
+        if self.last.exists():  # before that, it has not begun
+            Stopped.message = f"stopped; {self._remedy()}"
 
     def _remedy(self) -> str:
         if self.last.exists():
