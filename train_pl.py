@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytorch_lightning as pl
 import torch
+from PIL import Image
 from pytorch_lightning.callbacks import Callback, LearningRateMonitor, TQDMProgressBar
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities.seed import isolate_rng
@@ -32,7 +33,7 @@ from support.command_line import (
 )
 from support.logs import EpochTable, close_logs, log_folder, log_now, open_logs, writers_of
 from support.muon import Muon, warmup_and_line
-from support.pictures import epoch_line, epoch_samples, kl_figure, pairs_figure
+from support.pictures import epoch_line, epoch_samples, kl_figure, pairs_figure, rendered
 from support.results import both_bounds, circumstances
 from support.runs import Run, RunCheckpoint, SeedEpochs, log_step
 from support.stopping import EndTogether, StopIfNotFinite, as_work_errors, stop_on_signals
@@ -334,11 +335,12 @@ class GenerateCallback(Callback):
                 )
         pl_module.train(was_training)
         for tag, figure in figures.items():
+            picture = rendered(figure)
             for writer in writers:
-                writer.add_figure(f"images/{tag}", figure, step)
+                writer.add_image(f"images/{tag}", picture, step, dataformats="HWC")
             if folder is not None:
                 name = tag.lower().replace(" ", "_")
-                figure.savefig(folder / f"epoch_{epoch}_{name}.png")
+                Image.fromarray(picture).save(folder / f"epoch_{epoch}_{name}.png")
 
 
 def train_vae(

@@ -2,8 +2,10 @@
 
 import math
 
+import numpy as np
 import torch
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 from torch import Tensor, nn
@@ -77,6 +79,13 @@ def image_figure(
     return figure, panels
 
 
+def rendered(figure: Figure) -> np.ndarray:
+    """The pixels of a figure, uint8 [height, width, 3], for all that want it as a picture."""
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3]
+
+
 def name_rows(axes: Axes, names: list[str]) -> None:
     """Names at the left of rows of images that are equally high."""
     low, high = sorted(axes.get_ylim())
@@ -122,7 +131,8 @@ def samples_figure(
         }
     columns = max(8, math.isqrt(len(z) - 1) + 1)
     grids = {name: make_grid(some, nrow=columns) for name, some in images.items()}
-    figure, panels = image_figure(grids, title, left=36 if names else MARGIN)
+    zoom = ZOOM if len(z) <= 1000 else 1  # or thousands would take gigabytes
+    figure, panels = image_figure(grids, title, zoom, left=36 if names else MARGIN)
     if names:
         name_rows(panels[0], names)
     return figure
@@ -139,7 +149,7 @@ def epoch_samples(model: nn.Module, num: int, when: str) -> dict[str, Figure]:
     z = model.prior.sample(num, None, model.TEMPERATURE)
     figures = {"Samples": samples_figure(model, z, f"Samples ({when})")}
     if model.prior.learned:
-        digits = torch.arange(10, device=model.device).repeat_interleave(10)
+        digits = torch.arange(10, device=z.device).repeat_interleave(10)
         z, names = model.prior.sample(100, digits, model.TEMPERATURE), [*"0123456789"]
         by_class = samples_figure(model, z, f"Samples by class ({when})", names)
         figures["Samples by class"] = by_class

@@ -9,7 +9,6 @@ from statistics import NormalDist
 import matplotlib
 import numpy as np
 import torch
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.text import Text
@@ -27,6 +26,7 @@ from support.pictures import (
     pairs_figure,
     principal_plane,
     pushed_apart,
+    rendered,
     samples_figure,
 )
 from train_pl import VAE
@@ -78,13 +78,6 @@ def seen(colours: list[str], blindness: str) -> np.ndarray:
 def smallest_difference(colours: list[str], blindness: str) -> float:
     pairs = combinations(seen(colours, blindness), 2)
     return min(np.linalg.norm(one - other) for one, other in pairs)
-
-
-def rendered(figure: Figure) -> np.ndarray:
-    """uint8 [height, width, 3]."""
-    canvas = FigureCanvasAgg(figure)
-    canvas.draw()
-    return np.asarray(canvas.buffer_rgba())[..., :3]
 
 
 def shown_images(figure: Figure) -> list[np.ndarray]:
@@ -161,6 +154,13 @@ class TestSamplesFigure(unittest.TestCase):
     def test_many_are_about_as_wide_as_high(self):
         (axes,) = samples_figure(self.model, torch.randn(110, 3), "title", draw=False).axes
         self.assertEqual(axes.images[0].get_array().shape, (10 * 30 + 2, 11 * 30 + 2, 3))
+
+    def test_thousands_are_no_larger_than_a_thousand(self):
+        sizes = []
+        for num in (1000, 5000):
+            figure = samples_figure(self.model, torch.randn(num, 3), "title")
+            sizes.append(figure.bbox.width * figure.bbox.height)
+        self.assertLess(max(sizes), 20e6)  # pixels
 
 
 class TestWords(unittest.TestCase):
