@@ -27,7 +27,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchvision import datasets
 from tqdm import tqdm
 
 import fmnist
@@ -35,12 +34,14 @@ from fmnist import SPLIT_SEED, four_bit
 from support.command_line import (
     InputError,
     OneLineParser,
-    check_writable,
+    check_output,
     one_line,
     run_main,
     whole_number,
 )
+from support.image_files import replacing
 from support.muon import Muon, warmup_and_cosine
+from support.untrusted import read_idx
 
 WEIGHTS = Path(__file__).resolve().parent / "pretrained" / "low_bits.pt"
 
@@ -284,7 +285,8 @@ def paint(canvas: Tensor, place: Tensor, level: Tensor, offset: Tensor) -> None:
 def grey_levels(root: Path, train: bool) -> Tensor:
     """MNIST's images as they are: uint8 [N, 28, 28], 0..255."""
     fmnist.prepare(root)
-    return datasets.MNIST(root, train=train).data
+    archive = f"{'train' if train else 't10k'}-images-idx3-ubyte.gz"
+    return torch.from_numpy(read_idx(Path(root, "MNIST", "raw", archive)).copy())
 
 
 def train(values: Tensor, steps: int) -> LowBits:
@@ -335,9 +337,11 @@ def run(args: argparse.Namespace) -> None:
     values = grey_levels(args.data_dir, train=True)
     held_out = torch.randperm(len(values), generator=torch.Generator().manual_seed(SPLIT_SEED))
     train_index, val_index = held_out.split([fmnist.NUM_TRAIN, fmnist.NUM_VAL])
-    check_writable("--output", args.output.parent)
+    check_output("--output", args.output)
     model = train(values[train_index], args.steps)
-    save(model, args.output)
+    args.output.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(args.output, force=True) as new:
+        save(model, new)
     seconds = time.process_time() - started
     model = load(args.output)
     print(f"{args.steps} steps in {seconds:.0f} s of processor time, {args.output}")

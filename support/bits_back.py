@@ -30,6 +30,7 @@ decoded where it is to be used.
 
 import copy
 import hashlib
+import threading
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -393,13 +394,17 @@ def finite(*outputs: Tensor) -> tuple[Tensor, ...]:
     return outputs
 
 
+alone = threading.Lock()  # as the number of torch's threads is that of the whole program
+
+
 @contextmanager
 def at_work() -> Iterator[None]:
     """No gradients, and one torch thread; the number that was there after."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        with torch.inference_mode():
-            yield
-    finally:
-        torch.set_num_threads(threads)
+    with alone:
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            with torch.inference_mode():
+                yield
+        finally:
+            torch.set_num_threads(threads)

@@ -453,6 +453,11 @@ class TestCommandLine(CommandLine):
             self.assertTrue(np.array_equal(decoded, images))
             self.assertEqual(self.archive.read_bytes(), encode(images, self.model))
 
+    def test_the_images_are_not_replaced_by_their_own_archive(self):
+        (self.folder / "link.npy").symlink_to(self.input)
+        for images in (self.input, self.folder / "link.npy"):
+            self.assert_refused("the images themselves", "encode", images, self.input, "--force")
+
     def test_a_runs_folder_stands_for_its_best_checkpoint(self):
         (self.folder / "run" / "checkpoints").mkdir(parents=True)
         self.save_model(self.model, "run/checkpoints/best_val_bpd_0.5000.ckpt")

@@ -222,7 +222,7 @@ class TestReport(EvaluationTest):
         write_checkpoint(self.checkpoint, z_dim=2)
         self.run_it("--iwae_samples", 2, "--split", "val", "--progress_bar")
         expected = {"samples", "reconstructions", "interpolations", "traversals", "manifold"}
-        expected |= {"kl_per_dimension", "latent_means"}
+        expected |= {"kl_per_dimension", "latent_means", "nearest_training_images"}
         found = {file.stem: imread(file) for file in self.output.glob("*.png")}
         self.assertEqual(set(found), expected)
         for name, picture in found.items():
@@ -374,6 +374,7 @@ class TestBadInput(EvaluationTest):
         model = write_checkpoint(good)
         whole = torch.load(good, weights_only=True)
         wrong_shape = {**whole["state_dict"], "decoder.net.0.bias": torch.zeros(3)}
+        wrong_prior = {**whole["state_dict"], "prior.first.weight": torch.zeros(512, 4)}
         not_finite = {
             name: torch.full_like(value, math.nan) for name, value in whole["state_dict"].items()
         }
@@ -386,6 +387,7 @@ class TestBadInput(EvaluationTest):
             "no-weights": {"hyper_parameters": dict(model.hparams)},
             "another-class": {"hyper_parameters": {"hidden_size": 3}, "state_dict": {}},
             "another-shape": {**whole, "state_dict": wrong_shape},
+            "another-prior": {**whole, "state_dict": wrong_prior},
             "too-large": {**whole, "hyper_parameters": {"num_filters": 10**6, "z_dim": 10**6}},
             "too-few": {**whole, "state_dict": {}},
             "too-many": {**whole, "state_dict": {**whole["state_dict"], "more": torch.ones(1)}},
@@ -433,6 +435,7 @@ class TestBadInput(EvaluationTest):
         for name, value in [
             ("--iwae_samples", 0),
             ("--limit", -1),
+            ("--refine", -1),
             ("--batch_size", 0),
             ("--split", "all"),
             ("--seed", -1),
