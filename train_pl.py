@@ -269,7 +269,7 @@ def load_model(path: str | Path) -> VAE:
     if not hasattr(model, "prior"):  # made now that z_dim is known to be that of the weights
         with isolate_rng():
             model.prior = LatentPrior(model.decoder.z_dim)
-    return model.to(memory_format=torch.channels_last).eval()
+    return model.to("cpu", memory_format=torch.channels_last).eval()  # it was made on `meta`
 
 
 class GenerateCallback(Callback):

@@ -113,7 +113,7 @@ class TestCommandLine(tiny.InFolder):
                 waiting.send_signal(number)
                 _, said = waiting.communicate(timeout=30)
             self.assertEqual(waiting.returncode, code, said)
-            self.assertIn("no checkpoint is left: start again", said)
+            self.assertIn("stopped before the run began", said)
             self.assertNotIn("Traceback", said)
 
     def test_a_log_directory_that_cannot_be_written_is_refused(self):
