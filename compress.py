@@ -21,7 +21,6 @@ from low_bits import load as load_low_bits
 from support.archive_file import OVERHEAD, SIDE, Header, read_header
 from support.bench import VerificationError, bench
 from support.bits_back import Codec
-from support.checkpoints import find_checkpoint
 from support.command_line import InputError, OneLineParser, run_main, whole_number
 from support.image_files import (
     check_target,
@@ -73,7 +72,7 @@ def low_bits_of(levels: int) -> LowBits | None:
 
 
 def load_codec(checkpoint: Path, levels: int) -> Codec:
-    model = load_model(find_checkpoint(checkpoint))
+    model = load_model(checkpoint)
     return Codec(model, low_bits_of(levels), progress=True)
 
 
@@ -105,6 +104,8 @@ def cost(header: Header, size: int) -> str:
 
 def encode_file(args: argparse.Namespace) -> None:
     images, levels = read_images(args.images, args.levels, args.discretize)
+    if args.archive.exists() and args.archive.samefile(args.images):
+        raise InputError(f"{args.archive} has the images themselves: choose another name")
     codec = load_codec(args.checkpoint, levels)
     with replacing(args.archive, args.force) as new:
         archive = codec.encode(images)

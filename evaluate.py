@@ -4,27 +4,22 @@ Without a checkpoint it judges the one in pretrained/. The maths is in utils.py.
 """
 
 import argparse
-import json
-import math
 import os
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import torch
 from matplotlib.figure import Figure
 from torch import Tensor
-from tqdm import tqdm
 
 import fmnist
 from fmnist import DATA_DIR, DATASETS, DiscreteImages
+from support.bounds import judge, over_images, summary
 from support.checkpoints import find_checkpoint, trained_on
+from support.checks import check_finite
 from support.command_line import (
     InputError,
     OneLineParser,
     check_writable,
-    nearest_folder,
     run_main,
     whole_number,
 )
@@ -34,108 +29,24 @@ from support.pictures import (
     interpolation_rows,
     kl_figure,
     latent_figure,
+    manifold_figure,
     pairs_figure,
+    samples_figure,
     traversal_rows,
 )
-from train_pl import PRETRAINED, VAE, load_model
-from utils import (
-    active_units,
-    elbo_to_bpd,
-    gaussian_log_prob,
-    importance_weighted_bpd,
-    kl_per_dimension,
-    reconstruction_loss,
-    unit_gaussian_log_prob,
-    visualize_manifold,
+from support.refinement import judge_refined
+from support.report import table, write_report
+from support.sample_quality import (
+    KNOWN,
+    NUM_COMPARED,
+    draw_samples,
+    judge_samples,
+    load_classifier,
+    nearest,
+    nearest_figure,
+    posterior_latents,
 )
-
-BOUNDS = ("elbo", "importance_weighted", "prior_elbo", "importance_weighted_prior")
-NATS = ("reconstruction", "kl", *BOUNDS)  # per image; elbo is its negative
-DECODER_BATCH = 200  # latents decoded at a time: the memory that any number of samples needs
-
-
-def image_noise(indices: range, num_samples: int, z_dim: int, seed: int) -> Iterator[Tensor]:
-    """Standard normal noise for these images of a set, in parts: float [k, B, z_dim] each.
-
-    Every image has a stream of its own from (seed, index), so that its noise depends neither on
-    the batch that it is in nor on the size of the parts.
-    """
-    streams = [np.random.default_rng((seed, index)) for index in indices]
-    part = max(1, DECODER_BATCH // len(indices))
-    for start in range(0, num_samples, part):
-        shape = (min(part, num_samples - start), z_dim)
-        noise = [stream.standard_normal(shape, dtype=np.float32) for stream in streams]
-        yield torch.from_numpy(np.stack(noise, axis=1))
-
-
-@torch.no_grad()
-def judge(
-    model: VAE,
-    images: Tensor,
-    num_samples: int = 64,
-    batch_size: int = 100,
-    seed: int = 42,
-    progress_bar: bool = False,
-) -> dict[str, Tensor]:
-    """The bounds of every image and its latents.
-
-    Args:
-        images: uint8 [N, 1, 28, 28], values 0..15.
-        num_samples: K of the importance-weighted bound.
-    Returns:
-        On the CPU: reconstruction, kl, elbo (negative), importance_weighted, float [N] in nats, the
-        first three from one sample of z; elbo_bpd and importance_weighted_bpd, float [N] in bits
-        per dimension; the same bounds with the learned prior, prior_elbo and
-        importance_weighted_prior; mean, the latent means, and kl_per_dimension, in nats, float
-        [N, z_dim].
-    """
-    device, z_dim = model.decoder.device, model.decoder.z_dim
-    batches = []
-    for start in tqdm(range(0, len(images), batch_size), unit="batch", disable=not progress_bar):
-        imgs = images[start : start + batch_size].long().to(device)
-        indices = range(start, start + len(imgs))
-        mean, log_std = model.encoder(imgs)
-        (one,) = image_noise(indices, 1, z_dim, seed)
-        z = mean + log_std.exp() * one[0].to(device)
-        noise = (part.to(device) for part in image_noise(indices, num_samples, z_dim, seed))
-        L_rec, kl = reconstruction_loss(model.decoder(z), imgs), kl_per_dimension(mean, log_std)
-        L_reg = kl.sum(dim=1)
-        priors = (unit_gaussian_log_prob, model.prior.log_prob)
-        bpd, prior_bpd = importance_weighted_bpd(model.decoder, imgs, mean, log_std, noise, priors)
-        prior_elbo = L_rec + gaussian_log_prob(z, mean, log_std) - model.prior.log_prob(z)
-        result = {
-            "prior_elbo": prior_elbo,
-            "prior_elbo_bpd": elbo_to_bpd(prior_elbo, imgs.shape),
-            "importance_weighted_prior": prior_bpd * math.log(2) * imgs[0].numel(),
-            "importance_weighted_prior_bpd": prior_bpd,
-            "reconstruction": L_rec,
-            "kl": L_reg,
-            "elbo": L_rec + L_reg,
-            "elbo_bpd": elbo_to_bpd(L_rec + L_reg, imgs.shape),
-            "importance_weighted": bpd * math.log(2) * imgs[0].numel(),
-            "importance_weighted_bpd": bpd,
-            "mean": mean,
-            "kl_per_dimension": kl,
-        }
-        batches.append({name: value.cpu() for name, value in result.items()})
-    return {name: torch.cat([batch[name] for batch in batches]) for name in batches[0]}
-
-
-def summary(judged: dict[str, Tensor]) -> dict[str, object]:
-    """Means over the images with their standard errors, and what the latent dimensions hold."""
-
-    def over_images(name: str) -> dict[str, float | None]:
-        values = judged[name].double()
-        several = len(values) > 1
-        error = values.std().item() / math.sqrt(len(values)) if several else None
-        return {"mean": values.mean().item(), "standard_error": error}
-
-    return {
-        **{f"{name}_nats": over_images(name) for name in NATS},
-        **{f"{name}_bpd": over_images(f"{name}_bpd") for name in BOUNDS},
-        "kl_per_dimension_nats": judged["kl_per_dimension"].mean(dim=0).tolist(),
-        "active_units": active_units(judged["mean"]),
-    }
+from train_pl import PRETRAINED, VAE, load_model
 
 
 @torch.no_grad()
@@ -149,13 +60,14 @@ def pictures(
         kl: float [z_dim], in nats, of each latent dimension.
     """
     torch.manual_seed(seed)
-    samples = (model.sample(64).cpu() / 15).split(8)
+    z = model.prior.sample(64, None, model.TEMPERATURE)
+    source = "the learned prior" if model.prior.learned else "N(0, I)"
     imgs = data.images[:32].long()
     reconstructions = model.reconstruct(imgs.to(model.decoder.device)).cpu()
     most = kl.argsort(descending=True)[:8].tolist()
     figures = {
-        "samples": grid_figure(samples, "Samples: z from the learned prior, pixels drawn"),
-        "reconstructions": pairs_figure(imgs / 15, reconstructions),
+        "samples": samples_figure(model, z, f"Samples, z from {source}"),
+        "reconstructions": pairs_figure(imgs / 15, reconstructions, "Reconstructions"),
         "interpolations": grid_figure(
             interpolation_rows(model.decoder, data.images, data.labels, mean),
             "Interpolations between two images (outermost) along the latent line",
@@ -170,50 +82,48 @@ def pictures(
     if model.decoder.z_dim > 1 and len(mean) > 1:
         figures["latent_means"] = latent_figure(mean, data.labels)
     if model.decoder.z_dim == 2:
-        manifold = visualize_manifold(model.decoder).cpu()
-        figures["manifold"] = grid_figure([manifold[:1].unsqueeze(0)], "The latent plane, decoded")
+        figures["manifold"] = manifold_figure(model.decoder, "The latent plane, decoded")
     return figures
 
 
-def table(metrics: dict[str, dict]) -> str:
-    """The metrics for a reader."""
+@torch.no_grad()
+def sample_quality(
+    model: VAE, train: DiscreteImages, test: DiscreteImages, classified: bool, seed: int
+) -> tuple[dict[str, object], Figure]:
+    """How good samples are, of each kind as many as test images, and what is only learned by heart.
 
-    def entry(name: str, digits: int) -> str:
-        mean, error = metrics[name].values()
-        spread = "" if error is None else f" ± {error:.{digits}f}"
-        return f"{mean:.{digits}f}{spread}".rjust(18)
-
-    def bound(title: str, name: str) -> str:
-        return f"{title:32}{entry(f'{name}_nats', 2)}    {entry(f'{name}_bpd', 4)}"
-
-    K = f"importance-weighted, K = {metrics['iwae_samples']}"
-    learned = [
-        "with the learned prior:",
-        bound("negative ELBO", "prior_elbo"),
-        bound(K, "importance_weighted_prior"),
-    ]
-    if not metrics["learned_prior"]:
-        learned = ["the checkpoint has no learned prior: N(0, I) serves as one"]
-    lines = [
-        f"{metrics['checkpoint']}: {metrics['images']:,} images, {metrics['dataset']} "
-        f"{metrics['split']}, seed {metrics['seed']}",
-        "",
-        f"{'':32}{'nats per image':>18}{'bits per dimension':>22}",
-        f"{'reconstruction':32}{entry('reconstruction_nats', 2)}",
-        f"{'KL to the unit Gaussian':32}{entry('kl_nats', 2)}",
-        bound("negative ELBO", "elbo"),
-        bound(K, "importance_weighted"),
-        *learned,
-        "",
-        f"active units: {metrics['active_units']} of {len(metrics['kl_per_dimension_nats'])}",
-        "general codecs on the same images, bits per dimension: "
-        + ", ".join(f"{name} {bpd:.3f}" for name, bpd in metrics["codec_bpd"].items()),
-    ]
-    if metrics["trained_on"] is None:
-        lines[1:1] = ["the checkpoint does not say what it was trained on"]
-    elif metrics["trained_on"] != metrics["dataset"]:
-        lines[1:1] = [f"the model was trained on other images, those of {metrics['trained_on']}"]
-    return "\n".join(lines)
+    Args:
+        train: all training images.
+        classified: whether the classifier knows such images.
+    Returns:
+        log_prior_train_nats, log p(z) for one z each of as many training images; samples, see
+        `judge_samples`, where they are classified; nearest_training_image, the mean distances
+        to it in grey levels, of test images, of samples and, to show what copies would have, of
+        posterior_samples; and a picture of eight samples with their nearest training images.
+    """
+    device, encoded = model.decoder.device, train.subset(torch.arange(len(test)))
+    posterior = posterior_latents(model, encoded.images, seed)
+    log_prior = torch.cat([model.prior.log_prob(z.to(device)) for z in posterior.split(1000)])
+    metrics = {"log_prior_train_nats": over_images(log_prior.cpu())}
+    drawn = draw_samples(model, posterior, encoded.labels, seed)
+    if classified:
+        kinds = {"training_images": encoded.images, **drawn}
+        metrics["samples"] = {
+            "of_each_kind": len(test),
+            "temperature": model.TEMPERATURE,
+            **judge_samples(load_classifier().to(device), kinds, encoded.labels, test.images),
+        }
+    samples = drawn.get("learned_prior_by_class", drawn["unit_gaussian"])
+    compared = {
+        "test_images": test.images,
+        "samples": samples,
+        "posterior_samples": drawn["posterior_samples"],
+    }
+    metrics["nearest_training_image"] = {"of_each_kind": min(len(test), NUM_COMPARED)} | {
+        name: over_images(nearest(images[:NUM_COMPARED], train.images, 1)[0])
+        for name, images in compared.items()
+    }
+    return metrics, nearest_figure(samples[:8], train.images)
 
 
 def load_split(data_dir: str, dataset: str, name: str, limit: int | None) -> DiscreteImages:
@@ -240,34 +150,12 @@ def find_device(name: str) -> torch.device:
     raise InputError(f"argument --accelerator: {name!r} is not on this machine, which has {has}")
 
 
-def write_report(output: Path, metrics: dict[str, object], figures: dict[str, Figure]) -> None:
-    """metrics.json and the pictures, in place of those of a model that was judged before.
-
-    Raises:
-        InputError: they cannot be written.
-    """
-    try:
-        with tempfile.TemporaryDirectory(dir=nearest_folder(output), prefix="evaluating-") as stage:
-            for name, figure in figures.items():
-                figure.savefig(Path(stage, f"{name}.png"), dpi=110, bbox_inches="tight")
-            Path(stage, "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n")
-            output.mkdir(parents=True, exist_ok=True)
-            for file in Path(stage).iterdir():
-                os.replace(file, output / file.name)
-        for name in {"latent_means", "manifold"} - figures.keys():
-            (output / f"{name}.png").unlink(missing_ok=True)
-    except OSError as error:
-        raise InputError(
-            f"argument --output: {error.filename2 or error.filename or output} cannot be written "
-            f"({error.strerror}): choose another folder"
-        ) from error
-
-
 def evaluate(args: argparse.Namespace) -> dict[str, object]:
     """Judges a checkpoint, writes metrics.json and the pictures, prints the table; the metrics.
 
     Raises:
         InputError: the checkpoint, the data, the output directory or the accelerator is unusable.
+        FloatingPointError: the model's outputs are not finite numbers.
     """
     path = find_checkpoint(args.checkpoint)
     model, own_dataset = load_model(path), trained_on(path)
@@ -278,6 +166,7 @@ def evaluate(args: argparse.Namespace) -> dict[str, object]:
     judged = judge(
         model, data.images, args.iwae_samples, args.batch_size, args.seed, args.progress_bar
     )
+    check_finite(*judged.values())
     metrics = {
         "checkpoint": path.name,
         "trained_on": own_dataset,
@@ -293,8 +182,18 @@ def evaluate(args: argparse.Namespace) -> dict[str, object]:
             for name, size in codec_bytes(data.images.squeeze(1).numpy()).items()
         },
     }
+    if args.refine:
+        how = (args.refine, args.batch_size, args.seed)
+        metrics["refined"] = judge_refined(model, data.images, judged, *how)
     kl = torch.tensor(metrics["kl_per_dimension_nats"])
     figures = pictures(model, data, judged["mean"], kl, args.seed)
+    train = load_split(args.data_dir, dataset, "train", None)
+    test = load_split(args.data_dir, dataset, "test", args.limit)
+    if dataset != KNOWN:
+        test = test.subset(torch.arange(min(len(test), NUM_COMPARED)))
+    measured, figure = sample_quality(model, train, test, dataset == KNOWN, args.seed)
+    metrics |= measured
+    figures["nearest_training_images"] = figure
     output = Path(args.output)
     write_report(output, metrics, figures)
     print(f"{table(metrics)}\nmetrics.json and pictures: {output}{os.sep}")
@@ -303,7 +202,7 @@ def evaluate(args: argparse.Namespace) -> dict[str, object]:
 
 def make_parser() -> argparse.ArgumentParser:
     parser = OneLineParser(
-        description="Judge a trained model: bounds on its likelihood, its latents, pictures.",
+        description="Judge a trained model: bounds on its likelihood, latents, samples, pictures.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     add = parser.add_argument
@@ -315,7 +214,9 @@ def make_parser() -> argparse.ArgumentParser:
     )
     add("--split", choices=("test", "val", "train"), default="test", help="images to judge it on")
     add("--iwae_samples", type=whole_number(1), default=64, help="z's per image, for the bound")
-    add("--limit", type=whole_number(1), help="only the split's first images")
+    add("--limit", type=whole_number(1), help="only the split's first images, and as many samples")
+    refine = "also judge posteriors improved image by image, by so many gradient steps"
+    add("--refine", type=whole_number(0), default=0, metavar="STEPS", help=refine)
     add("--batch_size", type=whole_number(1), default=100, help="images at a time")
     add("--output", default="evaluation", help="folder for metrics.json and the pictures")
     add("--accelerator", default="auto", help="cpu, gpu, cuda, mps, ...")

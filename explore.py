@@ -22,8 +22,10 @@ import fmnist
 from cnn_encoder_decoder import ResidualBlock
 from fmnist import DATA_DIR, DATASETS, DiscreteImages
 from prior import LatentPrior, masks
-from support.checkpoints import atomic_write, find_checkpoint, trained_on
-from support.command_line import InputError, OneLineParser, check_writable, run_main
+from support.checkpoints import find_checkpoint, trained_on
+from support.checks import check_finite
+from support.command_line import InputError, OneLineParser, check_output, run_main
+from support.image_files import replacing
 from train_pl import PRETRAINED, VAE, load_model
 from utils import KLD, elbo_to_bpd, kl_per_dimension, reconstruction_loss
 
@@ -298,9 +300,12 @@ def page(model: VAE, data: DiscreteImages, name: str, dataset: str) -> str:
         name: the checkpoint's, for the reader.
         dataset: of the images, for the reader.
     Raises:
-        InputError: a layer or a weight that the page cannot have.
+        InputError: a layer that the page cannot have.
+        FloatingPointError: the model's outputs are not finite numbers.
     """
-    return filled(contents(model, data, name, dataset))
+    known = contents(model, data, name, dataset)
+    check_finite(torch.tensor([known["typical"]["bpd"], *known["check"]["bpd"]]))
+    return filled(known)
 
 
 def filled(known: dict[str, object]) -> str:
@@ -329,14 +334,15 @@ def explore(args: argparse.Namespace) -> Path:
     """
     path, output = find_checkpoint(args.checkpoint), Path(args.output)
     model, dataset = load_model(path), args.dataset or trained_on(path) or "MNIST"
-    if output.suffix != ".html" or output.is_dir():
+    if output.suffix != ".html":
         raise InputError(f"argument --output: {output}: give a file whose name ends in .html")
-    check_writable("--output", output.parent)
+    check_output("--output", output)
     fmnist.prepare(args.data_dir, dataset)
     data = fmnist.load(args.data_dir, dataset, train=False)
     html = page(model, data, path.name, dataset).encode()
     output.parent.mkdir(parents=True, exist_ok=True)
-    atomic_write(output, html)
+    with replacing(output, force=True) as new:
+        new.write_bytes(html)
     if trained_prior(model) is None:
         print("The model has no learned prior: the page draws new images from N(0, I).")
     print(f"{output}: {len(html) / 1e6:.1f} MB, for any browser. Double-click it, or open")

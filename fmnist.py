@@ -252,7 +252,9 @@ def mnist(
     """Training (shuffled), validation and test loader of 4-bit MNIST.
 
     Each yields images long [B, 1, 28, 28] with values 0..15 and labels long [B]. The order of the
-    training images derives from the global seed at the time of the call.
+    training images derives from the global seed at the time of the call. These are loaders for
+    models of one's own, in batches of 128, as those of the origin; train_pl.py takes
+    `MNISTDataModule`, with the batches of its own recipe.
 
     Raises:
         InputError: see `prepare`.
@@ -275,7 +277,8 @@ class MNISTDataModule(pl.LightningDataModule):
     Args:
         data_dir: folder that holds, or gets, `<dataset>/raw`.
         dataset: one of `DATASETS`.
-        batch_size: training images per step and process.
+        batch_size: training images per step and process; 32 is part of train_pl.py's recipe, and
+            no measure for other models, for which `mnist` has its own default.
         num_workers: loader processes; 0 is fastest, as a batch is one indexing operation.
         seed: of the training order.
     Raises:

@@ -27,7 +27,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchvision import datasets
 from tqdm import tqdm
 
 import fmnist
@@ -35,12 +34,14 @@ from fmnist import SPLIT_SEED, four_bit
 from support.command_line import (
     InputError,
     OneLineParser,
-    check_writable,
+    check_output,
     one_line,
     run_main,
     whole_number,
 )
+from support.image_files import replacing
 from support.muon import Muon, warmup_and_cosine
+from support.untrusted import read_idx
 
 WEIGHTS = Path(__file__).resolve().parent / "pretrained" / "low_bits.pt"
 
@@ -48,6 +49,7 @@ LEVEL = torch.from_numpy(four_bit(np.arange(256, dtype=np.uint8))).long()  # of 
 SIZE = LEVEL.bincount()  # values in a level: 8, 14 times 16, 24
 FIRST = SIZE.cumsum(0) - SIZE  # the smallest of them
 OFFSETS = 24  # most values that a level has
+IMPOSSIBLE = torch.arange(OFFSETS) >= SIZE.unsqueeze(1)  # [16, 24], the offsets of other levels
 SIDE = 28
 
 REACH = 3  # the surroundings of a pixel are 7x7
@@ -57,8 +59,18 @@ AROUND = torch.tensor(
 )
 BEFORE = AROUND[AROUND < 0]
 VOTERS = 64  # the latest pixels of the same level that a pixel looks back at
+CHUNK = 1024  # pixels that are looked at together, few enough for the processor's cache
 BATCH, PEAK_LR = 24, 3e-3  # of the training
 FROM_EDGE = 22  # distances to the digit's edges that are told apart; a digit is 20 high or wide
+
+
+def near_ink(levels: Tensor) -> Tensor:
+    """The pixels that the network is run for, all but those of level 0 amid level 0: bool.
+
+    Args:
+        levels: [B, 28, 28], values 0..15.
+    """
+    return F.max_pool2d((levels > 0).float(), kernel_size=3, stride=1, padding=1) > 0
 
 
 class Pixels:
@@ -72,7 +84,7 @@ class Pixels:
     """
 
     def __init__(self, levels: Tensor):
-        near = F.max_pool2d((levels > 0).float(), kernel_size=3, stride=1, padding=1) > 0
+        near = near_ink(levels)
         image, row, column = near.nonzero(as_tuple=True)
         per_image = near.flatten(1).sum(1)
         step = torch.arange(len(image)) - (per_image.cumsum(0) - per_image)[image]
@@ -84,28 +96,34 @@ class Pixels:
         self.steps = [slice(start, stop) for start, stop in zip([0, *stops], stops, strict=False)]
         # Position in the flattened batch with margins
         self.place = (self.image * WIDE + self.row + REACH) * WIDE + self.column + REACH
-        self.static = self._static(levels)
+        self.canvas = F.pad(levels, (REACH,) * 4).flatten()
+        self.edges = self._from_edges(levels)
         self._look_back()
 
-    def _static(self, levels: Tensor) -> Tensor:
-        """What is known of a pixel from the levels alone: float [N, 251].
-
-        The 7x7 levels around it, which of them are black and white, its own level one-hot, and how
-        far it is from the first and last row and column of the digit, one-hot.
-        """
-        around = F.pad(levels, (REACH,) * 4).flatten()[self.place[:, None] + AROUND]
+    def _from_edges(self, levels: Tensor) -> Tensor:
+        """How far from the digit's first and last row and column: long [N, 4], 0..21."""
         edges = []
         for axis, position in ((2, self.row), (1, self.column)):
             inside = (levels > 0).any(axis).int()
             first, last = inside.argmax(1), SIDE - 1 - inside.flip(1).argmax(1)
             edges += [position - first[self.image], last[self.image] - position]
+        return (torch.stack(edges, dim=1) + 1).clamp(0, FROM_EDGE - 1)
+
+    def known(self, part: slice) -> Tensor:
+        """What is known of some pixels from the levels alone: float [n, 251].
+
+        The 7x7 levels around it, which of them are black and white, its own level one-hot, and how
+        far it is from the first and last row and column of the digit, one-hot.
+        """
+        around = (self.place[part, None] + AROUND).flatten()
+        around = self.canvas.index_select(0, around).view(-1, len(AROUND))
         return torch.cat(
             [
                 around / 15,
-                (around == 0).float(),
-                (around == 15).float(),
-                F.one_hot(self.level, 16).float(),
-                *(F.one_hot((e + 1).clamp(0, FROM_EDGE - 1), FROM_EDGE).float() for e in edges),
+                around == 0,
+                around == 15,
+                F.one_hot(self.level[part], 16),
+                F.one_hot(self.edges[part], FROM_EDGE).flatten(1),
             ],
             dim=1,
         )
@@ -123,10 +141,11 @@ class Pixels:
         self.stops = [0, *voters.cumsum(0).tolist()]
         self.pixel = index.repeat_interleave(voters)
         nth = torch.arange(len(self.pixel)) - (voters.cumsum(0) - voters)[self.pixel]
-        self.voter = order[(place - voters)[self.pixel] + nth]
-        rows = self.row[self.pixel] - self.row[self.voter]  # 0..27
-        columns = self.column[self.pixel] - self.column[self.voter]  # -27..27
-        self.apart = rows * (2 * SIDE - 1) + columns + SIDE - 1
+        self.voter = order.index_select(0, nth.add_((place - voters).index_select(0, self.pixel)))
+        # 0..27 rows and -27..27 columns apart
+        where = self.row * (2 * SIDE - 1) + self.column
+        self.apart = where.index_select(0, self.pixel) - where.index_select(0, self.voter)
+        self.apart += SIDE - 1
 
     def pairs(self, step: slice) -> slice:
         """The pairs of the pixels in this step."""
@@ -161,10 +180,12 @@ class LowBits(nn.Module):
 
     def look(self, pixels: Pixels) -> tuple[Tensor, Tensor, Tensor]:
         """What depends on the levels alone: a hidden layer's part, queries and keys."""
-        embedded = self.embed(pixels.static).relu()
-        shape = (-1, self.heads, self.key_dim)
-        query, key = self.query(embedded).view(shape), self.key(embedded).view(shape)
-        return self.static(embedded), query / self.key_dim**0.5, key
+        shape, parts = (-1, self.heads, self.key_dim), []
+        for start in range(0, max(1, len(pixels.level)), CHUNK):
+            embedded = self.embed(pixels.known(slice(start, start + CHUNK))).relu()
+            query, key = self.query(embedded).view(shape), self.key(embedded).view(shape)
+            parts.append((self.static(embedded), query / self.key_dim**0.5, key))
+        return tuple(torch.cat(part) for part in zip(*parts, strict=True))
 
     def votes(self, weights: Tensor, pixel: Tensor, offset: Tensor, count: int) -> Tensor:
         """Log of the weighted share of each offset, and last of their weight in all.
@@ -195,13 +216,14 @@ class LowBits(nn.Module):
         alike = (query.index_select(0, pixel) * key.index_select(0, voter)).sum(2)
         alike = alike + self.apart.index_select(0, pixels.apart[pairs])
         level = pixels.level[step]
-        votes = self.votes(alike.clamp(-15, 8).exp(), pixel - step.start, offset[voter], len(level))
+        voted = offset.index_select(0, voter)
+        votes = self.votes(alike.clamp(-15, 8).exp(), pixel - step.start, voted, len(level))
         before = (pixels.place[step, None] + BEFORE).flatten()
         before = canvas.index_select(0, before).view(len(level), -1)
         seen = torch.cat([before, votes.flatten(1)], dim=1)
         hidden = self.hidden((static[step] + self.dynamic(seen)).relu()).relu()
         copied = (votes[:, :OFFSETS] @ self.trust(hidden).unsqueeze(2)).squeeze(2)
-        impossible = torch.arange(OFFSETS) >= SIZE[level].unsqueeze(1)
+        impossible = IMPOSSIBLE.index_select(0, level)
         return (self.out(hidden) + copied).masked_fill(impossible, -torch.inf)
 
     def forward(self, values: Tensor) -> Tensor:
@@ -242,19 +264,29 @@ class LowBits(nn.Module):
             paint(canvas, pixels.place[step], pixels.level[step], offset[step])
 
 
+def strokes() -> Tensor:
+    """What `paint` writes for each level and offset: float [16 * 24, 2]."""
+    from_middle = (torch.arange(OFFSETS) - (SIZE.unsqueeze(1) - 1) / 2) / 8
+    from_middle[0, 0] = 0
+    other_black = torch.zeros_like(from_middle)
+    other_black[0, 1:] = 1
+    return torch.stack([from_middle, other_black], dim=-1).flatten(0, 1)
+
+
+STROKES = strokes()
+
+
 def paint(canvas: Tensor, place: Tensor, level: Tensor, offset: Tensor) -> None:
     """Writes offsets onto the canvas: from the level's middle, 0 for the value 0; and whether
     a pixel of level 0 has another value than 0."""
-    from_middle = (offset - (SIZE[level] - 1) / 2) / 8
-    black = (level == 0) & (offset == 0)
-    canvas[place, 0] = from_middle.masked_fill(black, 0)
-    canvas[place, 1] = ((level == 0) & ~black).float()
+    canvas.index_copy_(0, place, STROKES.index_select(0, level * OFFSETS + offset))
 
 
 def grey_levels(root: Path, train: bool) -> Tensor:
     """MNIST's images as they are: uint8 [N, 28, 28], 0..255."""
     fmnist.prepare(root)
-    return datasets.MNIST(root, train=train).data
+    archive = f"{'train' if train else 't10k'}-images-idx3-ubyte.gz"
+    return torch.from_numpy(read_idx(Path(root, "MNIST", "raw", archive)).copy())
 
 
 def train(values: Tensor, steps: int) -> LowBits:
@@ -305,9 +337,11 @@ def run(args: argparse.Namespace) -> None:
     values = grey_levels(args.data_dir, train=True)
     held_out = torch.randperm(len(values), generator=torch.Generator().manual_seed(SPLIT_SEED))
     train_index, val_index = held_out.split([fmnist.NUM_TRAIN, fmnist.NUM_VAL])
-    check_writable("--output", args.output.parent)
+    check_output("--output", args.output)
     model = train(values[train_index], args.steps)
-    save(model, args.output)
+    args.output.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(args.output, force=True) as new:
+        save(model, new)
     seconds = time.process_time() - started
     model = load(args.output)
     print(f"{args.steps} steps in {seconds:.0f} s of processor time, {args.output}")

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.amp import is_autocast_available
 
-from support.checks import check_floats, check_size, values_are_checked
+from support.checks import check_finite, check_floats, check_size, values_are_checked
 
 NUM_CLASSES = 10
 
@@ -157,9 +157,13 @@ class LatentPrior(nn.Module):
         Returns:
             float [num, z_dim], on the prior's device.
         Raises:
-            TypeError, ValueError: num is no whole number of at least 1, labels do not fit.
+            TypeError, ValueError: num is no whole number of at least 1, labels do not fit, the
+                temperature is not a number above 0.
+            FloatingPointError: the prior's outputs are not finite numbers.
         """
         check_size("num", num)
+        if not 0 < temperature < math.inf:
+            raise ValueError(f"temperature must be a number above 0, got {temperature}")
         device = self.first.weight.device
         if labels is None:
             labels = torch.randint(NUM_CLASSES, (num,), device=device)
@@ -168,9 +172,11 @@ class LatentPrior(nn.Module):
         for i in range(self.z_dim):
             log_weights, means, log_stds = (part[:, i] for part in self.conditionals(z, labels))
             weights = (log_weights / temperature**2).softmax(dim=-1)
+            check_finite(weights)
             chosen = torch.multinomial(weights, num_samples=1)
             mean, log_std = means.gather(1, chosen), log_stds.gather(1, chosen)
             z[:, i : i + 1] = mean + temperature * log_std.exp() * torch.randn_like(mean)
+        check_finite(z)
         return z
 
 

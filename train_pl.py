@@ -6,27 +6,24 @@ and its training), fmnist.py (the data).
 
 import argparse
 import math
-import shlex
-import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytorch_lightning as pl
 import torch
+from PIL import Image
 from pytorch_lightning.callbacks import Callback, LearningRateMonitor, TQDMProgressBar
-from pytorch_lightning.loggers import TensorBoardLogger
-from pytorch_lightning.utilities import rank_zero_only
+from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities.seed import isolate_rng
 from torch import Tensor
-from torchvision.utils import make_grid, save_image
 
 from cnn_encoder_decoder import CNNDecoder, CNNEncoder
 from fmnist import DATA_DIR, DATASETS, MNISTDataModule
 from prior import LatentPrior
-from support.checkpoints import fill_model, read_checkpoint
-from support.checks import check_size
+from support.checkpoints import fill_model, find_checkpoint, read_checkpoint
+from support.checks import check_finite, check_size
 from support.command_line import (
     OneLineParser,
-    WorkError,
     check_writable,
     given_options,
     path_name,
@@ -34,20 +31,13 @@ from support.command_line import (
     run_main,
     whole_number,
 )
-from support.muon import Muon, warmup_and_cosine
-from support.pictures import kl_figure, pairs_grid
-from support.runs import Run, RunCheckpoint, SeedEpochs
-from support.stopping import EndTogether, StopIfNotFinite, Stopped, stop_on_signals
-from support.trainer import (
-    EpochLines,
-    closing_lines,
-    compile_networks,
-    log_folder,
-    make_trainer,
-    say,
-    show_latents,
-    tensorboard_writers,
-)
+from support.logs import EpochTable, close_logs, log_folder, log_now, open_logs, writers_of
+from support.muon import Muon, warmup_and_line
+from support.pictures import epoch_line, epoch_samples, kl_figure, pairs_figure, rendered
+from support.results import both_bounds, circumstances
+from support.runs import Run, RunCheckpoint, SeedEpochs, log_step
+from support.stopping import EndTogether, StopIfNotFinite, as_work_errors, stop_on_signals
+from support.trainer import EpochLines, compile_networks, make_trainer, report, show_latents
 from utils import (
     KLD,
     active_units,
@@ -72,10 +62,13 @@ class VAE(pl.LightningModule):
     without an influence on them, `prior` learns where the encoder puts the images: new images are
     drawn from it, and it gives a second, tighter bound.
 
+    In what it logs, train_, val_ and test_ELBO are the negative ELBO and `_regularization_loss` is
+    the KL to the unit Gaussian, both in nats per image.
+
     Args:
         num_filters: width of both networks, see cnn_encoder_decoder.py.
         z_dim: latent dimensions.
-        lr: peak learning rate; rises over the first steps, then falls to 0 as a cosine.
+        lr: peak learning rate; rises over the first steps, then falls to 0 on a line.
     Raises:
         ValueError: a size below 1 or a learning rate that is not a positive finite number.
     """
@@ -85,7 +78,7 @@ class VAE(pl.LightningModule):
     SHIFT_UNTIL = 0.75  # share of the training steps after which images are seen as they are
     PRIOR_LR = 3e-3  # of the prior, by Adam; the learning rate of the networks is no measure for it
     TEMPERATURE = 0.9  # of the prior in samples, below 1: fewer z where no image ever was
-    IW_SAMPLES = 8  # of the importance-weighted bounds in a test; evaluate.py takes more
+    IW_SAMPLES = 4  # of the importance-weighted bounds in a test; evaluate.py takes more
 
     def __init__(self, num_filters: int = 32, z_dim: int = 32, lr: float = 2.2e-3):
         super().__init__()
@@ -143,6 +136,7 @@ class VAE(pl.LightningModule):
             long [batch_size, 1, 28, 28], values 0..15, on the model's device, no gradients.
         Raises:
             TypeError, ValueError: batch_size is no whole number of at least 1, labels do not fit.
+            FloatingPointError: the model's outputs are not finite numbers.
         """
         return self.draw_pixels(self.prior.sample(batch_size, labels, self.TEMPERATURE))
 
@@ -150,6 +144,7 @@ class VAE(pl.LightningModule):
     def draw_pixels(self, z: Tensor) -> Tensor:
         """Latents float [B, z_dim] to images long [B, 1, 28, 28], each pixel drawn on its own."""
         probabilities = self.decoder(z).float().softmax(dim=1).permute(0, 2, 3, 1)
+        check_finite(probabilities)
         levels = torch.multinomial(probabilities.flatten(0, 2), num_samples=1)
         return levels.view(len(z), 1, *probabilities.shape[1:3])
 
@@ -174,14 +169,17 @@ class VAE(pl.LightningModule):
             return imgs
         return imgs.roll(torch.randint(-1, 2, (2,)).tolist(), dims=(2, 3))
 
-    def configure_optimizers(self) -> dict:
+    def make_optimizer(self) -> Muon:
         networks = [*self.encoder.parameters(), *self.decoder.parameters()]
         prior = {"params": self.prior.parameters(), "adam": True, "lr": self.PRIOR_LR}
         groups = [{"params": networks, "name": "networks"}, {**prior, "name": "prior"}]
-        optimizer = Muon(groups, lr=self.hparams.lr)
+        return Muon(groups, lr=self.hparams.lr)
+
+    def configure_optimizers(self) -> dict:
+        optimizer = self.make_optimizer()
         total = self.trainer.estimated_stepping_batches
         schedule = torch.optim.lr_scheduler.LambdaLR(
-            optimizer, lambda step: warmup_and_cosine(step, total, self.WARMUP)
+            optimizer, lambda step: warmup_and_line(step, total, self.WARMUP)
         )
         lr_scheduler = {"scheduler": schedule, "interval": "step"}
         return {"optimizer": optimizer, "lr_scheduler": lr_scheduler}
@@ -198,13 +196,22 @@ class VAE(pl.LightningModule):
         progress = self.global_step / self.trainer.estimated_stepping_batches
         L_rec, L_reg, z, _ = self.terms(self.augmented(imgs, progress))
         bpd = elbo_to_bpd(L_rec + L_reg, imgs.shape).mean()
-        # Only the epoch's mean is logged: calls of log in every step made it a tenth longer.
+        # Only means are logged: calls of log in every step made it a tenth longer.
         if batch_idx == 0:
-            # The losses' dtype: torch's default is float16 here with --precision 16-true.
-            self.train_sum = torch.zeros(3, dtype=bpd.dtype, device=self.device)
-        self.train_sum += torch.stack([L_rec, L_reg, torch.ones_like(L_rec)]).detach().sum(dim=1)
+            # Of the epoch, and since the last point within it. The losses' dtype: torch's default
+            # is float16 here with --precision 16-true.
+            self.train_sums = torch.zeros(2, 3, dtype=bpd.dtype, device=self.device)
+        self.train_sums += torch.stack([L_rec, L_reg, torch.ones_like(L_rec)]).detach().sum(dim=1)
+        every = self.trainer.log_every_n_steps
+        if every and (self.global_step + 1) % every == 0:
+            L_rec, L_reg, count = self.train_sums[1]
+            point = elbo_to_bpd((L_rec + L_reg) / count, imgs.shape)
+            self.train_sums[1] = 0
+            # The progress bar reads it in every step, for which an accelerator would have to wait.
+            how = {"prog_bar": self.device.type == "cpu", "sync_dist": True}
+            self.log("train_bpd_step", point, on_step=True, on_epoch=False, **how)
         if self.trainer.is_last_batch:
-            L_rec, L_reg, count = self.train_sum
+            L_rec, L_reg, count = self.train_sums[0]
             self._log_losses("train", L_rec / count, L_reg / count, imgs.shape)
         # The prior learns from z as it is: no gradient of its loss reaches encoder or decoder.
         prior_loss = -self.prior.log_prob(z.detach(), labels).mean()
@@ -250,18 +257,19 @@ def load_model(path: str | Path) -> VAE:
 
     In a checkpoint without a learned prior the unit Gaussian serves as one.
 
+    Args:
+        path: a checkpoint, or the folder of a run, for its best one.
     Raises:
-        InputError: see `read_checkpoint`, and for hyperparameters or weights of another model.
+        InputError: see `find_checkpoint` and `read_checkpoint`, and for hyperparameters or weights
+            of another model.
     """
+    path = find_checkpoint(path)
     checkpoint = read_checkpoint(path)
-    weights = checkpoint["state_dict"]
-    if not any(str(name).startswith("prior.") for name in weights):
-        latents = max([1, *getattr(weights.get("decoder.net.0.weight"), "shape", ())[-1:]])
+    model = fill_model(VAE, checkpoint, path, may_lack="prior")
+    if not hasattr(model, "prior"):  # made now that z_dim is known to be that of the weights
         with isolate_rng():
-            unit_gaussian = LatentPrior(latents).state_dict()
-        weights.update({f"prior.{name}": value for name, value in unit_gaussian.items()})
-    model = fill_model(VAE, checkpoint, path)
-    return model.to(memory_format=torch.channels_last).eval()
+            model.prior = LatentPrior(model.decoder.z_dim)
+    return model.to("cpu", memory_format=torch.channels_last).eval()  # it was made on `meta`
 
 
 class GenerateCallback(Callback):
@@ -281,7 +289,6 @@ class GenerateCallback(Callback):
     NUM_RECONSTRUCTIONS = 32
     NUM_ENCODED = 2000  # validation images that the latent dimensions are judged by
     SEED = 0
-    ZOOM = 3  # screen pixels per pixel: a digit of 28 is small to look at
 
     def __init__(self, batch_size: int = 64, every_n_epochs: int = 5, save_to_disk: bool = False):
         super().__init__()
@@ -301,42 +308,46 @@ class GenerateCallback(Callback):
     def sample_and_save(self, trainer: pl.Trainer, pl_module: VAE, epoch: int) -> None:
         """Writes the pictures of this epoch to TensorBoard and, with save_to_disk, to PNG.
 
-        To TensorBoard also go the KL of each latent dimension and the number of active units.
+        To TensorBoard also goes the KL of each latent dimension, to all loggers the number of
+        active units; all of it at the step of the epoch's other figures.
         """
-        folder = log_folder(trainer) if self.save_to_disk else None
+        folder, step = log_folder(trainer) if self.save_to_disk else None, log_step(trainer)
+        bpd = trainer.callback_metrics.get("val_bpd")  # every process: to read is to average
         if not trainer.is_global_zero:
             return
-        writers, grids, was_training = tensorboard_writers(trainer), {}, pl_module.training
+        when = epoch_line(epoch, bpd, pl_module.prior.learned)
+        writers, was_training = writers_of(trainer), pl_module.training
         pl_module.eval()
         with isolate_rng():
             torch.manual_seed(self.SEED)
-            samples = pl_module.sample(self.batch_size)
-            grids["Samples"] = make_grid(samples.cpu() / 15, nrow=8)
-            if pl_module.prior.learned:
-                digits = torch.arange(10, device=pl_module.device).repeat_interleave(10)
-                samples = pl_module.sample(100, digits)
-                grids["Samples by class"] = make_grid(samples.cpu() / 15, nrow=10)
+            figures = epoch_samples(pl_module, self.batch_size, when)
             if (loader := trainer.val_dataloaders) is not None:
                 images = loader.dataset.images[: self.NUM_ENCODED].long()
                 with torch.no_grad():
                     mean, log_std = pl_module.encoder(images.to(pl_module.device))
                 kl = kl_per_dimension(mean, log_std).mean(dim=0).cpu()
+                log_now(trainer, {"val_active_units": float(active_units(mean))}, step)
                 for writer in writers:
-                    writer.add_figure("latents/KL per dimension", kl_figure(kl), epoch)
-                    writer.add_scalar("val_active_units", active_units(mean), epoch)
+                    writer.add_figure("latents/KL per dimension", kl_figure(kl), step)
                 imgs = images[: self.NUM_RECONSTRUCTIONS].to(pl_module.device)
-                grids["Reconstructions"] = pairs_grid(imgs / 15, pl_module.reconstruct(imgs)).cpu()
+                figures["Reconstructions"] = pairs_figure(
+                    imgs.cpu() / 15, pl_module.reconstruct(imgs).cpu(), f"Reconstructions ({when})"
+                )
         pl_module.train(was_training)
-        for tag, grid in grids.items():
-            grid = grid.repeat_interleave(self.ZOOM, dim=1).repeat_interleave(self.ZOOM, dim=2)
+        for tag, figure in figures.items():
+            picture = rendered(figure)
             for writer in writers:
-                writer.add_image(f"images/{tag}", grid, global_step=epoch)
+                writer.add_image(f"images/{tag}", picture, step, dataformats="HWC")
             if folder is not None:
                 name = tag.lower().replace(" ", "_")
-                save_image(grid, folder / f"epoch_{epoch}_{name}.png")
+                Image.fromarray(picture).save(folder / f"epoch_{epoch}_{name}.png")
 
 
-def train_vae(args: argparse.Namespace) -> list[dict[str, float]]:
+def train_vae(
+    args: argparse.Namespace,
+    callbacks: Iterable[Callback] = (),
+    logger: Logger | Iterable[Logger] | None = None,
+) -> list[dict[str, float]]:
     """Trains, tests the best checkpoint, leaves pictures and logs, and returns the test result.
 
     With `args.resume` it continues a run, with that run's options; given more epochs than the run
@@ -344,6 +355,9 @@ def train_vae(args: argparse.Namespace) -> list[dict[str, float]]:
 
     Args:
         args: any namespace; a field that it lacks takes the command line's default.
+        callbacks: more of Lightning's callbacks. A resumed run needs the same again.
+        logger: one or several of Lightning's in place of TensorBoard's. They get all metrics and
+            options; pictures are for TensorBoard. The run's folder is the same with any.
     Returns:
         Lightning's test result: a list of one dict with test_bpd and its parts.
     Raises:
@@ -358,39 +372,32 @@ def train_vae(args: argparse.Namespace) -> list[dict[str, float]]:
         model = VAE(s.num_filters, s.z_dim, s.lr)
         data = MNISTDataModule(s.data_dir, s.dataset, s.batch_size, s.num_workers, s.seed)
         checkpoint = RunCheckpoint(run, monitor="val_bpd")
-        callbacks = [
+        own_callbacks = [
             EndTogether(),
             SeedEpochs(s.seed),
             StopIfNotFinite(monitor="val_bpd"),
             GenerateCallback(save_to_disk=True),
             LearningRateMonitor("step"),
+            EpochTable(run),
             checkpoint,
             TQDMProgressBar() if s.progress_bar else EpochLines(),
         ]
-        trainer = make_trainer(s, callbacks)
+        trainer = make_trainer(s, [*own_callbacks, *callbacks])
         if s.compile:
             compile_networks(trainer.strategy.root_device, model.encoder, model.decoder)
         if trainer.is_global_zero:
             data.prepare_data()  # before other processes start, which would wait for a failed one
         run.begin(processes=trainer.world_size)
-        trainer.logger = logger = TensorBoardLogger(
-            str(run.folder.parent), name=None, version=run.folder.name, default_hp_metric=False
-        )
-        watch = f"tensorboard --logdir {shlex.quote(str(run.folder.parent))}"
         with run.explain_failures():
-            begins = f"Continuing {run.folder}" if run.step else f"Logging to {run.folder}"
-            say(f"{begins}; watch it with: {watch}")
+            open_logs(run, trainer, logger)
             run.fit(trainer, model, data)
             how = {"ckpt_path": checkpoint.best_path, "weights_only": True, "verbose": False}
             (test,) = result = trainer.test(model, datamodule=data, **how)
-            latents = show_latents(trainer, model, data.test.images, data.test.labels)
-            shown = {name: getattr(s, name) for name in ("dataset", "batch_size", "epochs", "seed")}
-            logger.log_hyperparams(
-                {**model.hparams, **shown}, {**test, **latents}, step=trainer.global_step
-            )
-            logger.finalize("success")  # closes the file and ends the thread that writes it
-            run.finish(test)
-    say(closing_lines(test, checkpoint.best_path, watch))
+            latents = show_latents(trainer, model, data.test, checkpoint.best_step)
+            close_logs(run, trainer, {**test, **latents})
+            about = {"best_epoch": checkpoint.best_epoch, **circumstances(trainer, model)}
+            run.finish({**both_bounds(test, data.test.images[0].numel()), **latents, **about})
+    report(run, trainer, test, checkpoint.best_path)
     return result
 
 
@@ -407,10 +414,10 @@ def make_parser() -> argparse.ArgumentParser:
     add("--batch_size", type=whole_number(1), default=32, help="images per step and process")
     add("--data_dir", type=path_name, default=str(DATA_DIR), help="folder of the data files")
     add("--dataset", choices=DATASETS, default="MNIST", help="images of the same file format")
-    add("--epochs", type=whole_number(1), default=10, help="passes over the training images")
+    add("--epochs", type=whole_number(1), default=8, help="passes over the training images")
     seed = whole_number(0, 2**32 - 1)
     add("--seed", type=seed, default=42, help="everything random derives from it")
-    add("--num_workers", type=whole_number(0), default=0, help="loader processes; 0 is fastest")
+    add("--num_workers", type=whole_number(0, 64), default=0, help="loader processes; 0 is fastest")
     add("--log_dir", type=path_name, default="VAE_logs", help="for logs, pictures, checkpoints")
     add("--progress_bar", action="store_true", help="a progress bar instead of a line per epoch")
     add("--compile", action="store_true", help="torch.compile the networks: pays on long runs")
@@ -432,13 +439,8 @@ def main(argv: list[str] | None = None) -> None:
     parser = make_parser()
 
     def work() -> None:
-        try:
+        with as_work_errors():
             train_vae(argparse.Namespace(**given_options(parser, argv)))
-        except (FloatingPointError, Stopped) as error:
-            code, message = getattr(error, "code", 1), getattr(error, "message", str(error))
-            if rank_zero_only.rank > 0:  # rank zero says it for all
-                sys.exit(code)
-            raise WorkError(message, code) from error
 
     run_main(parser, work)
 

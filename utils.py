@@ -216,13 +216,18 @@ def mean_image(logits: Tensor) -> Tensor:
     return torch.einsum("bvhw,v->bhw", probabilities, levels).unsqueeze(1)
 
 
+def normal_percentiles(num: int) -> Tensor:
+    """The percentiles 0.5/n, 1.5/n, ..., (n-0.5)/n of the standard normal: float [num], rising."""
+    return torch.special.ndtri((torch.arange(num) + 0.5) / num)
+
+
 @torch.no_grad()
 def visualize_manifold(decoder: nn.Module, grid_size: int = 20) -> Tensor:
     """What the decoder makes of a grid over a two-dimensional latent space.
 
-    The grid points are the percentiles 0.5/n, 1.5/n, ..., (n-0.5)/n of the standard normal on
-    each axis, so that every picture stands for an equal share of the prior (Kingma & Welling
-    2014, figure 4). The first latent dimension runs to the right, the second one upwards.
+    The grid points are the `normal_percentiles` on each axis, so that every picture stands for an
+    equal share of the prior (Kingma & Welling 2014, figure 4). The first latent dimension runs to
+    the right, the second one upwards.
 
     Args:
         decoder: maps z [B, 2] to logits [B, 16, H, W]; has `z_dim` and `device`.
@@ -235,8 +240,7 @@ def visualize_manifold(decoder: nn.Module, grid_size: int = 20) -> Tensor:
     if decoder.z_dim != 2:
         raise ValueError(f"the manifold needs a decoder with z_dim 2, this one has {decoder.z_dim}")
     grid_size = check_size("grid_size", grid_size)
-    percentiles = (torch.arange(grid_size) + 0.5) / grid_size
-    axis = torch.special.ndtri(percentiles).to(decoder.device)
+    axis = normal_percentiles(grid_size).to(decoder.device)
     upward, rightward = torch.meshgrid(axis.flip(0), axis, indexing="ij")
     z = torch.stack([rightward, upward], dim=-1).reshape(-1, 2)
     images = torch.cat([mean_image(decoder(part)) for part in z.split(500)])

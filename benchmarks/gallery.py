@@ -10,7 +10,6 @@ from torchvision.utils import make_grid
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from fmnist import DATA_DIR, load, prepare
-from support.checkpoints import find_checkpoint
 from support.pictures import interpolation_rows, pairs_grid
 from train_pl import PRETRAINED, load_model
 
@@ -24,7 +23,7 @@ def main() -> None:
     args = parser.parse_args()
 
     torch.manual_seed(args.seed)
-    model = load_model(find_checkpoint(args.checkpoint))
+    model = load_model(args.checkpoint)
     prepare(DATA_DIR)
     data = load(DATA_DIR, train=False).subset(torch.arange(1000))
     imgs = data.images.long()

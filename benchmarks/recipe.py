@@ -15,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from origin import train_and_record
 
 import fmnist
-from support.muon import Muon, warmup_and_cosine
+from support.muon import Muon, warmup_and_line
 from train_pl import VAE, make_parser
 
 
@@ -42,7 +42,7 @@ def main() -> None:
     loaders = fmnist.mnist(batch_size=args.batch_size)
     total = args.epochs * len(loaders[0])
     schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda step: warmup_and_cosine(step, total, VAE.WARMUP)
+        optimizer, lambda step: warmup_and_line(step, total, VAE.WARMUP)
     )
     train_and_record(
         lambda imgs: model(imgs)[2],

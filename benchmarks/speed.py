@@ -36,12 +36,14 @@ from origin import OriginVAE, mean_bpd, origin_loaders  # noqa: E402
 
 import fmnist  # noqa: E402
 from cnn_encoder_decoder import check_images, check_latents  # noqa: E402
-from evaluate import DECODER_BATCH  # noqa: E402
+from prior import check_labels  # noqa: E402
+from support.bounds import DECODER_BATCH  # noqa: E402
 from support.checkpoints import AtomicCheckpointIO  # noqa: E402
 from support.checks import check_floats  # noqa: E402
-from support.muon import Muon  # noqa: E402
+from support.results import num_parameters  # noqa: E402
+from support.trainer import keep_freed_memory  # noqa: E402
 from train_pl import VAE, make_parser, train_vae  # noqa: E402
-from utils import importance_weighted_bpd, reconstruction_loss  # noqa: E402
+from utils import elbo_to_bpd, importance_weighted_bpd, reconstruction_loss  # noqa: E402
 
 DEFAULTS = make_parser().parse_args([])
 
@@ -74,25 +76,59 @@ def images_per_second(loader: DataLoader, batches: int) -> float:
     return count / (time.perf_counter() - start)
 
 
-def train(model: torch.nn.Module, optimizer: torch.optim.Optimizer, loader, steps: int) -> float:
+def apart(run: Callable[[], float]) -> float:
+    """What `run` returns in a process of its own, whose memory and settings are its own.
+
+    The caller must not have computed anything before: threads do not survive a fork.
+    """
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            os.write(writing, f"{run()}".encode())
+            code = 0
+        finally:
+            os._exit(code)
+    os.close(writing)
+    with open(reading) as answer:
+        found = answer.read()
+    if os.waitpid(child, 0)[1]:
+        raise RuntimeError("the process that was to be measured failed")
+    return float(found)
+
+
+Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]  # of images and labels
+
+
+def train(loss_of: Loss, optimizer: torch.optim.Optimizer, loader, steps: int) -> float:
     """A bare loop over `steps` batches; returns the share of its time spent waiting for data."""
     waited, start = 0.0, time.perf_counter()
     batches = iter(loader)
     for _ in range(steps):
         before = time.perf_counter()
-        imgs, _ = next(batches)
+        imgs, labels = next(batches)
         waited += time.perf_counter() - before
-        out = model(imgs)
-        loss = out[2] if isinstance(out, tuple) else out
+        loss = loss_of(imgs, labels)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
     return waited / (time.perf_counter() - start)
 
 
-def ours(num_filters=DEFAULTS.num_filters, z_dim=DEFAULTS.z_dim) -> tuple[VAE, Muon]:
+def ours(
+    num_filters: int = DEFAULTS.num_filters, z_dim: int = DEFAULTS.z_dim
+) -> tuple[VAE, Loss, torch.optim.Optimizer]:
+    """The model, its loss with that of the prior, and its optimiser, with a run's own memory."""
+    keep_freed_memory()
     model = VAE(num_filters, z_dim, DEFAULTS.lr)
-    return model, Muon(model.parameters(), lr=DEFAULTS.lr)
+
+    def loss(imgs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        L_rec, L_reg, z, _ = model.terms(imgs)
+        prior_loss = -model.prior.log_prob(z.detach(), labels)
+        return elbo_to_bpd(L_rec + L_reg + prior_loss, imgs.shape).mean()
+
+    return model, loss, model.make_optimizer()
 
 
 def bench_data(rounds: int) -> None:
@@ -104,7 +140,7 @@ def bench_data(rounds: int) -> None:
         rounds,
     )
     loader = fmnist.mnist(batch_size=DEFAULTS.batch_size)[0]
-    share = median(train(*ours(), loader, 50) for _ in range(rounds))
+    share = median(train(*ours()[1:], loader, 50) for _ in range(rounds))
     print(f"Share of a default training step spent waiting for data: {100 * share:.2f} %")
 
 
@@ -120,11 +156,16 @@ def bench_lightning(rounds: int) -> None:
     val_loader = DataLoader(val_loader.dataset, batch_size=500, collate_fn=val_loader.collate_fn)
 
     def bare() -> float:
-        model, optimizer = ours()
+        model, loss, optimizer = ours()
+
+        def both_bounds(imgs: torch.Tensor) -> torch.Tensor:
+            L_rec, L_reg, z, log_qz = model.terms(imgs)
+            elbos = torch.stack([L_rec + L_reg, L_rec + log_qz - model.prior.log_prob(z)])
+            return elbo_to_bpd(elbos, imgs.shape).mean(dim=1).sum()
 
         def epoch() -> None:
-            train(model, optimizer, train_loader, len(train_loader))
-            mean_bpd(lambda imgs: model(imgs)[2], val_loader)
+            train(loss, optimizer, train_loader, len(train_loader))
+            mean_bpd(both_bounds, val_loader)
 
         return seconds(epoch)
 
@@ -140,21 +181,25 @@ def bench_origin(rounds: int, steps: int = 100) -> None:
         loader = origin_loaders()[0]
         batches = iter(loader)
         next(batches)
-        return seconds(lambda: train(model, optimizer, batches, steps)) / steps * len(loader)
 
-    loader = fmnist.mnist(batch_size=DEFAULTS.batch_size)[0]
+        def loss(imgs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+            return model(imgs)
+
+        return seconds(lambda: train(loss, optimizer, batches, steps)) / steps * len(loader)
 
     def default() -> float:
-        model, optimizer = ours()
-        return seconds(lambda: train(model, optimizer, loader, steps)) / steps * len(loader)
+        _, loss, optimizer = ours()
+        loader = fmnist.mnist(batch_size=DEFAULTS.batch_size)[0]
+        return seconds(lambda: train(loss, optimizer, loader, steps)) / steps * len(loader)
 
-    compare("origin's recipe", origin, "ours", default, rounds)
+    sides = ("origin's recipe", lambda: apart(origin)), ("ours", lambda: apart(default))
+    compare(*sides[0], *sides[1], rounds)
 
 
 @torch.no_grad()
 def bench_bound(rounds: int, num_samples: int = 64, batch_size: int = 100) -> None:
     print("Milliseconds per image and sample of z of the importance-weighted bound")
-    model, _ = ours()
+    model, *_ = ours()
     imgs = fmnist.load(train=False).images[:batch_size].long()
     mean, log_std = model.encoder(imgs)
     # The bound decodes as many latents at a time as evaluate.py gives it.
@@ -179,6 +224,8 @@ import sys, time
 sys.path.insert(0, {root!r})
 import fmnist, train_pl
 from pytorch_lightning.callbacks import Callback
+from support.stopping import StopIfNotFinite
+from support.trainer import keep_freed_memory
 class Clock(Callback):
     WARM = 10
     def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx):
@@ -187,10 +234,11 @@ class Clock(Callback):
         if batch_idx + 1 == self.WARM + {steps} and trainer.is_global_zero:
             seconds = time.perf_counter() - self.start
             print("images per second", {steps} * len(batch[1]) * trainer.world_size / seconds)
+keep_freed_memory()
 data = fmnist.MNISTDataModule(batch_size={batch_size})
 trainer = train_pl.pl.Trainer(
     max_epochs=1, limit_train_batches=Clock.WARM + {steps}, limit_val_batches=0, logger=False,
-    accelerator="cpu", devices={processes}, callbacks=[Clock(), train_pl.StopIfLost()],
+    accelerator="cpu", devices={processes}, callbacks=[Clock(), StopIfNotFinite('val_bpd')],
     enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
     use_distributed_sampler=False,
 )
@@ -223,9 +271,9 @@ def bench_processes(rounds: int, steps: int = 60) -> None:
 
 
 def bench_safety(rounds: int, steps: int = 1000) -> None:
-    model, optimizer = ours()
+    model, train_loss, optimizer = ours()
     loader = fmnist.mnist(batch_size=DEFAULTS.batch_size)[0]
-    imgs, _ = next(iter(loader))
+    imgs, labels = next(iter(loader))
     mean, log_std = model.encoder(imgs)
     z, loss, first = mean + log_std, mean.sum(), torch.tensor(torch.inf)
 
@@ -236,9 +284,11 @@ def bench_safety(rounds: int, steps: int = 1000) -> None:
             check_latents(z, model.hparams.z_dim, device)
             for _ in range(3):
                 check_floats("", "", 1, mean, log_std)
-            torch.minimum(first, torch.where(loss.isfinite(), torch.inf, 1.0)).item()  # StopIfLost
+            check_labels(labels, len(labels))
+            # What StopIfNotFinite does:
+            torch.minimum(first, torch.where(loss.isfinite(), torch.inf, 1.0)).item()
 
-    step = [seconds(lambda: train(model, optimizer, loader, 30)) / 30 for _ in range(rounds)]
+    step = [seconds(lambda: train(train_loss, optimizer, loader, 30)) / 30 for _ in range(rounds)]
     check = [seconds(checks) / steps for _ in range(rounds)]
     share = median(check) / median(step)
     print(
@@ -292,27 +342,23 @@ def bench_cost(rounds: int, steps: int = 40) -> None:
     print("num_filters  z_dim  batch  parameters  s/epoch  peak MB")
     default = (DEFAULTS.num_filters, DEFAULTS.z_dim, DEFAULTS.batch_size)
     settings = [default]
-    for position, values in enumerate([(16, 32, 64), (2, 20, 64), (64, 128, 512)]):
+    for position, values in enumerate([(16, 64), (2, 64), (64, 128, 512)]):
         for value in values:
-            setting = (*default[:position], value, *default[position + 1 :])
-            if setting not in settings:
-                settings.append(setting)
-    for num_filters, z_dim, batch_size in settings:
-        child = os.fork()  # a process of its own, for a peak of its own
-        if child == 0:
-            model, optimizer = ours(num_filters, z_dim)
-            loader = fmnist.mnist(batch_size=batch_size)[0]
-            train(model, optimizer, loader, 5)
-            per_step = median(
-                seconds(lambda: train(model, optimizer, loader, steps)) / steps  # noqa: B023
-                for _ in range(rounds)
-            )
-            size = sum(p.numel() for p in model.parameters())
-            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-            row = f"{num_filters:>11}  {z_dim:>5}  {batch_size:>5}  {size:>10,}"
-            print(f"{row}  {per_step * len(loader):>7.1f}  {peak:>7.0f}", flush=True)
-            os._exit(0)
-        os.waitpid(child, 0)
+            settings.append((*default[:position], value, *default[position + 1 :]))
+
+    def peak_memory(num_filters: int, z_dim: int, batch_size: int) -> float:
+        model, loss, optimizer = ours(num_filters, z_dim)
+        loader = fmnist.mnist(batch_size=batch_size)[0]
+        train(loss, optimizer, loader, 5)
+        per_step = median(
+            seconds(lambda: train(loss, optimizer, loader, steps)) / steps for _ in range(rounds)
+        )
+        row = f"{num_filters:>11}  {z_dim:>5}  {batch_size:>5}  {num_parameters(model):>10,}"
+        print(f"{row}  {per_step * len(loader):>7.1f}", end="", flush=True)
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+    for setting in settings:
+        print(f"  {apart(lambda: peak_memory(*setting)):>7.0f}", flush=True)  # noqa: B023
 
 
 if __name__ == "__main__":

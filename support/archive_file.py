@@ -12,11 +12,12 @@ from support.command_line import InputError
 SIDE = 28
 
 # An archive is its header, the words of the stack, and the CRC-32 of both.
-MAGIC, VERSION = b"VAE4", 2
+MAGIC, VERSION = b"VAE4", 3
 HEADER = struct.Struct("<4sBBBII8sI")  # the fields of Header
 CHECKSUM = struct.Struct("<I")
 OVERHEAD = HEADER.size + CHECKSUM.size  # bytes of an archive that are not the stack
-LAST_OF_VERSION_1 = "1958463"  # a commit; its pretrained/ holds the checkpoint of its archives
+# The last commits of the versions before; their pretrained/ holds the checkpoint of that time.
+LAST_OF_VERSION = {1: "1958463", 2: "1afad29"}
 
 
 class Header(NamedTuple):
@@ -60,7 +61,8 @@ def read_header(archive: bytes) -> Header:
         raise InputError("this is no archive of compress.py")
     if archive[len(MAGIC) : len(MAGIC) + 1] != bytes([VERSION]):
         found = archive[len(MAGIC)] if len(archive) > len(MAGIC) else "no"
-        which = f": git checkout {LAST_OF_VERSION_1}" if found == 1 else ""
+        last = LAST_OF_VERSION.get(found)
+        which = f": git checkout {last}" if last else ""
         raise InputError(
             f"the archive is of version {found}, this program reads version {VERSION}: "
             f"use the program and the checkpoint that made it{which}"

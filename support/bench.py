@@ -1,8 +1,10 @@
 """compress.py bench: the test images in an archive and with general codecs, in size and speed."""
 
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -14,7 +16,7 @@ from support.archive_file import OVERHEAD, read_header
 from support.bits_back import Codec
 from support.checkpoints import find_checkpoint, trained_on
 from support.command_line import WorkError
-from support.general_codecs import JPEG_XL_10, codecs, single_image_codecs
+from support.general_codecs import JPEG_XL_10, Contest, Format, codecs, single_image_codecs
 from support.untrusted import read_idx
 from train_pl import VAE, load_model
 from utils import elbo_to_bpd
@@ -24,7 +26,20 @@ ORDERS = 3  # of the same images, as their order decides which z is drawn
 
 
 class VerificationError(WorkError):
-    """An archive does not decode to what was encoded; there is no known way for this to happen."""
+    """What was encoded does not come back; there is no known way for this to happen."""
+
+
+class Result(NamedTuple):
+    """What a codec made of the images."""
+
+    name: str
+    files: list[bytes]
+    encoding: float  # seconds of processor time
+    decoding: float
+
+    @property
+    def size(self) -> int:
+        return sum(map(len, self.files))
 
 
 @torch.inference_mode()
@@ -40,51 +55,77 @@ def negative_elbo(model: VAE, images: np.ndarray) -> float:
     return total / len(images)
 
 
-def timed(work: Callable, *arguments: object) -> tuple[object, float]:
-    """What it returns, and the seconds that it took."""
-    started = time.perf_counter()
-    result = work(*arguments)
-    return result, time.perf_counter() - started
+def say(what: str, end: str = "\n") -> None:
+    """Progress, which is no result."""
+    print(what, end=end, file=sys.stderr, flush=True)
 
 
-def print_table(rows: list[tuple[str, int, float]], images: np.ndarray) -> None:
-    """Rows are the method's name, its bytes and the seconds that it took to encode."""
-    print("| method | bits per pixel | bytes | encodes images/s |\n| --- | --- | --- | --- |")
-    for name, size, seconds in sorted(rows, key=lambda row: row[1]):
-        speed = f"{len(images) / seconds:,.0f}"
-        print(f"| {name} | {8 * size / images.size:.4f} | {size:,} | {speed} |")
-    if not any("JPEG XL" in name for name, *_ in rows):
+def timed(work: Callable, arguments: list) -> tuple[list, float]:
+    """What it returns for each argument, and the seconds of processor time for all.
+
+    That counts every thread, and no other work on the machine.
+    """
+    started = time.process_time()
+    results = [work(argument) for argument in arguments]
+    return results, time.process_time() - started
+
+
+def measure(name: str, contest: Contest) -> Result:
+    """Encodes and decodes.
+
+    Raises:
+        VerificationError: something else comes back.
+    """
+    say(f"{name} ...", end=" ")
+    files, encoding = timed(contest.format.encode, contest.arrays)
+    decoded, decoding = timed(contest.format.decode, files)
+    if not all(map(np.array_equal, decoded, contest.arrays)):
+        raise VerificationError(f"{name}: the images do not come back as they were")
+    say(f"{sum(map(len, files)):,} bytes, {encoding:.1f} s and back {decoding:.1f} s")
+    return Result(name, files, encoding, decoding)
+
+
+def print_table(results: list[Result], images: np.ndarray) -> None:
+    per_file = " per file" if len(results[0].files) > 1 else ""
+    print(f"| method | bits per pixel | bytes{per_file} | encodes images/s | decodes |")
+    print("| --- | --- | --- | --- | --- |")
+    for result in sorted(results, key=lambda result: result.size):
+        rate, size = 8 * result.size / images.size, result.size / len(result.files)
+        speeds = [f"{len(images) / s:,.0f}" for s in (result.encoding, result.decoding)]
+        print(f"| {result.name} | {rate:.4f} | {size:,.0f} | {speeds[0]} | {speeds[1]} |")
+    if not any("JPEG XL" in result.name for result in results):
         print("\nJPEG XL is left out: pip install imagecodecs")
 
 
 def compare(codec: Codec, images: np.ndarray) -> tuple[dict[str, int], int]:
     """Prints the table of all images; returns all sizes in bytes by name, and the archive's."""
-    levels = 2**codec.bits
-    archive, seconds = timed(codec.encode, images)
-    decoded, decoding = timed(codec.decode, archive)
-    if not np.array_equal(decoded, images):
-        raise VerificationError("the archive does not decode to the images")
-    rows = [("this model, one archive", len(archive), seconds)]
-    rows += [(name, *timed(work)) for name, work in codecs(images, levels).items()]
+    levels, own = 2**codec.bits, Format(codec.encode, codec.decode)
+    contests = {"this model, one archive": Contest(own, [images])}
+    contests |= codecs(images, levels)
+    say(f"\n{len(images):,} images of {levels} grey levels")
+    results = [measure(name, contest) for name, contest in contests.items()]
     print(f"\n{len(images):,} images of {levels} grey levels\n")
-    print_table(rows, images)
-    header = read_header(archive)
+    print_table(results, images)
+    header = read_header(results[0].files[0])
     print(
-        f"\nthis model decodes {len(images) / decoding:,.0f} images/s; its archive has "
-        f"{8 * OVERHEAD} bits of header and {32 * header.startup} bits to start up with"
+        f"\nthe archive has {8 * OVERHEAD} bits of header and {32 * header.startup} bits to start "
+        "up with"
     )
-    return {name: size for name, size, _ in rows[1:]}, len(archive)
+    return {result.name: result.size for result in results[1:]}, results[0].size
 
 
 def compare_single(codec: Codec, images: np.ndarray) -> None:
     """Prints the table of the first images, each in a file of its own."""
-    images = images[:SINGLE]
-    archives, seconds = timed(lambda: [codec.encode(image[np.newaxis]) for image in images])
-    rows = [("this model, an archive of one image", sum(map(len, archives)), seconds)]
-    works = single_image_codecs(images, 2**codec.bits)
-    rows += [(name, *timed(work)) for name, work in works.items()]
-    print(f"\n{len(images)} images of {2**codec.bits} grey levels, each in a file of its own\n")
-    print_table(rows, images)
+    images, levels = images[:SINGLE], 2**codec.bits
+    own = Format(
+        lambda image: codec.encode(image[np.newaxis]), lambda archive: codec.decode(archive)[0]
+    )
+    contests = {"this model, an archive of one image": Contest(own, images)}
+    contests |= single_image_codecs(images)
+    say(f"\n{len(images)} images of {levels} grey levels, each in a file of its own")
+    results = [measure(name, contest) for name, contest in contests.items()]
+    print(f"\n{len(images)} images of {levels} grey levels, each in a file of its own\n")
+    print_table(results, images)
 
 
 def break_even(needed: int, count: int, archive: int, others: dict[str, int]) -> list[str]:
@@ -107,6 +148,7 @@ def break_even(needed: int, count: int, archive: int, others: dict[str, int]) ->
 def order_spread(codec: Codec, images: np.ndarray) -> list[float]:
     """Bits per pixel of archives of the same images in `ORDERS` random orders."""
     orders = [np.random.default_rng(seed).permutation(len(images)) for seed in range(ORDERS)]
+    say("three other orders ...")
     return [8 * len(codec.encode(images[order])) / images.size for order in orders]
 
 
@@ -118,7 +160,7 @@ def bench(checkpoint: Path, limit: int | None) -> None:
     grey = read_idx(fmnist.DATA_DIR / dataset / "raw" / "t10k-images-idx3-ubyte.gz")[:limit]
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # for the bound, which the codec does not compute
-    print(f"{len(grey):,} test images of {dataset}, all codecs on one thread")
+    print(f"{len(grey):,} test images of {dataset}; all codecs on one thread, in processor time")
     checkpoint_size, low_size = checkpoint.stat().st_size, low_bits.WEIGHTS.stat().st_size
     for images, low, needed in (
         (fmnist.four_bit(grey), None, checkpoint_size),
@@ -135,4 +177,5 @@ def bench(checkpoint: Path, limit: int | None) -> None:
             spread = ", ".join(f"{rate:.4f}" for rate in order_spread(codec, images))
             print(f"in {ORDERS} random orders of the images: {spread} bits per pixel")
         compare_single(codec, images)
+        sys.stdout.flush()
     torch.set_num_threads(threads)

@@ -30,6 +30,7 @@ decoded where it is to be used.
 
 import copy
 import hashlib
+import threading
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -58,7 +59,7 @@ from support.archive_file import (
 )
 from support.command_line import InputError
 
-BATCH = 16  # images per run of the networks
+BATCH = 64  # images per run of the networks; more are not faster
 
 # Each latent is coded as a whole number of bins of width BIN. A finer grid is not better.
 BIN = 2.0**-6
@@ -91,7 +92,7 @@ def fingerprint(model: nn.Module, low_bits: nn.Module | None = None) -> bytes:
 
 
 def batches(count: int) -> Iterator[int]:
-    """The sizes of the batches in the order of decoding: 16, 16, ..., 8, 4, 2, 1, roughly.
+    """The sizes of the batches in the order of decoding: 64, 64, ..., 32, 16, ..., 2, 1, roughly.
 
     What is decoded last was encoded first: one image on random bits, then two on the bits of the
     first, and so on. The start-up cost is that of one image for any number of them.
@@ -287,18 +288,19 @@ class Codec:
     def _push_low_part(self, stack: stream.stack.AnsCoder, images: np.ndarray) -> np.ndarray:
         """The low bits of 8-bit images onto the stack; returns the 4-bit images."""
         images = images.reshape(-1, SIDE, SIDE)
+        levels = LEVEL.to(torch.uint8).numpy()[images]
         with self._bar("encoding low bits", len(images)) as bar:
-            for part in reversed(list(low_part.parts(len(images)))):
+            for part in reversed(low_part.parts(levels)):
                 values = torch.from_numpy(images[part].astype(np.int64))
                 low_part.push(stack, self.low_bits, values)
                 bar.update(len(values))
-        return LEVEL.to(torch.uint8).numpy()[images]
+        return levels
 
     def _pop_low_part(self, stack: stream.stack.AnsCoder, levels: np.ndarray) -> np.ndarray:
         """`_push_low_part` backwards: 4-bit images to 8-bit images, uint8 [N, 28, 28]."""
         images = np.empty_like(levels)
         with self._bar("decoding low bits", len(levels)) as bar:
-            for part in low_part.parts(len(levels)):
+            for part in low_part.parts(levels):
                 known = torch.from_numpy(levels[part].astype(np.int64))
                 images[part] = low_part.pop(stack, self.low_bits, known).numpy()
                 bar.update(len(known))
@@ -392,13 +394,17 @@ def finite(*outputs: Tensor) -> tuple[Tensor, ...]:
     return outputs
 
 
+alone = threading.Lock()  # as the number of torch's threads is that of the whole program
+
+
 @contextmanager
 def at_work() -> Iterator[None]:
     """No gradients, and one torch thread; the number that was there after."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        with torch.inference_mode():
-            yield
-    finally:
-        torch.set_num_threads(threads)
+    with alone:
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            with torch.inference_mode():
+                yield
+        finally:
+            torch.set_num_threads(threads)

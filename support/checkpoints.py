@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from fmnist import DATASETS
 from support.command_line import InputError, one_line
-from support.untrusted import check_memory
+from support.untrusted import check_memory, check_regular
 
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -104,6 +104,7 @@ def read_checkpoint(path: str | Path) -> dict:
         InputError: the file is missing, damaged or not a checkpoint of this program.
     """
     try:
+        check_regular(path)
         stored = os.path.getsize(path)
         compared = BytesIO()
         with zipfile.ZipFile(compared, "w") as archive:
@@ -127,13 +128,16 @@ def read_checkpoint(path: str | Path) -> dict:
     return checkpoint
 
 
-def fill_model(build: Callable[..., Model], checkpoint: dict, path: str | Path) -> Model:
+def fill_model(
+    build: Callable[..., Model], checkpoint: dict, path: str | Path, may_lack: str | None = None
+) -> Model:
     """A model with the hyperparameters and weights of a checkpoint, on the CPU.
 
     Args:
         build: makes the model from the checkpoint's hyperparameters, given as keywords.
         checkpoint: what `read_checkpoint` returned.
         path: its file, which the error names.
+        may_lack: a part that a checkpoint may be without; then the model is without it, too.
     Raises:
         InputError: hyperparameters or weights are those of another model, or not finite.
     """
@@ -141,6 +145,8 @@ def fill_model(build: Callable[..., Model], checkpoint: dict, path: str | Path) 
     try:
         with torch.device("meta"):  # no memory for the sizes in the file until its weights fit
             model = build(**checkpoint["hyper_parameters"])
+        if may_lack and not any(str(name).startswith(f"{may_lack}.") for name in weights):
+            delattr(model, may_lack)
         for name, expected in model.state_dict().items():
             found = weights.get(name)
             if not isinstance(found, Tensor):

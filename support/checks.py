@@ -33,6 +33,15 @@ def check_floats(what: str, shape: str, num_dims: int, *tensors: Tensor) -> None
         raise ValueError(f"{what}: expected one device, got {got}")
 
 
+def check_finite(*outputs: Tensor) -> None:
+    """Raises FloatingPointError where a model has computed something that is no finite number."""
+    known = [output for output in outputs if output.device.type != "meta"]
+    if not all(bool(output.isfinite().all()) for output in known):
+        raise FloatingPointError(
+            "the model's outputs are not finite numbers: train it anew, with a lower --lr"
+        )
+
+
 def values_are_checked(tensor: Tensor) -> bool:
     """Whether a check may read the tensor's values.
 

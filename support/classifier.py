@@ -6,11 +6,10 @@ from torch import Tensor, nn
 class Features(nn.Module):
     """Images to 64 numbers, by convolutions at 28x28, 14x14 and 7x7 and a mean over the places.
 
-    Samples and test images are compared in them: torchmetrics' FrechetInceptionDistance takes this
-    module as its `feature`.
+    Samples and test images are compared in them: see support/sample_quality.py.
     """
 
-    num_features = 64  # the name that torchmetrics reads
+    num_features = 64
 
     def __init__(self) -> None:
         super().__init__()

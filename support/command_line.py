@@ -10,6 +10,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NoReturn
 
+import torch
+
 
 class InputError(ValueError):
     """What the user gave cannot be used; the message is one line that says why and what helps."""
@@ -26,9 +28,10 @@ class WorkError(Exception):
 def run_main(parser: argparse.ArgumentParser, work: Callable[[], object]) -> None:
     """Does the work of a command and ends the program as all commands do.
 
-    Bad input ends with one line and exit code 2; a `WorkError`, a full disk and an output that
-    nobody reads any more with one line and exit code 1. A sign that the output's encoding does not
-    have is shown as a question mark.
+    Bad input, also a model whose outputs are not finite (FloatingPointError), ends with one line
+    and exit code 2; a `WorkError`, a full disk, an output that nobody reads any more and too little
+    memory with one line and exit code 1, and Ctrl-C with one line and 130. A sign that the output's
+    encoding does not have is shown as a question mark.
 
     Args:
         work: reads the options and does what they say. It writes its results before it prints them.
@@ -40,16 +43,28 @@ def run_main(parser: argparse.ArgumentParser, work: Callable[[], object]) -> Non
             work()
         finally:
             print(end="", flush=True)  # while an error can still be told
-    except InputError as error:
+    except (InputError, FloatingPointError) as error:
         parser.exit(2, f"{parser.prog}: error: {error}\n")
     except WorkError as error:
         parser.exit(error.exit_code, f"{parser.prog}: {error}\n")
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        parser.exit(1, f"{parser.prog}: not enough memory for these sizes ({one_line(error)})\n")
+    except KeyboardInterrupt:
+        parser.exit(130, f"{parser.prog}: stopped\n")
     except OSError as error:
         _drop_output()
         what = f"{error.filename or 'output'}: {error.strerror}" if error.strerror else str(error)
         if isinstance(error, BrokenPipeError):
             what = "nobody reads the output any more"
         parser.exit(1, f"{parser.prog}: {what}\n")
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether Python, an accelerator or the CPU, for which torch has no type, lacks memory."""
+    known = isinstance(error, MemoryError | torch.OutOfMemoryError)
+    return known or "can't allocate memory" in str(error)
 
 
 def _drop_output() -> None:
@@ -72,7 +87,7 @@ class OneLineParser(argparse.ArgumentParser):
         raise InputError(message)
 
 
-def whole_number(minimum: int, maximum: float = math.inf) -> Callable[[str], int]:
+def whole_number(minimum: int, maximum: int = 10**9) -> Callable[[str], int]:
     """An argparse type: a whole number in these bounds."""
 
     def parse(text: str) -> int:
@@ -81,9 +96,8 @@ def whole_number(minimum: int, maximum: float = math.inf) -> Callable[[str], int
         except ValueError:
             value = None
         if value is None or not minimum <= value <= maximum:
-            most = f" and at most {maximum}" if maximum < math.inf else ""
             raise argparse.ArgumentTypeError(
-                f"{text!r}: give a whole number of at least {minimum}{most}"
+                f"{text!r}: give a whole number of at least {minimum} and at most {maximum}"
             )
         return value
 
@@ -102,7 +116,14 @@ def positive_number(text: str) -> float:
 
 
 def path_name(text: str) -> str:
-    """An argparse type: a file or folder; an empty name would mean the current folder."""
+    """An argparse type: a file or folder, in UTF-8 as TensorBoard needs it.
+
+    An empty name would mean the current folder.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise argparse.ArgumentTypeError(f"{text!r}: give a name in UTF-8") from None
     if not text:
         raise argparse.ArgumentTypeError("'': give the name of a file or folder")
     return text
@@ -125,8 +146,8 @@ def to_argv(options: Mapping[str, object]) -> list[str]:
     for name, value in options.items():
         if value is True:
             argv.append(f"--{name}")
-        elif isinstance(value, list | tuple):
-            argv.append(f"--{name}={','.join(map(str, value))}")
+        elif isinstance(value, list | tuple):  # a comma after each: one device, not so many
+            argv.append(f"--{name}={''.join(f'{item},' for item in value)}")
         elif value is not False and value is not None:
             argv.append(f"--{name}={value}")
     return argv
@@ -136,6 +157,15 @@ def nearest_folder(path: str | Path) -> Path:
     """The path itself or the nearest parent of it that is there, if only as a broken link."""
     path = Path(path).absolute()
     return next(place for place in (path, *path.parents) if os.path.lexists(place))
+
+
+def check_output(option: str, file: Path) -> None:
+    """Raises InputError unless a new file can take this place, where nothing or a file may be."""
+    if os.path.lexists(file) and (file.is_symlink() or not file.is_file()):
+        raise InputError(
+            f"argument {option}: {file} is a folder, a link or a device: choose another name"
+        )
+    check_writable(option, file.parent)
 
 
 def check_writable(option: str, folder: str | Path) -> None:

@@ -4,7 +4,8 @@ import bz2
 import io
 import lzma
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -13,42 +14,103 @@ SIDE = 28
 JPEG_XL_9, JPEG_XL_10 = (f"JPEG XL, one sheet, effort {effort}" for effort in (9, 10))
 
 
-def file_size(picture: Image.Image, **how: object) -> int:
-    file = io.BytesIO()
-    picture.save(file, **how)
-    return file.tell()
+class Format(NamedTuple):
+    """From an array uint8, values 0..levels-1, to the bytes of a file and back."""
+
+    encode: Callable[[np.ndarray], bytes]
+    decode: Callable[[bytes], np.ndarray]
 
 
-def png_bytes(pictures: Iterable[np.ndarray], levels: int) -> int:
-    """Of PNG files of the levels, uint8 [H, W] in 0..levels-1.
+class Contest(NamedTuple):
+    """A format, and the arrays that each become a file of it: a sheet, or single images."""
 
-    256 levels are grey at 8 bits per pixel; 16 are that or 4 bits per pixel, which needs a palette,
-    whichever is the smaller file.
+    format: Format
+    arrays: Sequence[np.ndarray]
+
+
+def picture_format(to_picture: Callable[[np.ndarray], Image.Image], **how: object) -> Format:
+    """A format of Pillow's, for uint8 [H, W].
+
+    Args:
+        to_picture: makes a picture whose first channel is the array.
+        how: what `Image.save` takes.
     """
 
-    def smallest(picture: np.ndarray) -> int:
-        if levels == 256:
-            return file_size(Image.fromarray(picture), format="PNG", optimize=True)
-        palette = Image.frombytes("P", picture.shape[::-1], picture.tobytes())
-        palette.putpalette([17 * level for level in range(16) for _ in "RGB"])
-        forms = ((palette, {"bits": 4}), (Image.fromarray(17 * picture), {}))
-        return min(file_size(form, format="PNG", optimize=True, **how) for form, how in forms)
+    def encode(levels: np.ndarray) -> bytes:
+        file = io.BytesIO()
+        to_picture(levels).save(file, **how)
+        return file.getvalue()
 
-    return sum(map(smallest, pictures))
+    def decode(file: bytes) -> np.ndarray:
+        with Image.open(io.BytesIO(file)) as picture:
+            levels = np.array(picture)
+        return levels if levels.ndim == 2 else levels[..., 0]
+
+    return Format(encode, decode)
 
 
-def webp_bytes(pictures: Iterable[np.ndarray]) -> int:
-    """Of lossless WebP files of the levels, uint8 [H, W]."""
+def palette_picture(levels: np.ndarray) -> Image.Image:
+    picture = Image.frombytes("P", levels.shape[::-1], levels.tobytes())
+    picture.putpalette([17 * level for level in range(16) for _ in "RGB"])
+    return picture
+
+
+def png() -> Format:
+    return picture_format(Image.fromarray, format="PNG", optimize=True)
+
+
+def png_of_16_levels() -> Format:
+    """With a palette, as Pillow does not write grey at 4 bits per pixel: for a single digit that
+    takes more than the bits which it saves."""
+    return picture_format(palette_picture, format="PNG", optimize=True, bits=4)
+
+
+def webp() -> Format:
     how = {"format": "WEBP", "lossless": True, "quality": 100, "method": 6}
-    return sum(file_size(Image.fromarray(levels), **how) for levels in pictures)
+    return picture_format(Image.fromarray, **how)
 
 
-def jpeg_xl_bytes(pictures: Iterable[np.ndarray], effort: int) -> int:
-    """Of lossless JPEG XL files of the levels, uint8 [H, W]; `has_jpeg_xl` must hold."""
+def jpeg_xl(effort: int) -> Format:
+    """`has_jpeg_xl` must hold."""
     import imagecodecs  # for this comparison only
 
-    how = {"lossless": True, "effort": effort, "numthreads": 1}
-    return sum(len(imagecodecs.jpegxl_encode(levels, **how)) for levels in pictures)
+    def encode(levels: np.ndarray) -> bytes:
+        how = {"lossless": True, "effort": effort, "numthreads": 1}
+        return imagecodecs.jpegxl_encode(levels, **how)
+
+    return Format(encode, lambda file: imagecodecs.jpegxl_decode(file, numthreads=1))
+
+
+def stream_format(
+    shape: tuple[int, ...], compress: Callable[[bytes], bytes], decompress: Callable[[bytes], bytes]
+) -> Format:
+    """The values of arrays of this shape, one byte after the other."""
+
+    def decode(file: bytes) -> np.ndarray:
+        return np.frombuffer(decompress(file), np.uint8).reshape(shape)
+
+    return Format(lambda images: compress(images.tobytes()), decode)
+
+
+def in_pairs(whole: Format) -> Format:
+    """Of 16 levels, two in a byte."""
+
+    def decode(file: bytes) -> np.ndarray:
+        pairs = whole.decode(file)
+        return np.stack([pairs >> 4, pairs & 15], axis=-1).reshape(*pairs.shape[:-1], -1)
+
+    return Format(lambda images: whole.encode(16 * images[..., ::2] + images[..., 1::2]), decode)
+
+
+def xz(shape: tuple[int, ...], levels: int) -> Format:
+    """It is better at pairs of 16 levels than at single ones."""
+
+    def compress(values: bytes) -> bytes:
+        return lzma.compress(values, preset=9 | lzma.PRESET_EXTREME)
+
+    if levels == 256:
+        return stream_format(shape, compress, lzma.decompress)
+    return in_pairs(stream_format((*shape[:-1], shape[-1] // 2), compress, lzma.decompress))
 
 
 def has_jpeg_xl() -> bool:
@@ -71,40 +133,38 @@ def one_sheet(images: np.ndarray) -> np.ndarray:
 
 def codec_bytes(images: np.ndarray) -> dict[str, int]:
     """Bytes by name of 16-level images, see `codecs`; JPEG XL takes too long for a report."""
-    works = codecs(images, levels=16)
-    return {name: work() for name, work in works.items() if "JPEG XL" not in name}
+    return {
+        name: sum(len(contest.format.encode(array)) for array in contest.arrays)
+        for name, contest in codecs(images, levels=16).items()
+        if "JPEG XL" not in name
+    }
 
 
-def codecs(images: np.ndarray, levels: int) -> dict[str, Callable[[], int]]:
-    """General codecs, without loss: by name, what encodes and returns the size in bytes.
-
-    The images are one sheet, or one stream of bytes; of 16 levels, bz2 gets a byte per pixel and xz
-    one for two pixels, which suits them better than the reverse.
+def codecs(images: np.ndarray, levels: int) -> dict[str, Contest]:
+    """General codecs, without loss, by name; the images are one sheet, or one stream of bytes.
 
     Args:
         images: uint8 [N, 28, 28], values 0..levels-1, N >= 1.
         levels: 16 or 256.
     """
-    sheet, raw = one_sheet(images), images.tobytes()
-    packed = (16 * images[..., ::2] + images[..., 1::2]).tobytes() if levels == 16 else raw
-    works = {
-        "PNG, one sheet": lambda: png_bytes([sheet], levels),
-        "WebP, one sheet": lambda: webp_bytes([sheet]),
-        "bz2": lambda: len(bz2.compress(raw, 9)),
-        "xz": lambda: len(lzma.compress(packed, preset=9 | lzma.PRESET_EXTREME)),
+    sheet = [one_sheet(images)]
+    whole = stream_format(images.shape, bz2.compress, bz2.decompress)
+    contests = {
+        "PNG, one sheet": Contest(png_of_16_levels() if levels == 16 else png(), sheet),
+        "WebP, one sheet": Contest(webp(), sheet),
+        "bz2": Contest(whole, [images]),
+        "xz": Contest(xz(images.shape, levels), [images]),
     }
     if has_jpeg_xl():
-        works[JPEG_XL_9] = lambda: jpeg_xl_bytes([sheet], effort=9)
-        works[JPEG_XL_10] = lambda: jpeg_xl_bytes([sheet], effort=10)
-    return works
+        contests[JPEG_XL_9] = Contest(jpeg_xl(9), sheet)
+        contests[JPEG_XL_10] = Contest(jpeg_xl(10), sheet)
+    return contests
 
 
-def single_image_codecs(images: np.ndarray, levels: int) -> dict[str, Callable[[], int]]:
+def single_image_codecs(images: np.ndarray) -> dict[str, Contest]:
     """As `codecs`, but with a file per image."""
-    works = {
-        "PNG": lambda: png_bytes(images, levels),
-        "WebP": lambda: webp_bytes(images),
-    }
+    contests = {"PNG": Contest(png(), images), "WebP": Contest(webp(), images)}
     if has_jpeg_xl():
-        works["JPEG XL, effort 9"] = lambda: jpeg_xl_bytes(images, effort=9)
-    return works
+        contests["JPEG XL, effort 9"] = Contest(jpeg_xl(9), images)
+        contests["JPEG XL, effort 10"] = Contest(jpeg_xl(10), images)
+    return contests

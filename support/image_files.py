@@ -14,16 +14,10 @@ from PIL import Image
 from fmnist import four_bit
 from support.archive_file import SIDE, checked_images
 from support.command_line import InputError, one_line
-from support.untrusted import read_idx
+from support.untrusted import check_regular, read_idx
 
 PNG_NAME = r"\d{5,}\.png"  # what `write_images` calls its files
 PNG_SCALE = 17  # 16 levels in 8 bits: 0 to 255
-
-
-def check_regular(path: Path) -> None:
-    """Raises OSError or ValueError unless it is a file of its own: a device may have no end."""
-    if path.stat() and not path.is_file():
-        raise ValueError("it is no regular file")
 
 
 def read_images(path: Path, levels: int | None, discretize: bool) -> tuple[np.ndarray, int]:
@@ -156,7 +150,7 @@ def replacing(target: Path, force: bool) -> Iterator[Path]:
     target = target.absolute()
     try:
         check_replaceable(target, force)
-        with tempfile.TemporaryDirectory(dir=target.parent, prefix=".compress-") as staging:
+        with tempfile.TemporaryDirectory(dir=target.parent, prefix=".unfinished-") as staging:
             new, old = Path(staging, "new"), Path(staging, "old")
             yield new
             check_replaceable(target, force)  # again, as the work takes a while

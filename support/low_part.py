@@ -1,13 +1,11 @@
 """The low bits of 8-bit images, onto the stack of an archive and off it again."""
 
-from collections.abc import Iterator
-
 import numpy as np
 import torch
 from constriction import stream
 from torch import Tensor
 
-from low_bits import FIRST, LEVEL, SIZE, LowBits, Pixels
+from low_bits import FIRST, LEVEL, SIZE, LowBits, Pixels, near_ink
 
 PIXEL = stream.model.Categorical(perfect=False)
 
@@ -15,12 +13,25 @@ PIXEL = stream.model.Categorical(perfect=False)
 BLACK = np.array([1] + [2**-16] * (int(SIZE[0]) - 1), np.float32)
 PLAINLY_BLACK = stream.model.Categorical(BLACK / BLACK.sum(), perfect=False)
 
-BATCH = 64  # images: more are a tenth faster, but 64 white ones take 600 MB already
+# What is coded at once: no more than so many images, and so many pixels of the network or a few
+# more, which take about 300 MB.
+IMAGES, PIXELS = 256, 2**15
 
 
-def parts(count: int) -> Iterator[slice]:
-    """The batches of so many images, in the order of decoding."""
-    return (slice(start, min(start + BATCH, count)) for start in range(0, count, BATCH))
+def parts(levels: np.ndarray) -> list[np.ndarray]:
+    """Which images are coded together, in the order of decoding: long arrays of their indices.
+
+    Images with about as many pixels for the network go together, so that hardly a step is left to
+    a few of them.
+
+    Args:
+        levels: the 4-bit images, uint8 [N, 28, 28].
+    """
+    count = [near_ink(some).flatten(1).sum(1) for some in torch.from_numpy(levels).split(IMAGES)]
+    count, order = torch.cat(count).sort(stable=True)
+    group = count.cumsum(0) // PIXELS
+    groups = order.split(group.bincount().tolist())
+    return [some.numpy() for group in groups for some in group.split(IMAGES)]
 
 
 def push(stack: stream.stack.AnsCoder, model: LowBits, values: Tensor) -> None:

@@ -12,9 +12,8 @@ from pytorch_lightning.utilities import rank_zero_only
 from support.command_line import InputError, one_line
 
 LAST = "last.ckpt"
-
-
-RESULT = "result.json"  # the test result, written when there is nothing left to do
+RESULT = "result.json"  # results and settings, written when there is nothing left to do
+SETTINGS = "hparams.yaml"  # TensorBoard's logger writes it where it is missing
 
 
 def find_run(where: str | bool, log_dir: str | Path) -> Path:
@@ -107,8 +106,9 @@ def new_run_folder(log_dir: str | Path) -> Path:
 
 
 def log_lengths(folder: Path) -> dict[str, int]:
-    """How long TensorBoard's files in a run's folder are, by their names."""
-    return {file.name: file.stat().st_size for file in sorted(folder.glob("*.tfevents.*"))}
+    """How long TensorBoard's files in a folder are, by their names; links are none of them."""
+    files = [file for file in folder.glob("*.tfevents.*") if not file.is_symlink()]
+    return {file.name: file.stat().st_size for file in sorted(files)}
 
 
 def cut_logs(folder: Path, lengths: Mapping[str, int]) -> None:
@@ -130,7 +130,7 @@ def finished_logs(folder: Path) -> dict[str, int]:
         lengths = json.loads((folder / RESULT).read_text())["logs"]
         if not all(type(length) is int and length > 0 for length in lengths.values()):
             raise ValueError(f"its logs are {lengths}")
-    except (AttributeError, KeyError, TypeError, ValueError, OSError) as error:
+    except Exception as error:  # there is no end to what a damaged file can raise
         raise InputError(
             f"argument --resume: {folder / RESULT} cannot be used ({one_line(error)}): remove it, "
             "and resume the run without --epochs first"

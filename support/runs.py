@@ -13,6 +13,7 @@ import json
 import math
 import os
 import shlex
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -28,6 +29,7 @@ from support.command_line import InputError, given_options, one_line, to_argv
 from support.run_folders import (
     LAST,
     RESULT,
+    SETTINGS,
     at_work,
     cut_logs,
     find_run,
@@ -96,6 +98,16 @@ class Run:
         return self.state["step"] if self.state else 0
 
     @property
+    def seconds(self) -> float:
+        """From its beginning on; a resumed run goes on from what its last checkpoint says."""
+        return (self.state["seconds"] if self.step else 0.0) + time.monotonic() - self.begun
+
+    @property
+    def options(self) -> dict[str, object]:
+        """What is set, without what only says where the run is."""
+        return {k: v for k, v in vars(self.settings).items() if k not in WHERE}
+
+    @property
     def command(self) -> str:
         """How to continue it."""
         epochs = self.settings.epochs
@@ -141,7 +153,7 @@ class Run:
         Raises:
             InputError: the run to resume had another number of processes.
         """
-        self.processes = processes
+        self.processes, self.begun = processes, time.monotonic()
         if self.state is None:
             log_dir = Path(self.settings.log_dir)
             first = rank_zero_only.rank == 0  # the others are told the folder by Lightning
@@ -181,6 +193,7 @@ class Run:
     def outdate_result(self) -> None:
         """Takes the result of a finished run away, as one more epoch is about to be saved."""
         if self.state and self.finished:
+            (self.folder / SETTINGS).unlink(missing_ok=True)  # they will be written anew
             (self.folder / RESULT).unlink()
             kept = {name: self.state["logs"].get(name, 0) for name in self.outdated}
             cut_logs(self.folder, log_lengths(self.folder) | kept)
@@ -188,7 +201,8 @@ class Run:
     def finish(self, result: Mapping[str, object]) -> None:
         """Writes the result, after which there is nothing left to do; the logs are complete."""
         if rank_zero_only.rank == 0:
-            result = {**result, "logs": log_lengths(self.folder)}
+            about = {"options": self.options, "seconds": round(self.seconds, 1)}
+            result = {**result, **about, "logs": log_lengths(self.folder)}
             atomic_write(self.folder / RESULT, json.dumps(result, indent=2).encode())
 
     @contextmanager
@@ -199,6 +213,8 @@ class Run:
             Stopped: with that line as its message.
             FloatingPointError, OSError: that line.
         """
+        before = Stopped.message
+        self.say_how_to_continue()
         try:
             with quiet_writers():
                 yield
@@ -218,6 +234,13 @@ class Run:
                 f"cannot write into {self.folder} ({cause.strerror}): make room or restore the "
                 f"folder, then {self._remedy()}"
             ) from error
+        finally:
+            Stopped.message = before
+
+    def say_how_to_continue(self) -> None:
+        """To be said where a signal ends the process while it is at work in native code."""
+        if self.last.exists():  # before that, it has not begun
+            Stopped.message = f"stopped; {self._remedy()}"
 
     def _remedy(self) -> str:
         if self.last.exists():
@@ -241,9 +264,9 @@ def read_state(last: Path, parser: argparse.ArgumentParser) -> tuple[argparse.Na
         counts = [state["step"], state["processes"] - 1, *state["logs"].values()]
         if not all(type(n) is int and n >= 0 for n in counts):
             raise ValueError(f"it says {counts}")
-        metrics = list(state["unlogged"].values())
-        if not all(type(n) is float and 0 <= n < math.inf for n in metrics):
-            raise ValueError(f"it says {metrics}")
+        for name, n in {"seconds": state["seconds"], **state["unlogged"]}.items():
+            if type(name) is not str or type(n) is not float or not 0 <= n < math.inf:
+                raise ValueError(f"it says {name}: {n}")
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         why = f"it has no {error}" if isinstance(error, KeyError) else one_line(error)
         raise InputError(
@@ -262,30 +285,42 @@ class RunCheckpoint(Checkpoint):
     Args:
         run: the run.
         monitor: the metric, lower is better.
+    Attributes:
+        best_epoch, best_step: when the best model was found, the epoch counted from 1, the step as
+            in the logs.
     """
+
+    BEST_AT = ("best_epoch", "best_step")
 
     def __init__(self, run: Run, monitor: str):
         super().__init__()
         self.run, self.monitor = run, monitor
         self.restoring = run.step > 0
-        self.best, self.best_name = math.inf, ""
+        self.best, self.best_name, self.best_epoch, self.best_step = math.inf, "", 0, 0
 
     @property
     def best_path(self) -> Path:
         return self.folder / self.best_name
 
     def state_dict(self) -> dict[str, object]:
-        return {"best": self.best, "best_name": self.best_name}
+        return {name: getattr(self, name) for name in ("best", "best_name", *self.BEST_AT)}
 
     def load_state_dict(self, state_dict: dict[str, object]) -> None:
         self.best = float(state_dict["best"])
+        self.best_epoch, self.best_step = (int(state_dict[name]) for name in self.BEST_AT)
         self.best_name = Path(state_dict["best_name"]).name
         if self.best_name and not self.best_path.exists():
             raise InputError(f"argument --resume: {self.best_path}, the best so far, is missing")
+        self._remove_others()  # that of an epoch which was not saved
+
+    def _remove_others(self) -> None:
+        if rank_zero_only.rank == 0:
+            for outdated in set(self.folder.glob("best_*.ckpt")) - {self.best_path}:
+                outdated.unlink()
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         # Rank zero's folder, on every process.
-        self.folder = Path(trainer.log_dir) / "checkpoints"
+        self.folder = Path(trainer.strategy.broadcast(str(self.run.folder))) / "checkpoints"
 
     def on_load_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict
@@ -312,6 +347,7 @@ class RunCheckpoint(Checkpoint):
         value = trainer.callback_metrics[self.monitor].item()
         if value < self.best:
             self.best, self.best_name = value, f"best_{self.monitor}_{value:.4f}.ckpt"
+            self.best_epoch, self.best_step = trainer.current_epoch + 1, log_step(trainer)
             trainer.save_checkpoint(self.best_path, weights_only=True)
         if trainer.is_global_zero:
             self.run.outdate_result()
@@ -319,9 +355,8 @@ class RunCheckpoint(Checkpoint):
 
     def _save_last(self, trainer: pl.Trainer) -> None:
         trainer.save_checkpoint(self.folder / LAST, weights_only=False)
-        if trainer.is_global_zero:
-            for outdated in set(self.folder.glob("best_*.ckpt")) - {self.best_path}:
-                outdated.unlink()
+        self.run.say_how_to_continue()
+        self._remove_others()
 
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict
@@ -329,18 +364,34 @@ class RunCheckpoint(Checkpoint):
         """Adds the options, the lengths of the logs, and what Lightning logs only after this."""
         for logger in trainer.loggers:
             logger.save()  # writes what is waiting
-        options = {k: v for k, v in vars(self.run.settings).items() if k not in WHERE}
-        metrics = trainer.callback_metrics
+        options, metrics = self.run.options, epoch_metrics(trainer)
         checkpoint["run"] = {
             "argv": to_argv({**options, "data_dir": os.path.abspath(options["data_dir"])}),
             "processes": trainer.world_size,
             "logs": log_lengths(self.folder.parent),
             "step": trainer.global_step,
+            "seconds": self.run.seconds,
             "unlogged": {
                 "epoch": float(trainer.current_epoch),
-                **{n: m.item() for n, m in metrics.items() if n.startswith("train_")},
+                **{n: value for n, value in metrics.items() if n.startswith("train_")},
             },
         }
+
+
+def epoch_metrics(trainer: pl.Trainer) -> dict[str, float]:
+    """The means over the epoch that ends; every process has to ask.
+
+    Left out is what is logged within an epoch, as it depends on where a run was resumed: learning
+    rates, and names that end with `_step`.
+    """
+    metrics = trainer.callback_metrics.items()
+    kept = (pair for pair in metrics if pair[0].startswith(("train_", "val_")))
+    return {name: value.item() for name, value in kept if not name.endswith("_step")}
+
+
+def log_step(trainer: pl.Trainer) -> int:
+    """Where the logs have what is true now: the last step, counted from 0, as Lightning does it."""
+    return max(0, trainer.global_step - 1)
 
 
 class SeedEpochs(Callback):

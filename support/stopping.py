@@ -4,6 +4,7 @@ import math
 import os
 import signal
 import socket
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,7 +13,10 @@ from types import FrameType
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback
+from pytorch_lightning.utilities import rank_zero_only
 from torch import Tensor
+
+from support.command_line import WorkError
 
 
 class StopIfNotFinite(Callback):
@@ -97,7 +101,8 @@ def catch_signals() -> dict[int, object]:
 def _end_if_not_raised(wakeup: socket.socket) -> None:
     while number := wakeup.recv(1):
         if number[0] in SIGNALS and not raised.wait(PATIENCE):
-            os.write(2, f"train_pl.py: {Stopped.message}\n".encode())
+            if rank_zero_only.rank == 0:  # it says it for all
+                os.write(2, f"train_pl.py: {Stopped.message}\n".encode())
             os._exit(128 + number[0])
 
 
@@ -126,6 +131,22 @@ def stop_on_signals() -> Iterator[None]:
         written.close()
         watch.join()
         wakeup.close()
+
+
+@contextmanager
+def as_work_errors() -> Iterator[None]:
+    """A loss that is not finite and a signal end a command with the line that they come with.
+
+    Raises:
+        WorkError: on rank zero, which says it for all processes; the others just end.
+    """
+    try:
+        yield
+    except (FloatingPointError, Stopped) as error:
+        code, message = getattr(error, "code", 1), getattr(error, "message", str(error))
+        if rank_zero_only.rank > 0:
+            sys.exit(code)
+        raise WorkError(message, code) from error
 
 
 class EndTogether(Callback):

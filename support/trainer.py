@@ -11,27 +11,30 @@ from pathlib import Path
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback
-from pytorch_lightning.loggers import TensorBoardLogger
-from pytorch_lightning.utilities import rank_zero_only
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
-from torch import Tensor, nn
-from torchvision.utils import save_image
+from torch import nn
 
+from fmnist import DiscreteImages
 from support.checkpoints import AtomicCheckpointIO
 from support.command_line import InputError, one_line
-from support.pictures import latent_figure
-from utils import active_units, visualize_manifold
+from support.logs import EpochTable, log_folder, log_now, say, watch_commands, writers_of
+from support.pictures import latent_figure, manifold_figure
+from support.run_folders import RESULT
+from support.runs import Run
+from utils import active_units
 
 OPTIONS = ("accelerator", "devices", "num_nodes", "strategy", "precision")  # handed through
+MOST_PROCESSES = 64  # on one machine
 
 
 def make_trainer(settings: argparse.Namespace, callbacks: list[Callback]) -> pl.Trainer:
     """Lightning's Trainer for a run with these options, without a logger so far.
 
     Raises:
-        InputError: Lightning or the machine has no such accelerator, strategy or precision, the
-            strategy trains in processes that end before the test, or the precision keeps the
-            weights themselves in 16 bits, where small updates are rounded away.
+        InputError: Lightning or the machine has no such accelerator, strategy or precision, there
+            would be more than `MOST_PROCESSES`, the strategy trains in processes that end before
+            the test, or the precision keeps the weights themselves in 16 bits, where small updates
+            are rounded away.
     """
     options = {name: getattr(settings, name) for name in OPTIONS}
     if any(way in options["strategy"] for way in ("spawn", "fork", "notebook")):
@@ -39,6 +42,9 @@ def make_trainer(settings: argparse.Namespace, callbacks: list[Callback]) -> pl.
             f"argument --strategy: {options['strategy']} trains in processes that end before the "
             "test: give ddp"
         )
+    devices = options["devices"].strip()
+    if devices.isdecimal() and int(devices) > MOST_PROCESSES:  # on the CPU, any number would start
+        raise InputError(f"argument --devices: {devices} are too many: at most {MOST_PROCESSES}")
     precision = options["precision"]
     if precision.endswith("16-true") or precision.startswith("transformer-engine"):
         raise InputError(
@@ -104,48 +110,32 @@ def compile_networks(device: torch.device, *networks: nn.Module) -> None:
         network.compile()
 
 
-@rank_zero_only
-def say(text: str) -> None:
-    print(text, flush=True)
-
-
-def log_folder(trainer: pl.Trainer) -> Path:
-    """The run's folder for files; every process has to ask, as rank zero tells it to the others."""
-    folder = Path(trainer.log_dir or trainer.default_root_dir)
-    if trainer.is_global_zero:
-        folder.mkdir(parents=True, exist_ok=True)
-    return folder
-
-
-def tensorboard_writers(trainer: pl.Trainer) -> list:
-    """The SummaryWriters of the trainer's TensorBoard loggers; none with another logger."""
-    return [log.experiment for log in trainer.loggers if isinstance(log, TensorBoardLogger)]
-
-
 @torch.no_grad()
 def show_latents(
-    trainer: pl.Trainer, model: pl.LightningModule, images: Tensor, labels: Tensor
+    trainer: pl.Trainer, model: pl.LightningModule, data: DiscreteImages, step: int
 ) -> dict[str, float]:
     """Where the test set lies in the latent space and, for two dimensions, the manifold there.
 
     TensorBoard's projector gets the means of the first 2,000 images, with labels and thumbnails.
 
     Args:
-        images: uint8 [N, 1, 28, 28], values 0..15.
-        labels: long [N].
+        data: the test set.
+        step: where the logs have this model.
     Returns:
         test_active_units, on rank zero.
     """
     folder = log_folder(trainer)
+    bpd = trainer.callback_metrics.get("test_bpd")  # every process: to read is to average
     if not trainer.is_global_zero:
         return {}
-    writers, step = tensorboard_writers(trainer), trainer.current_epoch
+    which = "the run's best model" + ("" if bpd is None else f", test {bpd:.4f} bpd")
+    writers = writers_of(trainer)
+    images, labels = data.images, data.labels.cpu()
     batches = images.split(500)
     means = torch.cat([model.encoder(imgs.long().to(model.device))[0] for imgs in batches]).cpu()
-    labels = labels.cpu()
     if means.shape[1] > 1:
-        figure = latent_figure(means, labels)
-        figure.savefig(folder / "latent_means.png", dpi=150)
+        figure = latent_figure(means, labels, f"Latent means of the test images ({which})")
+        figure.savefig(folder / "latent_means.png")
         thumbnails = images[:2000].cpu().expand(-1, 3, -1, -1) / 15
         for writer in writers:
             writer.add_figure("latents/Means", figure, step)
@@ -153,25 +143,29 @@ def show_latents(
                 means[:2000], labels[:2000].tolist(), thumbnails, step, tag="Latent means"
             )
     if means.shape[1] == 2:
-        grid = visualize_manifold(model.decoder).cpu()
-        save_image(grid, folder / "vae_manifold.png")
+        figure = manifold_figure(model.decoder, f"The latent plane, decoded ({which})")
+        figure.savefig(folder / "vae_manifold.png")
         for writer in writers:
-            writer.add_image("latents/Manifold", grid, step)
-    return {"test_active_units": float(active_units(means))}
+            writer.add_figure("latents/Manifold", figure, step)
+    latents = {"test_active_units": float(active_units(means))}
+    log_now(trainer, latents, trainer.global_step)  # beside Lightning's test result
+    return latents
 
 
-def closing_lines(test: dict[str, float], best: Path, watch: str) -> str:
+def report(run: Run, trainer: pl.Trainer, test: dict[str, float], best: Path) -> None:
     """What a run says at its end: both bounds, and where everything is."""
-    return (
+    say(
         "\nTest of the best checkpoint (by the validation bpd with the unit Gaussian):\n"
         f"unit Gaussian  {test['test_bpd']:.4f} bpd"
         f" = {test['test_reconstruction_loss']:.1f} nats reconstruction"
         f" + {test['test_regularization_loss']:.1f} nats KL\n"
         f"learned prior  {test['test_prior_bpd']:.4f} bpd\n"
-        f"Pictures:      {best.parent.parent / '*.png'}\n"
-        f"Checkpoint:    {best}\n"
-        f"TensorBoard:   {watch}"
+        f"Pictures:      {run.folder / '*.png'}\n"
+        f"Results:       {run.folder / RESULT}, {EpochTable.NAME}\n"
+        f"Checkpoint:    {best}"
     )
+    for command in watch_commands(trainer):
+        say(f"TensorBoard:   {command}")
 
 
 class EpochLines(Callback):

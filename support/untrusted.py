@@ -25,6 +25,12 @@ def check_memory(claimed: int, stored: int) -> None:
         raise ValueError(f"{stored} bytes claim to hold {claimed}, more than can be trusted")
 
 
+def check_regular(path: str | Path) -> None:
+    """Raises OSError or ValueError unless it is a file of its own: a device may have no end."""
+    if os.stat(path) and not os.path.isfile(path):
+        raise ValueError("it is no regular file")
+
+
 def read_idx(path: str | Path) -> np.ndarray:
     """The array in an IDX file of unsigned bytes, with or without gzip; the file is not trusted.
 
@@ -36,6 +42,7 @@ def read_idx(path: str | Path) -> np.ndarray:
     Raises:
         EOFError, OSError, ValueError, zlib.error: it cannot be read, or is not such a file.
     """
+    check_regular(path)
     with open(path, "rb") as stored:
         compressed = stored.read(2) == b"\x1f\x8b"
         stored.seek(0)

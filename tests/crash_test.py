@@ -9,6 +9,8 @@ the names and contents of all files that a run leaves must be the same, bit by b
 
 import argparse
 import contextlib
+import csv
+import itertools
 import json
 import os
 import random
@@ -26,6 +28,7 @@ from torch import Tensor
 
 import train_pl
 from support import checkpoints, run_folders
+from support.logs import EpochTable
 
 OPTIONS = ["--num_filters", "4", "--z_dim", "3", "--batch_size", "30", "--lr", "0.01", "--epochs"]
 
@@ -138,15 +141,22 @@ def differences(a: Path, b: Path) -> list[str]:
             contents = [torch.load(run / name, weights_only=True) for run in (a, b)]
             for content in contents:
                 if "run" in content:
-                    content["run"]["logs"] = None  # the names of event files hold times
+                    # Nobody measures the same seconds again; the names of event files hold times.
+                    content["run"]["seconds"] = content["run"]["logs"] = None
             if not same(*contents):
                 parts = [k for k in contents[0] if not same(contents[0][k], contents[1].get(k))]
                 found.append(f"{name}: {parts}")
         elif name == run_folders.RESULT:
             results = [json.loads((run / name).read_bytes()) for run in (a, b)]
             for result in results:
-                del result["logs"]  # the names of event files hold times
+                del result["logs"], result["seconds"]
             if results[0] != results[1]:
+                found.append(name)
+        elif name == EpochTable.NAME:
+            tables = [list(csv.DictReader((run / name).read_text().splitlines())) for run in (a, b)]
+            for row in itertools.chain(*tables):
+                del row["seconds"]
+            if tables[0] != tables[1]:
                 found.append(name)
         elif (a / name).read_bytes() != (b / name).read_bytes():
             found.append(name)

@@ -196,6 +196,8 @@ class TestReport(EvaluationTest):
             self.assertAlmostEqual(first[name]["mean"], second[name]["mean"], delta=1e-6)
             self.assertNotAlmostEqual(first[name]["mean"], other[name]["mean"], delta=1e-6)
         self.assertEqual(first["codec_bpd"], second["codec_bpd"])
+        self.assertEqual(first["samples"], second["samples"])
+        self.assertNotEqual(first["samples"], other["samples"])
 
     def test_numbers_are_means_over_the_images_with_their_standard_errors(self):
         write_checkpoint(self.checkpoint)
@@ -222,7 +224,7 @@ class TestReport(EvaluationTest):
         write_checkpoint(self.checkpoint, z_dim=2)
         self.run_it("--iwae_samples", 2, "--split", "val", "--progress_bar")
         expected = {"samples", "reconstructions", "interpolations", "traversals", "manifold"}
-        expected |= {"kl_per_dimension", "latent_means"}
+        expected |= {"kl_per_dimension", "latent_means", "nearest_training_images"}
         found = {file.stem: imread(file) for file in self.output.glob("*.png")}
         self.assertEqual(set(found), expected)
         for name, picture in found.items():
@@ -240,6 +242,7 @@ class TestReport(EvaluationTest):
         metrics = self.run_it("--limit", 1, "--iwae_samples", 1)
         self.assertEqual(len(metrics["kl_per_dimension_nats"]), 1)
         self.assertIsNone(metrics["elbo_bpd"]["standard_error"])
+        self.assertIsNone(metrics["samples"]["unit_gaussian"]["frechet_distance"])
 
     def test_weights_of_another_precision_are_read_as_float32(self):
         model = write_checkpoint(self.checkpoint)
@@ -374,6 +377,7 @@ class TestBadInput(EvaluationTest):
         model = write_checkpoint(good)
         whole = torch.load(good, weights_only=True)
         wrong_shape = {**whole["state_dict"], "decoder.net.0.bias": torch.zeros(3)}
+        wrong_prior = {**whole["state_dict"], "prior.first.weight": torch.zeros(512, 4)}
         not_finite = {
             name: torch.full_like(value, math.nan) for name, value in whole["state_dict"].items()
         }
@@ -386,6 +390,7 @@ class TestBadInput(EvaluationTest):
             "no-weights": {"hyper_parameters": dict(model.hparams)},
             "another-class": {"hyper_parameters": {"hidden_size": 3}, "state_dict": {}},
             "another-shape": {**whole, "state_dict": wrong_shape},
+            "another-prior": {**whole, "state_dict": wrong_prior},
             "too-large": {**whole, "hyper_parameters": {"num_filters": 10**6, "z_dim": 10**6}},
             "too-few": {**whole, "state_dict": {}},
             "too-many": {**whole, "state_dict": {**whole["state_dict"], "more": torch.ones(1)}},
@@ -433,6 +438,7 @@ class TestBadInput(EvaluationTest):
         for name, value in [
             ("--iwae_samples", 0),
             ("--limit", -1),
+            ("--refine", -1),
             ("--batch_size", 0),
             ("--split", "all"),
             ("--seed", -1),

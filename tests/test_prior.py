@@ -210,6 +210,11 @@ class TestLearning(unittest.TestCase):
 
 
 class TestBadInput(unittest.TestCase):
+    def test_a_temperature_that_is_no_number_above_0_is_refused(self):
+        for temperature in (0, -1, math.nan, math.inf):
+            with self.assertRaisesRegex(ValueError, f"above 0, got {temperature}"):
+                LatentPrior(2).sample(1, temperature=temperature)
+
     def test_latents_and_labels_that_do_not_fit_are_refused(self):
         prior = LatentPrior(3, width=8)
         z, labels = torch.zeros(2, 3), torch.tensor([0, 9])

@@ -1,6 +1,7 @@
 """Runs that are killed, stopped, disturbed or resumed; tests/crash_test.py is the long version."""
 
 import argparse
+import csv
 import math
 import os
 import resource
@@ -27,7 +28,7 @@ import train_pl
 from support import run_folders
 from support.checkpoints import atomic_write, find_checkpoint
 from support.command_line import InputError
-from support.muon import warmup_and_cosine
+from support.muon import warmup_and_line
 from support.run_folders import at_work, cut_logs, new_run_folder, newest_unfinished
 from support.stopping import StopIfNotFinite
 from train_pl import VAE, main
@@ -110,6 +111,10 @@ class TestStopAndResume(RunTest):
         self.assertEqual(self.train("--resume", moved, "--epochs", 3), (0, ""))
         points = [step for step, _ in curves(moved)["val_bpd"]]
         self.assertEqual(points, [5, 11, 17])
+        with open(moved / "metrics.csv", newline="") as file:
+            seconds = [float(row["seconds"]) for row in csv.DictReader(file)]
+        self.assertEqual((len(seconds), seconds), (3, sorted(seconds)))
+        self.assertIn("epochs: 3", (moved / run_folders.SETTINGS).read_text())
         self.assertEqual(len(set(curves(moved)["test_bpd"])), 1)
         self.assert_ends(self.train("--resume", moved, "--epochs", 2), 2, "--epochs", "3", "2")
 
@@ -154,8 +159,18 @@ class TestStopAndResume(RunTest):
         with mock.patch.object(VAE, "training_step", training_step):
             self.assertEqual(self.train("--resume", self.logs / "version_0", "--epochs", 2)[0], 0)
         steps = NUM_TRAIN // 50
-        expected = [0.004 * warmup_and_cosine(steps + n, 2 * steps, 0.05) for n in range(steps)]
+        expected = [0.004 * warmup_and_line(steps + n, 2 * steps, 0.05) for n in range(steps)]
         self.assertEqual(rates, expected)
+
+    def test_the_best_model_of_an_epoch_that_was_not_saved_does_not_stay(self):
+        self.assertEqual(self.train(*SMALL, "--epochs", 1), (0, ""))
+        run = self.logs / "version_0"
+        (best,) = run.glob("checkpoints/best_*")
+        # As after a kill in an extension, between the writing of the best and of the last one.
+        shutil.copy(best, best.with_name("best_val_bpd_0.0001.ckpt"))
+        (run / run_folders.RESULT).unlink()
+        self.assertEqual(self.train("--resume"), (0, ""))
+        self.assertEqual(find_checkpoint(run), best)
 
     def test_a_run_that_a_caller_started_with_other_types_can_be_loaded_and_resumed(self):
         args = argparse.Namespace(
@@ -166,7 +181,7 @@ class TestStopAndResume(RunTest):
         with tiny_data(), redirect_stdout(StringIO()):
             train_pl.train_vae(args)
         run = self.logs / "version_0"
-        model = train_pl.load_model(find_checkpoint(run))
+        model = train_pl.load_model(run)
         self.assertEqual(dict(model.hparams), {"num_filters": 4, "z_dim": 3, "lr": 1e-3})
         self.assertEqual(self.train("--resume", run, "--epochs", 2), (0, ""))
 
@@ -180,6 +195,8 @@ class TestStopAndResume(RunTest):
         self.assertEqual(state(), before)
         with on_step(2, lambda: os.kill(os.getpid(), signal.SIGTERM)):
             self.train(*SMALL, "--epochs", 1)
+        self.assertEqual(state(), before)
+        self.assertEqual(self.train(*SMALL, "--epochs", 9, "--lr", 10)[0], 1)
         self.assertEqual(state(), before)
 
     def test_a_run_that_was_stopped_in_its_test_is_completed(self):
@@ -251,6 +268,25 @@ with at_work(Path(sys.argv[1])):
 """
 
 
+# In the ninth step, a signal within half a minute in which Python is not asked.
+NATIVE = """
+import hashlib, os, signal, sys, threading
+sys.path.insert(0, sys.argv.pop(1))
+from test_runs import on_step
+from support import stopping
+from tiny import tiny_data
+from train_pl import main
+
+def step():
+    threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGTERM)).start()
+    hashlib.pbkdf2_hmac("sha256", b"", b"", 10**8)
+
+stopping.PATIENCE = 0.2
+with tiny_data(), on_step(9, step):
+    main([*sys.argv[1:], "--epochs", "3"])
+"""
+
+
 class TestFaults(RunTest):
     def last_epoch(self) -> int:
         (run,) = self.logs.glob("version_*")
@@ -295,6 +331,11 @@ class TestFaults(RunTest):
 
         with mock.patch.object(train_pl.MNISTDataModule, "prepare_data", stop):
             self.assert_ends(self.train(*SMALL), 143, "before the run began")
+
+    def test_a_signal_in_a_long_native_call_ends_with_how_to_continue(self):
+        command = [sys.executable, "-c", NATIVE, str(TESTS), *SMALL, "--log_dir", str(self.logs)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+        self.assert_ends((done.returncode, done.stderr), 143, "--resume", str(self.logs))
 
     def test_an_output_that_nobody_reads_ends_with_one_line(self):
         program = [sys.executable, str(TESTS / "tiny.py"), *SMALL, "--log_dir", str(self.logs)]

@@ -6,6 +6,7 @@ import sys
 from contextlib import redirect_stderr, redirect_stdout
 from io import StringIO
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import torch
@@ -13,6 +14,7 @@ from matplotlib.image import imread
 from tiny import InFolder
 
 import sample
+from cnn_encoder_decoder import CNNDecoder
 from train_pl import PRETRAINED, VAE
 
 
@@ -38,8 +40,8 @@ class TestSample(InFolder):
         )
         self.assertEqual((result.returncode, result.stderr), (0, ""))
         self.assertEqual(result.stdout, "samples.png: 64 digits, drawn from the learned prior\n")
-        picture = imread(self.folder / "samples.png")
-        self.assertEqual(picture.shape[:2], (3 * (8 * 30 + 2), 3 * (8 * 30 + 2)))
+        picture, side = imread(self.folder / "samples.png"), 3 * (8 * 30 + 2)
+        self.assertEqual(picture.shape[:2], (side + 80, 2 * side + 36))  # drawn, expected
         self.assertEqual(os.listdir(self.folder), ["samples.png"])
 
     def test_arrays_are_grey_levels_of_the_seed_and_the_class(self):
@@ -63,6 +65,43 @@ class TestSample(InFolder):
         self.assertEqual(code, 0)
         self.assertIn("N(0, I)", said)
 
+    def test_a_file_appears_whole_in_a_new_folder_and_its_neighbours_stay(self):
+        neighbour = self.folder / "unfinished"  # what a checkpoint on its way is called
+        neighbour.write_text("mine")
+        for name in ("new/folder/a.npy", "a.npy", "a.npy"):
+            code, _, complaint = self.run_main("--num", 2, "--output", self.folder / name)
+            self.assertEqual((code, complaint), (0, ""))
+        self.assertEqual(neighbour.read_text(), "mine")
+        self.assertEqual(sorted(os.listdir(self.folder)), ["a.npy", "new", "unfinished"])
+
+    def test_a_link_or_a_folder_is_not_replaced(self):
+        link, folder = self.folder / "link.png", self.folder / "folder.png"
+        link.symlink_to("nowhere")
+        folder.mkdir()
+        for output in (link, folder):
+            code, _, complaint = self.run_main("--num", 2, "--output", output)
+            self.assertEqual((code, len(complaint.splitlines())), (2, 1), complaint)
+            self.assertIn(output.name, complaint)
+        self.assertEqual(sorted(os.listdir(self.folder)), ["folder.png", "link.png"])
+
+    def test_many_digits_are_decoded_in_parts(self):
+        sizes, decode = [], CNNDecoder.forward
+
+        def forward(decoder, z):
+            sizes.append(len(z))
+            return decode(decoder, z)
+
+        model = VAE(num_filters=2, z_dim=2)
+        path = self.folder / "small.ckpt"
+        torch.save(
+            {"state_dict": dict(model.state_dict()), "hyper_parameters": dict(model.hparams)}, path
+        )
+        with mock.patch.object(CNNDecoder, "forward", forward):
+            for how in ((), ("--mean",)):
+                self.run_main(path, "--num", 1200, "--output", self.folder / "many.npy", *how)
+        self.assertEqual(sizes, [500, 500, 200] * 2)
+        self.assertEqual(len(np.load(self.folder / "many.npy")), 1200)
+
     def test_bad_input_ends_with_one_line(self):
         damaged = self.folder / "damaged.ckpt"
         damaged.write_bytes(PRETRAINED.read_bytes()[:1000])
@@ -70,6 +109,7 @@ class TestSample(InFolder):
             (("--label", 10), "--label"),
             (("--label", -1), "--label"),
             (("--num", 0), "--num"),
+            (("--num", 10**9), "--num"),
             (("--output", "digits.gif"), "digits.gif"),
             (("--output", ""), "--output"),
             (("--output", self.folder / "damaged.ckpt" / "a.png"), "damaged.ckpt"),

@@ -75,9 +75,20 @@ class TestWholePixels(unittest.TestCase):
         self.assert_comes_back(images)
 
     def test_more_images_than_a_batch_come_back(self):
-        with mock.patch.object(low_part, "BATCH", 4):
-            for count in (3, 4, 5, 9):
-                self.assert_comes_back(grey_digits()[:count])
+        for small in ({"IMAGES": 4}, {"PIXELS": 700}):
+            with mock.patch.multiple(low_part, **small):
+                for count in (3, 4, 5, 9):
+                    self.assert_comes_back(grey_digits()[:count])
+
+    def test_every_image_is_in_one_batch_which_takes_little_memory(self):
+        blank, white = np.zeros((2000, 28, 28), np.uint8), np.full((100, 28, 28), 15, np.uint8)
+        images = np.concatenate([white, blank, fmnist.four_bit(grey_digits())])
+        parts = low_part.parts(images)
+        self.assertEqual(sorted(np.concatenate(parts)), list(range(len(images))))
+        for part in parts:
+            self.assertLessEqual(len(part), low_part.IMAGES)
+            pixels = low_bits.near_ink(torch.from_numpy(images[part])).sum()
+            self.assertLess(pixels, low_part.PIXELS + 784)
 
     def test_the_low_part_costs_what_its_model_says(self):
         model, images = small_low_bits(), grey_digits()[:20]

@@ -1,0 +1,154 @@
+"""What a run logs: TensorBoard's pages, a table of its epochs, and anything to any logger."""
+
+import csv
+import io
+import shlex
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import pytorch_lightning as pl
+from pytorch_lightning.callbacks import Callback
+from pytorch_lightning.loggers import Logger, TensorBoardLogger
+from pytorch_lightning.utilities import rank_zero_only
+
+from support.checkpoints import atomic_write
+from support.runs import Run, RunCheckpoint, epoch_metrics, log_step
+
+# TensorBoard's first page sorts by name and opens two groups: these curves, then "images".
+FIRST = {"train_bpd_step": "bpd/train", "val_bpd": "bpd/val", "val_prior_bpd": "bpd/val_prior"}
+NOT_ON_PAGES = {"epoch", "train_bpd_step"}
+COMPARED = ("batch_size", "dataset", "epochs", "lr", "num_filters", "seed", "z_dim")
+CHARTS = {
+    "bpd: training and validation": ["bpd/train", "bpd/val$"],
+    "val_bpd: unit Gaussian and learned prior": ["bpd/val$", "bpd/val_prior"],
+    "reconstruction_loss: nats per image": ["(train|val)_reconstruction_loss"],
+    "regularization_loss: KL to N(0, I), nats": ["(train|val)_regularization_loss"],
+    "ELBO: negative, the sum of both, nats": ["(train|val)_ELBO"],
+    "learning rate": ["lr-"],
+}
+
+
+class RunTensorBoard(TensorBoardLogger):
+    """TensorBoard's files in a run's folder, with pages that open on the bits per dimension.
+
+    What is logged keeps its name, but for two: `train_bpd_step` becomes `bpd/train`, next to copies
+    of the validation's curves, and the number of the epoch is left out. The page "Custom Scalars"
+    has training and validation in one chart.
+    """
+
+    def __init__(self, folder: Path):
+        super().__init__(
+            str(folder.parent), name=None, version=folder.name, default_hp_metric=False
+        )
+        charts = {title: ["Multiline", tags] for title, tags in CHARTS.items()}
+        self.experiment.add_custom_scalars({"Training": charts})
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        first = {FIRST[name]: value for name, value in metrics.items() if name in FIRST}
+        others = {name: value for name, value in metrics.items() if name not in NOT_ON_PAGES}
+        super().log_metrics({**first, **others}, step)
+
+
+class EpochTable(Callback):
+    """`metrics.csv` in a run's folder: a row per epoch, whichever loggers there are.
+
+    Columns: the epoch, counted from 1; step, where the same figures are in the logs; seconds since
+    the run began; then the means over the epoch. The file is whole at every moment, and goes on
+    when the run does. Lightning's CSVLogger begins its file anew in a resumed run, and puts
+    training, validation and learning rates into rows of their own.
+    """
+
+    NAME = "metrics.csv"
+
+    def __init__(self, run: Run):
+        super().__init__()
+        self.run = run
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        metrics = epoch_metrics(trainer)  # every process: to read them is to average over all
+        if not trainer.is_global_zero:
+            return
+        path, epoch = self.run.folder / self.NAME, trainer.current_epoch + 1
+        row = {"epoch": epoch, "step": log_step(trainer), "seconds": f"{self.run.seconds:.1f}"}
+        row |= {name: f"{metrics[name]:.7g}" for name in sorted(metrics)}
+        earlier = {str(number) for number in range(1, epoch)}
+        rows = [kept for kept in read_rows(path) if kept["epoch"] in earlier] + [row]
+        table = io.StringIO(newline="")
+        names = list(dict.fromkeys(name for some in rows for name in some))
+        writer = csv.DictWriter(table, names, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        atomic_write(path, table.getvalue().encode())
+
+
+def read_rows(path: Path) -> list[dict[str, str]]:
+    """The rows of a table that have all of its columns; none if there is no such file."""
+    if not path.exists():
+        return []
+    with open(path, newline="", errors="replace") as file:
+        rows = list(csv.DictReader(file))
+    return [row for row in rows if "epoch" in row and None not in [*row, *row.values()]]
+
+
+def log_folder(trainer: pl.Trainer) -> Path:
+    """The folder for a run's files: that of `train_vae`, else that of the first logger.
+
+    Every process has to ask, as rank zero tells it to the others.
+    """
+    of_run = [c.folder.parent for c in trainer.callbacks if isinstance(c, RunCheckpoint)]
+    folder = of_run[0] if of_run else Path(trainer.log_dir or trainer.default_root_dir)
+    if trainer.is_global_zero:
+        folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def writers_of(trainer: pl.Trainer) -> list:
+    """The SummaryWriters of the trainer's TensorBoard loggers; none with another logger."""
+    return [log.experiment for log in trainer.loggers if isinstance(log, TensorBoardLogger)]
+
+
+def log_now(trainer: pl.Trainer, metrics: Mapping[str, float], step: int) -> None:
+    """Gives metrics to all loggers, outside of Lightning's own steps."""
+    for logger in trainer.loggers:
+        logger.log_metrics(dict(metrics), step)
+
+
+@rank_zero_only
+def say(text: str) -> None:
+    print(text, flush=True)
+
+
+def watch_commands(trainer: pl.Trainer) -> list[str]:
+    """How to look at what TensorBoard's loggers write."""
+    folders = [log.save_dir for log in trainer.loggers if isinstance(log, TensorBoardLogger)]
+    return [f"tensorboard --logdir {shlex.quote(folder)}" for folder in folders]
+
+
+def open_logs(run: Run, trainer: pl.Trainer, logger: Logger | Iterable[Logger] | None) -> None:
+    """Gives the trainer the loggers, or TensorBoard's, with the run's options, and says where.
+
+    Raises:
+        ValueError: there is no logger.
+    """
+    if logger is None:
+        trainer.loggers = [RunTensorBoard(run.folder)]
+    else:
+        trainer.loggers = [logger] if isinstance(logger, Logger) else list(logger)
+    if not trainer.loggers:
+        raise ValueError("logger: give at least one, or None for TensorBoard's")
+    begins = f"Continuing {run.folder}" if run.step else f"Logging to {run.folder}"
+    say("; watch it with: ".join([begins, *watch_commands(trainer)]))
+    for each in trainer.loggers:
+        each.log_hyperparams(run.options)
+
+
+def close_logs(run: Run, trainer: pl.Trainer, result: Mapping[str, float]) -> None:
+    """Ends the logs; on TensorBoard's page "HParams", a run is a line of options and results."""
+    options = {name: run.options[name] for name in COMPARED}
+    bpd_first = sorted(result, key=lambda name: not name.endswith("bpd"))
+    metrics = {name: result[name] for name in bpd_first}
+    for logger in trainer.loggers:
+        if isinstance(logger, TensorBoardLogger):
+            logger.log_hyperparams(options, metrics, step=trainer.global_step)
+        logger.finalize("success")  # also ends the thread that writes TensorBoard's file

@@ -1,0 +1,187 @@
+"""How good samples are: what a classifier finds in them, and which training images are nearest.
+
+The Fréchet distance is that between two Gaussians, fitted to the classifier's features of samples
+and of test images (Heusel et al. 2017, "GANs trained by a two time-scale update rule", where the
+features are those of the Inception network): it grows where samples are no digits, and where some
+kinds of digits are missing.
+"""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor, nn
+from torchmetrics.image.fid import FrechetInceptionDistance
+
+from support.classifier import Classifier
+from support.command_line import InputError, one_line
+from support.pictures import grid_figure
+from train_pl import VAE
+from utils import sample_reparameterize
+
+CLASSIFIER = Path(__file__).resolve().parent.parent / "pretrained" / "classifier.pt"
+KNOWN = "MNIST"  # the data set whose classes the classifier knows
+SURE = 0.9  # the probability above which it is sure of a class
+BATCH = 100  # images at a time; more are no faster
+OF_NO_CLASS = ("unit_gaussian", "learned_prior")  # the kinds that are drawn without a label
+NUM_COMPARED = 1000  # images whose nearest training images are looked for
+
+
+def load_classifier(path: Path = CLASSIFIER) -> Classifier:
+    """The classifier, on the CPU, in eval mode.
+
+    Raises:
+        InputError: the file is missing or holds another model.
+    """
+    model = Classifier()
+    try:
+        model.load_state_dict(torch.load(path, weights_only=True))
+    except Exception as error:
+        raise InputError(
+            f"{path} cannot be used ({one_line(error)}): take it from the repository again"
+        ) from error
+    return model.to(memory_format=torch.channels_last).eval()
+
+
+@torch.no_grad()
+def posterior_latents(model: VAE, images: Tensor, seed: int) -> Tensor:
+    """One z from q(z|x) for each image: uint8 [N, 1, 28, 28] to float [N, z_dim], on the CPU."""
+    torch.manual_seed(seed)
+    latents = []
+    for part in images.split(BATCH):
+        mean, log_std = model.encoder(part.long().to(model.decoder.device))
+        latents.append(sample_reparameterize(mean, log_std.exp()).cpu())
+    return torch.cat(latents)
+
+
+@torch.no_grad()
+def draw_samples(model: VAE, posterior: Tensor, labels: Tensor, seed: int) -> dict[str, Tensor]:
+    """As many images of each kind as there are labels, from z of four sources.
+
+    Args:
+        posterior: float [N, z_dim], what `posterior_latents` returned.
+        labels: long [N], the classes to be drawn by class.
+    Returns:
+        By kind, uint8 [N, 1, 28, 28] on the CPU: posterior_samples and unit_gaussian and, where
+        the model has a learned prior, learned_prior and learned_prior_by_class, both by
+        `model.sample`.
+    """
+    device = model.decoder.device
+
+    def together(batches: Iterable[Tensor]) -> Tensor:
+        return torch.cat([batch.to("cpu", torch.uint8) for batch in batches])
+
+    def decoded(latents: Tensor) -> Tensor:
+        return together(model.draw_pixels(z.to(device)) for z in latents.split(BATCH))
+
+    torch.manual_seed(seed)
+    drawn = {
+        "posterior_samples": decoded(posterior),
+        "unit_gaussian": decoded(torch.randn(posterior.shape)),
+    }
+    if model.prior.learned:
+        parts = labels.to(device).split(BATCH)
+        drawn["learned_prior"] = together(model.sample(len(part)) for part in parts)
+        drawn["learned_prior_by_class"] = together(model.sample(len(y), y) for y in parts)
+    return drawn
+
+
+@torch.no_grad()
+def classify(classifier: Classifier, images: Tensor) -> tuple[Tensor, Tensor]:
+    """The classifier's features and logits of images: float [N, 64] and [N, 10], on the CPU.
+
+    Args:
+        images: uint8 [N, 1, 28, 28], values 0..15.
+    """
+    device = classifier.classes.weight.device
+    features = [classifier.features(part.to(device)) for part in images.split(BATCH)]
+    logits = [classifier.classes(part) for part in features]
+    return torch.cat(features).cpu(), torch.cat(logits).cpu()
+
+
+def frechet_distance(features: Tensor, reference: Tensor) -> float | None:
+    """The Fréchet distance of two sets of features, the squared one that is known as FID.
+
+        |m1 - m2|^2 + trace(C1 + C2 - 2 (C1 C2)^(1/2)),   means m, covariances C
+
+    It is above 0 for two sets of one source too, and the more so the smaller they are.
+
+    Args:
+        features, reference: float [N, F] and [M, F].
+    Returns:
+        >= 0 up to rounding; None where a set has a single image, and so no covariance.
+    """
+    if min(len(features), len(reference)) < 2:
+        return None
+    as_given = nn.Identity()
+    as_given.num_features = features.shape[1]  # or torchmetrics tries it on a random image
+    metric = FrechetInceptionDistance(feature=as_given)
+    metric.update(reference.double(), real=True)
+    metric.update(features.double(), real=False)
+    return metric.compute().item()
+
+
+def judge_samples(
+    classifier: Classifier, kinds: dict[str, Tensor], labels: Tensor, test_images: Tensor
+) -> dict[str, dict[str, float | None]]:
+    """What the classifier finds in images of several kinds.
+
+    Args:
+        kinds: by name, images uint8 [N, 1, 28, 28], values 0..15.
+        labels: long [N], the classes of the images of all kinds but those in `OF_NO_CLASS`.
+        test_images: uint8 [M, 1, 28, 28], which the distance is from.
+    Returns:
+        By name: frechet_distance, see there; sure, the share of the images that it gives a class
+        with a probability above `SURE`; right_class, the share that it gives the label, or None.
+    """
+    reference, _ = classify(classifier, test_images)
+    judged = {}
+    for name, images in kinds.items():
+        features, logits = classify(classifier, images)
+        highest, found = logits.softmax(dim=1).max(dim=1)
+        right = None if name in OF_NO_CLASS else (found == labels).double().mean().item()
+        judged[name] = {
+            "frechet_distance": frechet_distance(features, reference),
+            "sure": (highest > SURE).double().mean().item(),
+            "right_class": right,
+        }
+    return judged
+
+
+def nearest(images: Tensor, among: Tensor, num: int) -> tuple[Tensor, Tensor]:
+    """The images that lie nearest to some images, by Euclidean distance of their grey levels.
+
+    Args:
+        images: uint8 [N, 1, H, W], values 0..15.
+        among: uint8 [M, 1, H, W], where to look, M >= num.
+        num: how many to find for each.
+    Returns:
+        distances float [N, num], ascending, in grey levels, and positions in `among`, long
+        [N, num].
+    """
+    points = images.flatten(1).float()
+    best = torch.empty(len(points), 0), torch.empty(len(points), 0, dtype=torch.long)
+    for start in range(0, len(among), 5000):  # 5000 distances per image are in memory at a time
+        part = among[start : start + 5000].flatten(1).float()
+        # Squares and products of levels are whole numbers that float32 holds without rounding.
+        squares = points.square().sum(1, keepdim=True) + part.square().sum(1) - 2 * points @ part.T
+        positions = torch.arange(start, start + len(part)).expand(len(points), -1)
+        squares, positions = torch.cat([best[0], squares], 1), torch.cat([best[1], positions], 1)
+        lowest, where = squares.topk(min(num, squares.shape[1]), dim=1, largest=False)
+        best = lowest, positions.gather(1, where)
+    return best[0].sqrt(), best[1]
+
+
+def nearest_figure(samples: Tensor, training_images: Tensor) -> Figure:
+    """Samples, each over the three training images that lie nearest to it.
+
+    Args:
+        samples: uint8 [N, 1, 28, 28], values 0..15.
+        training_images: uint8 [M, 1, 28, 28], M >= 3.
+    """
+    _, positions = nearest(samples, training_images, 3)
+    rows = [samples, *(training_images[column] for column in positions.T)]
+    names = ["sample", "nearest", "second", "third"]
+    title = "Samples, each over the three nearest training images"
+    return grid_figure([row / 15 for row in rows], title, names)

@@ -1,0 +1,294 @@
+"""Figures: what is written on them, that it can be read, and by whom."""
+
+import sys
+import unittest
+from itertools import combinations
+from pathlib import Path
+from statistics import NormalDist
+
+import matplotlib
+import numpy as np
+import torch
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+from matplotlib.text import Text
+from tiny import InFolder
+from torch import nn
+from torchvision.utils import make_grid
+
+from support.pictures import (
+    CLASS_COLOURS,
+    SHOWN,
+    epoch_line,
+    grid_figure,
+    latent_figure,
+    manifold_figure,
+    pairs_figure,
+    principal_plane,
+    pushed_apart,
+    rendered,
+    samples_figure,
+)
+from train_pl import VAE
+from utils import mean_image
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "benchmarks"))
+from curve import curve_figure, read_rows
+
+# Machado, Oliveira & Fernandes 2009, severity 1.0: linear RGB as somebody without one kind of cones
+# sees it.
+BLINDNESS = {
+    "none": [[1, 0, 0], [0, 1, 0], [0, 0, 1]],
+    "protanopia": [
+        [0.152286, 1.052583, -0.204868],
+        [0.114503, 0.786281, 0.099216],
+        [-0.003882, -0.048116, 1.051998],
+    ],
+    "deuteranopia": [
+        [0.367322, 0.860646, -0.227968],
+        [0.280085, 0.672501, 0.047413],
+        [-0.011820, 0.042940, 0.968881],
+    ],
+    "tritanopia": [
+        [1.255528, -0.076749, -0.178779],
+        [-0.078411, 0.930809, 0.147602],
+        [0.004733, 0.691367, 0.303900],
+    ],
+}
+LINEAR_RGB_TO_XYZ = np.array(
+    [
+        [0.4124564, 0.3575761, 0.1804375],
+        [0.2126729, 0.7151522, 0.0721750],
+        [0.0193339, 0.1191920, 0.9503041],
+    ]
+)
+
+
+def seen(colours: list[str], blindness: str) -> np.ndarray:
+    """CIELAB (D65) of colours as they are seen: [N, 3]."""
+    rgb = np.array([to_rgb(colour) for colour in colours])
+    linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+    linear = np.clip(linear @ np.array(BLINDNESS[blindness]).T, 0, 1)
+    xyz = linear @ LINEAR_RGB_TO_XYZ.T / LINEAR_RGB_TO_XYZ.sum(axis=1)  # relative to white
+    f = np.where(xyz > (6 / 29) ** 3, np.cbrt(xyz), xyz * (29 / 6) ** 2 / 3 + 4 / 29)
+    x, y, z = f.T
+    return np.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], axis=1)
+
+
+def smallest_difference(colours: list[str], blindness: str) -> float:
+    pairs = combinations(seen(colours, blindness), 2)
+    return min(np.linalg.norm(one - other) for one, other in pairs)
+
+
+def shown_images(figure: Figure) -> list[np.ndarray]:
+    """The pixels of every axes of a figure."""
+    picture, found = rendered(figure), []
+    for axes in figure.axes:
+        (left, bottom), (right, top) = axes.bbox.get_points().round().astype(int)
+        found.append(picture[len(picture) - top : len(picture) - bottom, left:right])
+    return found
+
+
+def words(figure: Figure) -> list[Text]:
+    return [text for text in figure.findobj(Text) if text.get_text() and text.get_visible()]
+
+
+class TwoDimensional(nn.Module):
+    """Draws white where both latents are positive, and black elsewhere."""
+
+    z_dim, device = 2, torch.device("cpu")
+
+    def forward(self, z: torch.Tensor) -> torch.Tensor:
+        logits = torch.zeros(len(z), 16, 28, 28)
+        white = (z > 0).all(dim=1)
+        logits[white, 15], logits[~white, 0] = 1000, 1000
+        return logits
+
+
+class TestColours(unittest.TestCase):
+    THRESHOLD = 15  # in CIELAB, where about 2 is the least that can be seen side by side
+
+    def test_classes_differ_for_the_colour_blind_too(self):
+        self.assertEqual(len(set(CLASS_COLOURS)), 10)
+        for blindness in BLINDNESS:
+            with self.subTest(blindness=blindness):
+                found = smallest_difference(CLASS_COLOURS, blindness)
+                self.assertGreater(found, self.THRESHOLD)
+
+    def test_the_simulation_finds_what_is_known_to_be_confused(self):
+        red_and_green = ["#d62728", "#2ca02c"]
+        self.assertGreater(smallest_difference(red_and_green, "tritanopia"), 80)
+        usual = matplotlib.colormaps["tab10"].colors
+        for blindness in ("protanopia", "deuteranopia"):
+            self.assertLess(smallest_difference(usual, blindness), 8)
+        greys = ["#000000", "#808080", "#ffffff"]
+        for blindness in BLINDNESS:
+            np.testing.assert_allclose(seen(greys, blindness)[:, 1:], 0, atol=0.1)
+
+
+class TestSamplesFigure(unittest.TestCase):
+    def setUp(self):
+        torch.manual_seed(0)
+        self.model = VAE(num_filters=2, z_dim=3).eval()
+
+    def test_every_grey_level_is_a_square_of_whole_pixels(self):
+        z = torch.randn(11, 3)
+        with torch.no_grad():
+            expected = mean_image(self.model.decoder(z))
+        torch.manual_seed(1)
+        figure = samples_figure(self.model, z, "title")
+        torch.manual_seed(1)
+        drawn = self.model.draw_pixels(z) / 15
+        for images, shown in zip((drawn, expected), shown_images(figure), strict=True):
+            grid = (255 * make_grid(images, nrow=8)).round().byte()
+            large = grid.repeat_interleave(3, dim=1).repeat_interleave(3, dim=2)
+            self.assertTrue(np.array_equal(shown, large.permute(1, 2, 0).numpy()))
+
+    def test_says_which_are_drawn_and_why_they_speckle(self):
+        left, right = samples_figure(self.model, torch.randn(3, 3), "title").axes
+        self.assertRegex(left.get_title(), "drawn.*each pixel on its own.*speckle")
+        self.assertRegex(right.get_title(), "expected grey levels")
+        (only,) = samples_figure(self.model, torch.randn(3, 3), "title", draw=False).axes
+        self.assertEqual(only.get_title(), "expected grey levels")
+
+    def test_many_are_about_as_wide_as_high(self):
+        (axes,) = samples_figure(self.model, torch.randn(110, 3), "title", draw=False).axes
+        self.assertEqual(axes.images[0].get_array().shape, (10 * 30 + 2, 11 * 30 + 2, 3))
+
+    def test_thousands_are_no_larger_than_a_thousand(self):
+        sizes = []
+        for num in (1000, 5000):
+            figure = samples_figure(self.model, torch.randn(num, 3), "title")
+            sizes.append(figure.bbox.width * figure.bbox.height)
+        self.assertLess(max(sizes), 20e6)  # pixels
+
+
+class TestWords(unittest.TestCase):
+    def assert_words_can_be_read(self, figure: Figure) -> None:
+        rendered(figure)
+        boxes = {text: text.get_window_extent() for text in words(figure)}
+        whole = figure.bbox
+        for text, box in boxes.items():
+            self.assertTrue(
+                whole.x0 <= box.x0 < box.x1 <= whole.x1 and whole.y0 <= box.y0 < box.y1 <= whole.y1,
+                f"{text.get_text()!r} is cut off",
+            )
+            for axes in figure.axes:
+                self.assertFalse(box.overlaps(axes.bbox), f"{text.get_text()!r} is on an image")
+        for (one, box), (other, beside) in combinations(boxes.items(), 2):
+            self.assertFalse(box.overlaps(beside), f"{one.get_text()!r} on {other.get_text()!r}")
+
+    def test_they_stand_beside_images_and_each_other_in_every_figure(self):
+        model = VAE(num_filters=2, z_dim=3).eval()
+        when = epoch_line(100, torch.tensor(0.5), learned=True)
+        rows = [torch.rand(11, 1, 28, 28)] * 3
+        for name, figure in {
+            "one": samples_figure(model, torch.randn(1, 3), f"Samples ({when})"),
+            "mean": samples_figure(model, torch.randn(1, 3), "Samples, seed 0", draw=False),
+            "by class": samples_figure(model, torch.randn(100, 3), when, [*"0123456789"]),
+            "pairs": pairs_figure(*torch.rand(2, 1, 1, 28, 28), f"Reconstructions ({when})"),
+            "rows": grid_figure(rows, "Traversals", [f"$z_{{{n}}}$, 12.3 nats" for n in range(3)]),
+            "manifold": manifold_figure(TwoDimensional(), f"The latent plane, decoded ({when})"),
+        }.items():
+            with self.subTest(figure=name):
+                self.assert_words_can_be_read(figure)
+
+    def test_pictures_of_a_run_say_epoch_and_bpd_as_far_as_they_are_known(self):
+        bpd = torch.tensor(0.51234)
+        self.assertEqual(epoch_line(0, None, learned=False), "epoch 0: untrained")
+        self.assertEqual(epoch_line(0, bpd, learned=True), "epoch 0")  # somebody's own fine-tuning
+        self.assertEqual(epoch_line(3, None, learned=True), "epoch 3")
+        self.assertEqual(epoch_line(3, bpd, True), "epoch 3, last validation 0.5123 bpd")
+
+
+class TestManifoldFigure(unittest.TestCase):
+    def test_the_values_at_the_axes_are_those_of_the_images_beside_them(self):
+        figure = manifold_figure(TwoDimensional(), "title", grid_size=4)
+        (axes,) = figure.axes
+        self.assertEqual((axes.get_xlabel(), axes.get_ylabel()), ("$z_1$", "$z_2$"))
+        rising = [f"{NormalDist().inv_cdf(share):.2f}" for share in (0.125, 0.375, 0.625, 0.875)]
+        for axis, values in ((axes.xaxis, rising), (axes.yaxis, rising[::-1])):
+            self.assertEqual([tick.get_text() for tick in axis.get_ticklabels()], values)
+            np.testing.assert_allclose(axis.get_ticklocs(), [13.5, 41.5, 69.5, 97.5])
+        (shown,) = shown_images(figure)
+        self.assertEqual(shown.shape, (2 * 4 * 28, 2 * 4 * 28, 3))
+        white = np.zeros(shown.shape[:2], dtype=bool)
+        white[:112, 112:] = True  # to the right and at the top
+        self.assertTrue(np.array_equal(shown[..., 0] == 255, white))
+        self.assertTrue(np.array_equal(shown[..., 0] == 0, ~white))
+
+
+class TestLatentMap(unittest.TestCase):
+    def test_more_than_two_dimensions_are_seen_along_the_two_that_vary_most(self):
+        torch.manual_seed(0)
+        points = torch.randn(1000, 5) * torch.tensor([0.1, 3.0, 0.1, 1.0, 0.1]) + 7
+        plane, shares = principal_plane(points)
+        for column, dimension in enumerate((1, 3)):
+            pair = torch.stack([plane[:, column], points[:, dimension]])
+            self.assertGreater(torch.corrcoef(pair)[0, 1].abs(), 0.99)
+        torch.testing.assert_close(shares, torch.tensor([0.9, 0.1]), atol=0.03, rtol=0)
+
+    def test_two_dimensions_are_the_plane_itself_each_class_with_its_number_and_colour(self):
+        torch.manual_seed(0)
+        means, labels = torch.randn(50, 2), torch.arange(50) % 10
+        axes = latent_figure(means, labels).axes[0]
+        self.assertEqual((axes.get_xlabel(), axes.get_ylabel()), ("$z_1$", "$z_2$"))
+        self.assertEqual(len(axes.collections), 10)
+        shapes = set()
+        for label, points in enumerate(axes.collections):
+            shown = torch.tensor(np.array(points.get_offsets())).float()
+            torch.testing.assert_close(shown, means[labels == label])
+            self.assertEqual(tuple(points.get_facecolor()[0, :3]), to_rgb(CLASS_COLOURS[label]))
+            shapes.add(points.get_paths()[0].vertices.tobytes())
+        self.assertEqual(len(shapes), 10)
+
+    def test_classes_are_named_at_their_centres(self):
+        torch.manual_seed(0)
+        labels = torch.arange(3000) % 10
+        places = 10 * torch.rand(10, 2)
+        axes = latent_figure(places[labels] + 0.1 * torch.randn(3000, 2), labels).axes[0]
+        self.assertEqual([text.get_text() for text in axes.texts], [*"0123456789"])
+        for text, place in zip(axes.texts, places, strict=True):
+            self.assertLess((torch.tensor(text.get_position()) - place).norm(), 0.6)
+        shown = sum(len(points.get_offsets()) for points in axes.collections)
+        self.assertTrue(SHOWN / 2 <= shown <= SHOWN)
+        self.assertIn(f"{shown:,} of 3,000 images", axes.get_title())
+
+    def test_names_of_classes_in_one_place_do_not_hide_each_other(self):
+        torch.manual_seed(0)
+        points = pushed_apart(0.01 * torch.randn(10, 2), distance=1.0)
+        self.assertGreater(torch.pdist(points).min(), 0.9)
+        apart = torch.tensor([[0.0, 0.0], [5.0, 0.0]])
+        self.assertTrue(torch.equal(pushed_apart(apart, distance=1.0), apart))
+        latent_figure(torch.zeros(4, 2), torch.arange(4))  # an encoder that tells nothing
+
+
+class TestCurve(InFolder):
+    def rows(self, *lines: str) -> np.ndarray:
+        path = self.folder / "a.csv"
+        path.write_text("\n".join(["epoch,train_seconds,val_bpd,test_bpd" + lines[0], *lines[1:]]))
+        return read_rows(path)
+
+    def test_no_word_is_cut_off_or_on_a_line(self):
+        origin = self.rows("", *(f"{n},0,0.6,{0.52 + 0.3 / n:.4f}" for n in range(4, 81, 4)))
+        default = self.rows(
+            ",test_prior_bpd",
+            *(f"{n},0,0.6,{0.50 + 0.2 / n:.4f},{0.48 + 0.2 / n:.4f}" for n in range(1, 11)),
+        )
+        single = self.rows("", "1,0,0.6,0.6")
+        curves = [(origin, 40, "the origin"), (default, 51, "the default"), (single, 60, "short")]
+        figure = curve_figure(curves)
+        rendered(figure)
+        (axes,) = figure.axes
+        self.assertEqual(list(axes.texts), [])
+        (legend,) = figure.legends
+        box = legend.get_window_extent()
+        self.assertFalse(box.overlaps(axes.bbox))
+        self.assertTrue(figure.bbox.x0 <= box.x0 and box.x1 <= figure.bbox.x1)
+        self.assertTrue(figure.bbox.y0 <= box.y0 and box.y1 <= figure.bbox.y1)
+        said = [text.get_text() for text in legend.get_texts()]
+        self.assertEqual(said[0], "the origin: 0.5238 after 53.3 minutes")
+        self.assertEqual(said[1], "the default: 0.5200 after 8.5 minutes")
+        self.assertEqual(said[2], "the default with its learned prior: 0.5000 after 8.5 minutes")
+        self.assertEqual(len(said), 5)
+        self.assertEqual(len({line.get_color() for line in axes.lines}), 4)
