@@ -94,7 +94,7 @@ function press(container, chosen) {
 const sliders = [];
 
 function makeSliders() {
-  const { latents } = MODEL.typical,;
+  const { latents } = MODEL.typical;
   latents.forEach(({ index, kl, low, high }, rank) => {
     const input = make("input", { type: "range", min: low, max: high, step: 0.01 });
     input.setAttribute("aria-label", `z ${index + 1}, tells ${kl.toFixed(1)} nats`);
