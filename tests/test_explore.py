@@ -366,7 +366,7 @@ class TestThePage(InBrowser):
         for width in (390, 1280, 1920):
             BROWSER.screen(width, 900)
             self.assertLessEqual(BROWSER.run("document.documentElement.scrollWidth"), width)
-            wait_for_frame()
+            BROWSER.run("new Promise((done) => setTimeout(done, 300))")  # what the new width moved
             BROWSER.run("shifts.length = 0")
             for script in (
                 *("newImages('unit')", "newImages(1)", "takeTestImage()", "clearPaper()"),
