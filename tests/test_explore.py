@@ -375,7 +375,8 @@ class TestThePage(InBrowser):
                 BROWSER.run(script)
                 wait_for_frame()
                 wait_for_frame()
-            self.assertLess(sum(BROWSER.run("shifts")), 0.001, width)
+            # The words behind a number move with its width; a section that moves counts ten times.
+            self.assertLess(sum(BROWSER.run("shifts")), 0.01, width)
 
 
 @needs_browser
