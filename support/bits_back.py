@@ -193,8 +193,6 @@ class Codec:
         self.prior, self.low_bits = copy.deepcopy(model.prior), copy.deepcopy(low_bits)
         self.bits = 8 if low_bits else 4
         self.z_dim = model.decoder.z_dim
-        order = getattr(self.prior, "order", torch.arange(self.z_dim))
-        self.order = order.tolist()  # in which the prior models the latents
         self.weights = fingerprint(model, low_bits)
         self.progress = progress
         # A symbol takes at most 24 bits from the stack: a full batch, of z, k and y, leaves a
@@ -326,14 +324,14 @@ class Codec:
         """Latents in bins, int32 [B, z_dim], onto the stack under the learned prior."""
         y = stack.decode(TABLE, self._class_probabilities(z))
         steps, sent, each = self.prior.one_by_one(torch.from_numpy(y).long()), None, []
-        for latent in self.order:
+        for i in range(self.z_dim):
             each.append(Mixtures.in_bins(*steps.send(sent)))
-            sent = z[:, latent] * BIN
+            sent = z[:, i] * BIN
         k = stack.decode(TABLE, self._responsibilities(each, z)).reshape(z.shape)
         self._check_not_empty(stack)
         for i in reversed(range(self.z_dim)):
             chosen = np.ascontiguousarray(k[:, i])
-            latent = np.ascontiguousarray(z[:, self.order[i]].numpy())
+            latent = np.ascontiguousarray(z[:, i].numpy())
             stack.encode_reverse(latent, GAUSSIAN, *each[i].chosen(chosen))
             stack.encode_reverse(chosen, TABLE, each[i].weights.numpy())
         stack.encode_reverse(y, CLASS)
@@ -344,12 +342,12 @@ class Codec:
         steps, sent, each = self.prior.one_by_one(torch.from_numpy(y).long()), None, []
         z = torch.zeros(size, self.z_dim, dtype=torch.int32)
         k = np.zeros((size, self.z_dim), np.int32)
-        for i, latent in enumerate(self.order):
+        for i in range(self.z_dim):
             each.append(Mixtures.in_bins(*steps.send(sent)))
             k[:, i] = stack.decode(TABLE, each[i].weights.numpy())
             values = stack.decode(GAUSSIAN, *each[i].chosen(k[:, i]))
-            z[:, latent] = torch.from_numpy(values)
-            sent = z[:, latent] * BIN
+            z[:, i] = torch.from_numpy(values)
+            sent = z[:, i] * BIN
         self._check_not_empty(stack)
         stack.encode_reverse(k.ravel(), TABLE, self._responsibilities(each, z))
         stack.encode_reverse(y, TABLE, self._class_probabilities(z))
@@ -385,7 +383,7 @@ class Codec:
     def _responsibilities(self, each: list["Mixtures"], z: Tensor) -> np.ndarray:
         """p(k|z,y) of latents in bins, int32 [B, z_dim]: float32 [B * z_dim, K]."""
         mixtures = Mixtures(*(torch.stack(parts, dim=1) for parts in zip(*each, strict=True)))
-        return mixtures.responsibilities(z[:, self.order]).flatten(0, 1).numpy()
+        return mixtures.responsibilities(z).flatten(0, 1).numpy()
 
 
 def finite(*outputs: Tensor) -> tuple[Tensor, ...]:

@@ -27,6 +27,8 @@ def parts(levels: np.ndarray) -> list[np.ndarray]:
     Args:
         levels: the 4-bit images, uint8 [N, 28, 28].
     """
+    if len(levels) == 0:
+        return []
     count = [near_ink(some).flatten(1).sum(1) for some in torch.from_numpy(levels).split(IMAGES)]
     count, order = torch.cat(count).sort(stable=True)
     group = count.cumsum(0) // PIXELS
