@@ -48,7 +48,7 @@ def sample(args: argparse.Namespace) -> None:
         samples_figure(model, z, title, draw=not args.mean).savefig(file, format="png")
     output.parent.mkdir(parents=True, exist_ok=True)
     with replacing(output, force=True) as new:
-        new.write_bytes(file.getbuffer())
+        new.write_bytes(file.getvalue())
     source = "the learned prior" if model.prior.learned else "N(0, I): no learned prior is there"
     print(f"{output}: {args.num} digits, drawn from {source}")
 

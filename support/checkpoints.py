@@ -278,7 +278,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     ) -> None:
         buffer = BytesIO()
         torch.save(checkpoint, buffer)
-        atomic_write(path, buffer.getbuffer())
+        atomic_write(path, buffer.getvalue())
 
     def load_checkpoint(
         self, path: str | Path, map_location: object = None, weights_only: bool | None = None
