@@ -7,32 +7,38 @@ import socket
 import subprocess
 import sys
 import time
-from contextlib import redirect_stderr
+from collections.abc import Callable
+from contextlib import redirect_stderr, redirect_stdout
 from io import StringIO
 from pathlib import Path
-from unittest import mock
 
+import forked
 import tiny
-import torch
 
 import fmnist
 import train_pl
 
 ROOT = Path(__file__).resolve().parent.parent
+NOWHERE = dict.fromkeys(("http_proxy", "https_proxy"), "http://127.0.0.1:9")
 
 
 class TestCommandLine(tiny.InFolder):
     def python(self, *command: object) -> subprocess.CompletedProcess:
         """Runs Python in an empty folder, with no way to any other machine."""
-        nowhere = dict.fromkeys(("http_proxy", "https_proxy"), "http://127.0.0.1:9")
         return subprocess.run(
             [sys.executable, *map(str, command)],
             cwd=self.folder,
-            env={**os.environ, **nowhere},
+            env={**os.environ, **NOWHERE},
             capture_output=True,
             text=True,
             timeout=300,
         )
+
+    def forked(self, main: Callable, *arguments: object, **env: str) -> tuple[int, str]:
+        """Exit code and complaints of a program in an empty folder, with no way out either."""
+        how = {"cwd": self.folder, "env": {**NOWHERE, **env}}
+        code, _, complaints = forked.run(main, [*map(str, arguments)], **how)
+        return code, complaints
 
     def assert_refused(self, result: tuple[int, str], *said: str) -> None:
         code, error = result
@@ -48,9 +54,10 @@ class TestCommandLine(tiny.InFolder):
         return stop.exception.code, error.getvalue()
 
     def test_help_names_every_option_with_its_default(self):
-        result = self.python(ROOT / "train_pl.py", "--help")
-        self.assertEqual(result.returncode, 0)
-        words = " ".join(result.stdout.split())
+        with redirect_stdout(StringIO()) as said, self.assertRaises(SystemExit) as stop:
+            train_pl.main(["--help"])
+        self.assertFalse(stop.exception.code)
+        words = " ".join(said.getvalue().split())
         for action in train_pl.make_parser()._actions[1:]:
             self.assertIn(f"{action.option_strings[0]}", words)
             self.assertIn(f"(default: {action.default})", words)
@@ -87,10 +94,9 @@ class TestCommandLine(tiny.InFolder):
     def test_without_a_compiler_compile_is_refused(self):
         cache = self.folder.with_name(f"{self.folder.name}-cache")
         self.addCleanup(shutil.rmtree, cache, ignore_errors=True)
-        broken = {**os.environ, "CXX": "nowhere-g++", "TORCHINDUCTOR_CACHE_DIR": str(cache)}
-        with mock.patch.dict(os.environ, broken):
-            result = self.python(ROOT / "tests" / "tiny.py", "--compile", "--accelerator", "cpu")
-        self.assert_refused((result.returncode, result.stderr), "--compile", "C++ compiler")
+        broken = {"PATH": str(self.folder), "TORCHINDUCTOR_CACHE_DIR": str(cache)}
+        ending = self.forked(tiny.main, "--compile", "--accelerator", "cpu", **broken)
+        self.assert_refused(ending, "--compile", "C++ compiler")
         self.assertEqual(list(self.folder.iterdir()), [])
 
     def test_a_signal_ends_a_process_that_waits_for_another_node_within_seconds(self):
@@ -98,21 +104,17 @@ class TestCommandLine(tiny.InFolder):
             free.bind(("127.0.0.1", 0))
             address = free.getsockname()
         nodes = {"MASTER_ADDR": address[0], "MASTER_PORT": str(address[1]), "NODE_RANK": "0"}
-        command = [sys.executable, ROOT / "tests" / "tiny.py", "--num_nodes", "2"]
-        options = ["--accelerator", "cpu", "--devices", "1", "--log_dir", self.folder / "logs"]
+        command = ["--num_nodes", "2", "--accelerator", "cpu", "--devices", "1"]
         for number, code in ((signal.SIGTERM, 143), (signal.SIGINT, 130)):
-            pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
-            with subprocess.Popen(
-                [*command, *options], env={**os.environ, **nodes}, **pipes
-            ) as waiting:
+            with forked.Forked(tiny.main, command, cwd=self.folder, env=nodes) as waiting:
                 while True:  # until it waits for the other node
                     time.sleep(0.1)
                     with socket.socket() as other:
                         if other.connect_ex(address) == 0:
                             break
-                waiting.send_signal(number)
-                _, said = waiting.communicate(timeout=30)
-            self.assertEqual(waiting.returncode, code, said)
+                waiting.stop(number)
+                ending, _, said = waiting.ending(30)
+            self.assertEqual(ending, code, said)
             self.assertIn("stopped before the run began", said)
             self.assertNotIn("Traceback", said)
 
@@ -122,9 +124,9 @@ class TestCommandLine(tiny.InFolder):
         self.assert_refused(self.refusal("--log_dir", file / "logs"), "--log_dir", str(file))
 
     def test_missing_data_without_network_ends_with_one_line_and_no_traceback(self):
-        result = self.python(ROOT / "train_pl.py", "--data_dir", "nowhere", "--accelerator", "cpu")
+        ending = self.forked(train_pl.main, "--data_dir", "nowhere", "--accelerator", "cpu")
         said = ("nowhere", "train-images-idx3-ubyte.gz is missing", "network", "--data_dir")
-        self.assert_refused((result.returncode, result.stderr), *said)
+        self.assert_refused(ending, *said)
         self.assertEqual(list(self.folder.iterdir()), [])
 
     def test_altered_data_is_refused_by_the_files_name(self):
@@ -132,8 +134,8 @@ class TestCommandLine(tiny.InFolder):
         shutil.copytree(fmnist.DATA_DIR, self.folder / "data")
         with open(raw / "t10k-images-idx3-ubyte.gz", "r+b") as archive:
             archive.truncate(1000)
-        result = self.python(ROOT / "train_pl.py", "--data_dir", "data", "--accelerator", "cpu")
-        self.assert_refused((result.returncode, result.stderr), "t10k-images-idx3-ubyte.gz")
+        ending = self.forked(train_pl.main, "--data_dir", "data", "--accelerator", "cpu")
+        self.assert_refused(ending, "t10k-images-idx3-ubyte.gz")
         self.assertFalse((self.folder / "VAE_logs").exists())
 
     def test_a_run_from_another_folder_with_a_progress_bar_and_no_warning(self):
@@ -147,19 +149,6 @@ class TestCommandLine(tiny.InFolder):
         self.assertIn("Epoch 0", result.stdout + result.stderr)
         self.assertNotRegex(result.stderr, "(?i)warn|deprecat")
         self.assertTrue((self.folder / "VAE_logs" / "version_0" / "epoch_1_samples.png").exists())
-
-    def test_two_processes_train_one_model_and_write_one_run(self):
-        result = self.python(
-            *(ROOT / "tests" / "tiny.py", "--epochs", 2, "--num_filters", 4, "--batch_size", 50),
-            *("--accelerator", "cpu", "--devices", 2, "--strategy", "ddp"),
-        )
-        self.assertEqual(result.returncode, 0, result.stderr)
-        self.assertEqual(result.stdout.count("Test of the best checkpoint"), 1)
-        self.assertEqual(result.stdout.count("epoch   2/2"), 1)
-        self.assertNotRegex(result.stderr, "(?i)warn|deprecat")
-        (run,) = (self.folder / "VAE_logs").iterdir()
-        last = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
-        self.assertEqual(last["global_step"], 2 * tiny.NUM_TRAIN / 50 / 2)
 
     def test_missing_data_ends_two_processes_with_one_line_too(self):
         ddp = ("--accelerator", "cpu", "--devices", 2, "--strategy", "ddp")

@@ -4,7 +4,6 @@ import copy
 import gzip
 import os
 import struct
-import subprocess
 import sys
 import unittest
 from contextlib import redirect_stderr, redirect_stdout
@@ -13,6 +12,7 @@ from io import StringIO
 from pathlib import Path
 from unittest import mock
 
+import forked
 import numpy as np
 import torch
 from PIL import Image
@@ -393,6 +393,12 @@ class TestBadArchives(unittest.TestCase):
             self.assert_refused(seal(header._replace(count=most), false))
 
 
+def compress_in_little_memory(argv: list[str]) -> None:
+    """For a process of its own, which may take 512 MB more than it has after its imports."""
+    forked.limit_memory(512 << 20)
+    compress.main(argv)
+
+
 class CommandLine(InFolder):
     """A folder with images and a small model; what the command says and leaves behind."""
 
@@ -534,26 +540,12 @@ class TestCommandLine(CommandLine):
         self.assert_refused("56, 28", "encode", path, self.archive, "--discretize")
 
     def assert_refused_in_little_memory(self, said: str, *arguments: object) -> None:
-        """In a process of its own, which may take 512 MB more than it has after its imports."""
         before = self.files()
-        script = (
-            "import resource, sys, compress\n"
-            "pages = int(open('/proc/self/statm').read().split()[0])\n"
-            "most = pages * resource.getpagesize() + (512 << 20)\n"
-            "resource.setrlimit(resource.RLIMIT_AS, (most, most))\n"
-            "compress.main(sys.argv[1:])\n"
-        )
-        root = Path(compress.__file__).parent
-        result = subprocess.run(
-            [sys.executable, "-c", script, *map(str, arguments), "--checkpoint", self.checkpoint],
-            env={**os.environ, "PYTHONPATH": str(root)},
-            capture_output=True,
-            text=True,
-            timeout=60,
-        )
-        self.assertEqual((result.returncode, result.stdout), (2, ""), result.stderr)
-        self.assertEqual(len(result.stderr.splitlines()), 1, result.stderr)
-        self.assertRegex(result.stderr, said)
+        argv = [*map(str, arguments), "--checkpoint", str(self.checkpoint)]
+        code, output, complaints = forked.run(compress_in_little_memory, argv)
+        self.assertEqual((code, output), (2, ""), complaints)
+        self.assertEqual(len(complaints.splitlines()), 1, complaints)
+        self.assertRegex(complaints, said)
         self.assertEqual(self.files(), before)
 
     def test_a_small_archive_that_claims_billions_of_images_takes_no_memory(self):

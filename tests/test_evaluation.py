@@ -9,6 +9,7 @@ import subprocess
 import sys
 import unittest
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import redirect_stderr, redirect_stdout
 from io import BytesIO, StringIO, TextIOWrapper
 from pathlib import Path
@@ -108,12 +109,12 @@ class TestImportanceWeightedBound(unittest.TestCase):
 
     def test_falls_as_the_samples_grow_and_starts_at_the_elbo(self):
         decoder = ToyDecoder(z_dim=1, slope=1.0)
-        parts = noise(10_000, 5, 1, part=1)
+        parts = noise(2000, 5, 1, part=1)
         z = self.mean + self.log_std.exp() * torch.cat(parts)
         L_rec = torch.stack([reconstruction_loss(decoder(one), self.imgs) for one in z])
         elbo = elbo_to_bpd(L_rec.mean(0) + KLD(self.mean, self.log_std), self.imgs.shape)
         bounds = []
-        for K in (1, 10, 100):  # the same 10,000 samples, K at a time
+        for K in (1, 10, 100):  # the same 2,000 samples, K at a time
             groups = [parts[i : i + K] for i in range(0, len(parts), K)]
             how = (decoder, self.imgs, self.mean, self.log_std)
             bounds.append(torch.cat([importance_weighted_bpd(*how, part) for part in groups]))
@@ -508,32 +509,43 @@ class TestMain(unittest.TestCase):
         return result.returncode, result.stdout, result.stderr
 
     def test_every_end_has_its_exit_code_and_one_line(self):
-        for work, ending in (
+        cases = (
             ("print(1)", (0, "1\n", "")),
             ("print(1); raise InputError('bad')", (2, "1\n", "prog: error: bad\n")),
             ("raise WorkError('lost')", (1, "", "prog: lost\n")),
             ("raise OSError('no room')", (1, "", "prog: no room\n")),
             ("open('/no/file')", (1, "", "prog: /no/file: No such file or directory\n")),
             ("parser.parse_args(['x'])", (2, "", "prog: error: unrecognized arguments: x\n")),
-        ):
+        )
+        mistake = "raise KeyError('a mistake of ours')"
+        with ThreadPoolExecutor() as threads:
+            *endings, (code, _, error) = threads.map(
+                self.ending, [*(work for work, _ in cases), mistake]
+            )
+        for (work, expected), ending in zip(cases, endings, strict=True):
             with self.subTest(work):
-                self.assertEqual(self.ending(work), ending)
-        code, _, error = self.ending("raise KeyError('a mistake of ours')")
+                self.assertEqual(ending, expected)
         self.assertEqual(code, 1)
         self.assertIn("Traceback", error)
 
     def test_an_output_that_cannot_be_written_is_one_line(self):
-        for work in ("print(1)", "print(1, flush=True)", "parser.print_help()"):
-            with self.subTest(work), open("/dev/full", "w") as full:
-                code, _, error = self.ending(work, stdout=full)
-                self.assertEqual((code, error), (1, "prog: output: No space left on device\n"))
-                reading, writing = os.pipe()
-                os.close(reading)
-                ending = self.ending(work, stdout=writing)
-                os.close(writing)
+        def endings(work: str) -> list[tuple[int, str, str]]:
+            with open("/dev/full", "w") as full:
+                to_full = self.ending(work, stdout=full)
+            reading, writing = os.pipe()
+            os.close(reading)
+            with open(writing, "w") as unread:
+                return [to_full, self.ending(work, stdout=unread)]
+
+        works = ("print(1)", "print(1, flush=True)", "parser.print_help()")
+        with ThreadPoolExecutor() as threads:
+            found = dict(zip(works, threads.map(endings, works), strict=True))
+        for work, ending in found.items():
+            with self.subTest(work):
                 nobody = (1, None, "prog: nobody reads the output any more\n")
                 quiet = (0, None, "")  # argparse itself gives up on the help that nobody reads
-                self.assertEqual(ending, quiet if "help" in work else nobody)
+                full = (1, None, "prog: output: No space left on device\n")
+                self.assertEqual(ending, [full, quiet if "help" in work else nobody])
         self.assertEqual(self.ending("print(1)", closed=True), (0, "", ""))
 
     def test_signs_that_the_output_does_not_have_become_question_marks(self):

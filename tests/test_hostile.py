@@ -10,8 +10,6 @@ import pickle
 import random
 import shutil
 import struct
-import subprocess
-import sys
 import tempfile
 import time
 import zipfile
@@ -22,6 +20,7 @@ from pathlib import Path
 from unittest import mock
 from urllib.error import URLError
 
+import forked
 import torch
 from tiny import InFolder
 from torchvision.datasets import MNIST
@@ -31,6 +30,7 @@ import train_pl
 from support.command_line import InputError, to_argv
 from support.run_folders import cut_logs, finished_logs
 from support.runs import read_state
+from support.untrusted import read_idx
 
 CASES = 500
 RESUMES = 120
@@ -78,28 +78,27 @@ class HostileTest(InFolder):
         return result
 
 
-# Reads files in a process of its own, whose memory is limited to some more than it has by then.
-LIMITED = """
-import json, resource, sys
-import torch
-torch.set_num_threads(1)
-import train_pl
-from support.untrusted import read_idx
+READERS = {"checkpoint": train_pl.load_model, "idx": read_idx}
 
-readers = {"checkpoint": train_pl.load_model, "idx": read_idx}
-with open("/proc/self/statm") as file:
-    now = int(file.read().split()[0]) * resource.getpagesize()
-resource.setrlimit(resource.RLIMIT_AS, (now + int(sys.argv[1]),) * 2)
-for kind, path in json.loads(sys.argv[2]):
-    chain = []
-    try:
-        readers[kind](path)
-    except Exception as error:
-        while error is not None:
-            chain.append(f"{type(error).__name__}: {error}")
-            error = error.__cause__ or error.__context__
-    print(json.dumps(chain), flush=True)
-"""
+
+def read_in_little_memory(limit: int, files: list[tuple[str, Path]]) -> None:
+    """For a process of its own: prints, for each file, the errors that reading it ends with.
+
+    Args:
+        limit: the memory that reading may take, in bytes.
+        files: kind and path.
+    """
+    torch.set_num_threads(1)
+    forked.limit_memory(limit)
+    for kind, path in files:
+        chain = []
+        try:
+            READERS[kind](path)
+        except Exception as error:
+            while error is not None:
+                chain.append(f"{type(error).__name__}: {error}")
+                error = error.__cause__ or error.__context__
+        print(json.dumps(chain), flush=True)
 
 
 class TestMemory(InFolder):
@@ -113,11 +112,10 @@ class TestMemory(InFolder):
         for number, (kind, content) in enumerate(files.values()):
             path = self.folder / str(number)
             path.write_bytes(content)
-            paths.append((kind, str(path)))
-        command = [sys.executable, "-c", LIMITED, str(self.LIMIT), json.dumps(paths)]
-        done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=120)
-        self.assertEqual(done.returncode, 0, done.stderr)
-        return dict(zip(files, map(json.loads, done.stdout.splitlines()), strict=True))
+            paths.append((kind, path))
+        code, said, complaints = forked.run(read_in_little_memory, self.LIMIT, paths)
+        self.assertEqual(code, 0, complaints)
+        return dict(zip(files, map(json.loads, said.splitlines()), strict=True))
 
     def test_files_that_claim_gigabytes_are_refused_before_memory_is_taken(self):
         model = train_pl.VAE(num_filters=2, z_dim=2, lr=1e-3)

@@ -53,9 +53,18 @@ def commands(text: str) -> list[list[str]]:
 class TestSnippets(InFolder):
     """Each block under "Do it yourself" as it stands there, on some hundred images."""
 
-    def run_snippet(self, title: str) -> tuple[dict[str, object], str]:
-        """What the code of the README leaves behind, its names and its output."""
+    def run_snippet(
+        self, title: str, shorter: dict[str, str] | None = None
+    ) -> tuple[dict[str, object], str]:
+        """What the code of the README leaves behind, its names and its output.
+
+        Args:
+            shorter: what stands there, to what is run in its place.
+        """
         (code,) = (code for name, code in snippets().items() if name.startswith(title))
+        for words, fewer in (shorter or {}).items():
+            self.assertEqual(code.count(words), 1)
+            code = code.replace(words, fewer)
         names: dict[str, object] = {"__name__": "readme"}
         torch.manual_seed(0)
         output = StringIO()
@@ -69,7 +78,7 @@ class TestSnippets(InFolder):
         return names, output.getvalue()
 
     def test_there_are_five_and_each_has_a_test(self):
-        tested = re.findall(r'run_snippet\("(.+?)"\)', Path(__file__).read_text())
+        tested = re.findall(r'run_snippet\("(.+?)"', Path(__file__).read_text())
         for title in snippets():
             self.assertTrue(any(title.startswith(start) for start in tested), title)
         self.assertEqual((len(snippets()), len(tested)), (5, 5))
@@ -94,13 +103,11 @@ class TestSnippets(InFolder):
             self.assertIn(bpd, output)  # the callback's line
 
     def test_a_loop_over_sizes_and_seeds_leaves_a_run_each(self):
-        _, output = self.run_snippet("A loop over")
+        _, output = self.run_snippet("A loop over", {"(2, 1), (32, 0), ": ""})
         shown = re.findall(r"^(\d+) (\d+) ([\d.]+)$", output, re.MULTILINE)
-        self.assertEqual(
-            [line[:2] for line in shown], [("2", "0"), ("2", "1"), ("32", "0"), ("32", "1")]
-        )
-        self.assertEqual(len({bpd for *_, bpd in shown}), 4)
-        self.assertEqual(len(list(self.folder.glob("sweep/version_*/result.json"))), 4)
+        self.assertEqual([line[:2] for line in shown], [("2", "0"), ("32", "1")])
+        self.assertEqual(len({bpd for *_, bpd in shown}), 2)
+        self.assertEqual(len(list(self.folder.glob("sweep/version_*/result.json"))), 2)
 
     def test_another_layer_lacks_weights_in_older_checkpoints_and_changes_nothing_at_first(self):
         names, output = self.run_snippet("Another layer")

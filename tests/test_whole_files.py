@@ -3,10 +3,11 @@
 import random
 import struct
 import subprocess
-import sys
 import unittest
 from collections.abc import Callable
+from contextlib import redirect_stderr
 from functools import cache
+from io import StringIO
 from pathlib import Path
 from unittest import mock
 
@@ -309,13 +310,10 @@ class TestTrainingCommand(unittest.TestCase):
     def test_numbers_out_of_range_are_refused_in_one_line(self):
         for option, value in (("--steps", "0"), ("--seed", "-1"), ("--steps", "many")):
             with self.subTest(option):
-                result = subprocess.run(
-                    [sys.executable, low_bits.__file__, option, value],
-                    capture_output=True,
-                    text=True,
-                )
-                self.assertEqual((result.returncode, result.stdout), (2, ""))
-                self.assertRegex(result.stderr, f"^[^\n]*{option}[^\n]*\n$")
+                with redirect_stderr(StringIO()) as said, self.assertRaises(SystemExit) as stop:
+                    low_bits.main([option, value])
+                self.assertEqual(stop.exception.code, 2)
+                self.assertRegex(said.getvalue(), f"^[^\n]*{option}[^\n]*\n$")
 
 
 if __name__ == "__main__":

@@ -41,6 +41,10 @@ class InFolder(unittest.TestCase):
         self.folder = Path(temporary.name)
 
 
-if __name__ == "__main__":
+def main(argv: list[str]) -> None:
     with tiny_data():
-        train_pl.main(sys.argv[1:])
+        train_pl.main(argv)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
