@@ -207,15 +207,19 @@ def crash_test(kills: int, epochs: int, seed: int, workers: int) -> list[str]:
         return []
 
 
-if __name__ == "__main__":
+def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--epochs", type=int, default=12)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--num_workers", type=int, default=0)
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     wrong = crash_test(args.kills, args.epochs, args.seed, args.num_workers)
     for line in wrong:
         print(line)
     print(f"{args.kills} kills, {len(wrong)} differences")
     sys.exit(bool(wrong))
+
+
+if __name__ == "__main__":
+    main()

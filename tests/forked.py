@@ -10,14 +10,22 @@ import os
 import resource
 import signal
 import tempfile
-import time
 from collections.abc import Callable, Mapping
+from functools import cache
+from multiprocessing import forkserver
 from pathlib import Path
 from unittest import mock
 
 FOLDER = Path(__file__).resolve().parent
 SERVER = multiprocessing.get_context("forkserver")
 SERVER.set_forkserver_preload(["train_pl", "evaluate", "compress", "tiny"])
+
+
+@cache
+def start_server() -> None:
+    """The first process starts it too; to start some at a time, it must be there."""
+    with mock.patch.dict(os.environ, PYTHONPATH=f"{FOLDER.parent}{os.pathsep}{FOLDER}"):
+        forkserver.ensure_running()
 
 
 def _work(function: Callable, arguments: tuple, folder: Path, env: dict, cwd: Path) -> None:
@@ -44,13 +52,12 @@ class Forked:
         env: Mapping[str, str] | None = None,
         cwd: str | Path = ".",
     ):
+        start_server()
         self._folder = tempfile.TemporaryDirectory()
         self._outputs = Path(self._folder.name)
         how = (self._outputs, {**os.environ, **(env or {})}, Path(cwd).resolve())
         self._process = SERVER.Process(target=_work, args=(function, arguments, *how))
-        # The server is started with the first process, and finds what it imports by this path.
-        with mock.patch.dict(os.environ, PYTHONPATH=f"{FOLDER.parent}{os.pathsep}{FOLDER}"):
-            self._process.start()
+        self._process.start()
 
     def __enter__(self) -> "Forked":
         return self
@@ -63,21 +70,11 @@ class Forked:
     def stop(self, number: signal.Signals) -> None:
         os.kill(self._process.pid, number)
 
-    def output(self) -> str:
-        """What it has said so far."""
-        out = self._outputs / "out"
-        return out.read_text() if out.exists() else ""
-
-    def wait_for(self, words: str, seconds: float = 60) -> None:
-        """Until it has said them, or has ended."""
-        end = time.monotonic() + seconds
-        while words not in self.output() and self._process.is_alive() and time.monotonic() < end:
-            time.sleep(0.05)
-
     def ending(self, seconds: float = 300) -> tuple[int | None, str, str]:
         """Exit code, output and complaints, at its end."""
         self._process.join(seconds)
-        return self._process.exitcode, self.output(), (self._outputs / "err").read_text()
+        said = [(self._outputs / name).read_text() for name in ("out", "err")]
+        return self._process.exitcode, *said
 
 
 def run(function: Callable, *arguments: object, **how: object) -> tuple[int | None, str, str]:

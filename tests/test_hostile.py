@@ -33,7 +33,7 @@ from support.runs import read_state
 from support.untrusted import read_idx
 
 CASES = 500
-RESUMES = 120
+RESUMES = 80
 MAX_SECONDS = 40  # on two slow cores that others use too
 ROOT = Path(__file__).resolve().parent.parent
 NUM_IMAGES = 12

@@ -19,6 +19,7 @@ from io import StringIO
 from pathlib import Path
 from unittest import mock
 
+import crash_test
 import forked
 import numpy as np
 import pytorch_lightning as pl
@@ -442,16 +443,16 @@ class TestTwoProcesses(unittest.TestCase):
 
 class TestKills(unittest.TestCase):
     def test_kills_one_in_a_write_change_nothing_with_and_without_loader_processes(self):
-        def crash(kills: int, workers: int) -> subprocess.CompletedProcess:
-            command = [sys.executable, TESTS / "crash_test.py", "--kills", str(kills)]
-            command += ["--epochs", "4", "--num_workers", str(workers)]
-            return subprocess.run(command, capture_output=True, text=True, timeout=300)
+        def crash(kills: int, workers: int) -> tuple[int | None, str, str]:
+            options = ["--epochs", "4", "--kills", f"{kills}", "--num_workers", f"{workers}"]
+            return forked.run(crash_test.main, options)
 
         kills = (3, 2)
+        forked.start_server()
         with ThreadPoolExecutor() as both:
-            for number, result in zip(kills, both.map(crash, kills, (0, 2)), strict=True):
-                self.assertEqual(result.returncode, 0, result.stdout + result.stderr)
-                self.assertIn(f"{number} kills, 0 differences", result.stdout)
+            for number, ending in zip(kills, both.map(crash, kills, (0, 2)), strict=True):
+                self.assertEqual(ending[0], 0, ending)
+                self.assertIn(f"{number} kills, 0 differences", ending[1])
 
 
 if __name__ == "__main__":
