@@ -6,6 +6,7 @@ command line are in tests/ and are taken in by `load_tests`.
 
 import itertools
 import math
+import sys
 import unittest
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,6 +29,7 @@ from utils import (
     visualize_manifold,
 )
 
+TESTS = Path(__file__).resolve().parent / "tests"
 SIZES = [(1, 2), (16, 20), (32, 64)]  # num_filters, z_dim
 
 
@@ -365,9 +367,13 @@ class TestManifold(unittest.TestCase):
 
 
 def load_tests(loader: unittest.TestLoader, tests: unittest.TestSuite, pattern: str | None):
-    """unittest's own hook: adds the files of tests/."""
-    tests.addTests(loader.discover(str(Path(__file__).resolve().parent / "tests")))
-    return tests
+    """unittest's own hook: adds the files of tests/, some of which run in a second process."""
+    sys.path.insert(0, str(TESTS))
+    from second_process import SECOND, InTwoProcesses
+
+    names = sorted(file.stem for file in TESTS.glob("test_*.py"))
+    tests.addTests(loader.loadTestsFromNames([name for name in names if name not in SECOND]))
+    return InTwoProcesses(tests, loader)
 
 
 if __name__ == "__main__":
