@@ -11,13 +11,14 @@ from pathlib import Path
 
 import torch
 from matplotlib.figure import Figure
+from pytorch_lightning.utilities.seed import isolate_rng
 from torch import Tensor, nn
 from torchmetrics.image.fid import FrechetInceptionDistance
 
+from fmnist import DiscreteImages
 from support.classifier import Classifier
 from support.command_line import InputError, one_line
 from support.pictures import grid_figure
-from train_pl import VAE
 from utils import sample_reparameterize
 
 CLASSIFIER = Path(__file__).resolve().parent.parent / "pretrained" / "classifier.pt"
@@ -45,8 +46,12 @@ def load_classifier(path: Path = CLASSIFIER) -> Classifier:
 
 
 @torch.no_grad()
-def posterior_latents(model: VAE, images: Tensor, seed: int) -> Tensor:
-    """One z from q(z|x) for each image: uint8 [N, 1, 28, 28] to float [N, z_dim], on the CPU."""
+def posterior_latents(model: nn.Module, images: Tensor, seed: int) -> Tensor:
+    """One z from q(z|x) for each image, by a `VAE`: float [N, z_dim], on the CPU.
+
+    Args:
+        images: uint8 [N, 1, 28, 28], values 0..15.
+    """
     torch.manual_seed(seed)
     latents = []
     for part in images.split(BATCH):
@@ -56,10 +61,13 @@ def posterior_latents(model: VAE, images: Tensor, seed: int) -> Tensor:
 
 
 @torch.no_grad()
-def draw_samples(model: VAE, posterior: Tensor, labels: Tensor, seed: int) -> dict[str, Tensor]:
+def draw_samples(
+    model: nn.Module, posterior: Tensor, labels: Tensor, seed: int
+) -> dict[str, Tensor]:
     """As many images of each kind as there are labels, from z of four sources.
 
     Args:
+        model: the `VAE`.
         posterior: float [N, z_dim], what `posterior_latents` returned.
         labels: long [N], the classes to be drawn by class.
     Returns:
@@ -147,6 +155,25 @@ def judge_samples(
             "right_class": right,
         }
     return judged
+
+
+def judge_run(model: nn.Module, test: DiscreteImages, seed: int) -> dict[str, object]:
+    """What the classifier finds in samples at the end of a run; see `judge_samples`.
+
+    Args:
+        model: the `VAE`; torch's global random stream is left alone.
+        test: the test set; of its first `NUM_COMPARED` images, a sample is drawn for each.
+    """
+    test = test.subset(torch.arange(min(len(test), NUM_COMPARED)))
+    with isolate_rng():
+        posterior = posterior_latents(model, test.images, seed)
+        kinds = draw_samples(model, posterior, test.labels, seed)
+    classifier = load_classifier().to(model.decoder.device)
+    return {
+        "of_each_kind": len(test),
+        "temperature": model.TEMPERATURE,
+        **judge_samples(classifier, kinds, test.labels, test.images),
+    }
 
 
 def nearest(images: Tensor, among: Tensor, num: int) -> tuple[Tensor, Tensor]:

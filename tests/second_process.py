@@ -1,9 +1,11 @@
 """Some of the tests in a process of their own, as two cores are almost twice as fast as one."""
 
 import json
+import os
 import tempfile
 import unittest
 from pathlib import Path
+from unittest import mock
 
 import torch
 from forked import Forked
@@ -18,7 +20,6 @@ def run_tests(names: tuple[str, ...], patterns: list[str] | None, report: Path) 
     Args:
         patterns: of the names of tests, as after -k; None for all.
     """
-    torch.set_num_threads(1)
     result, loader = unittest.TestResult(), unittest.TestLoader()
     loader.testNamePatterns = patterns
     loader.loadTestsFromNames(names).run(result)
@@ -41,7 +42,10 @@ class InTwoProcesses(unittest.TestSuite):
     def run(self, result: unittest.TestResult, debug: bool = False) -> unittest.TestResult:
         if not self.second.countTestCases():
             return super().run(result, debug)
-        with tempfile.TemporaryDirectory() as folder:
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)  # more threads than cores wait for each other most of the time
+        one = mock.patch.dict(os.environ, OMP_NUM_THREADS="1")
+        with tempfile.TemporaryDirectory() as folder, one:
             report = Path(folder, "report")
             with Forked(run_tests, SECOND, self.patterns, report) as process:
                 super().run(result, debug)
@@ -51,6 +55,7 @@ class InTwoProcesses(unittest.TestSuite):
             else:
                 lost = f"the process ended with code {code}\n{complaints}"
                 ends = [(test.id(), "Error", lost) for test in flat(self.second)]
+        torch.set_num_threads(threads)
         self.tell(ends, result)
         return result
 

@@ -10,6 +10,7 @@ from contextlib import redirect_stdout
 from importlib import metadata
 from io import StringIO
 from pathlib import Path
+from unittest import mock
 
 import pytorch_lightning as pl
 import torch
@@ -17,10 +18,12 @@ from crash_test import curves
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.custom_scalar.layout_pb2 import Layout
-from tiny import NUM_TRAIN, InFolder, tiny_data
+from tiny import NUM_TEST, NUM_TRAIN, InFolder, tiny_data
 
 import fmnist
+import train_pl
 from support.logs import CHARTS
+from support.sample_quality import judge_run
 from support.trainer import quiet_lightning
 from train_pl import VAE, load_model, make_parser, train_vae
 
@@ -129,6 +132,20 @@ class TestPages(unittest.TestCase):
         )
         self.assertGreater(result["seconds"], 0)
 
+    def test_result_json_says_how_good_samples_of_each_kind_are(self):
+        samples = json.loads((self.folder / "result.json").read_text())["samples"]
+        self.assertEqual(samples.pop("of_each_kind"), NUM_TEST)
+        self.assertEqual(samples.pop("temperature"), VAE.TEMPERATURE)
+        kinds = {"posterior_samples", "unit_gaussian", "learned_prior", "learned_prior_by_class"}
+        self.assertEqual(samples.keys(), kinds)
+        for kind in samples.values():
+            self.assertTrue(0 <= kind["sure"] <= 1)
+        self.assertTrue(0 <= samples["learned_prior_by_class"]["right_class"] <= 1)
+        with tiny_data():
+            test = fmnist.load(fmnist.DATA_DIR, train=False)
+        again = judge_run(load_model(self.folder), test, make_parser().parse_args([]).seed)
+        self.assertEqual({kind: again[kind] for kind in kinds}, samples)
+
     def test_hparams_yaml_has_all_options(self):
         text = (self.folder / "hparams.yaml").read_text()
         options = json.loads((self.folder / "result.json").read_text())["options"]
@@ -213,7 +230,9 @@ class TestCallers(InFolder):
 
     def test_several_loggers_get_the_same_figures(self):
         board = TensorBoardLogger(self.folder, name="board", version=0)
-        _, output = self.train(logger=[CSVLogger(self.folder, name="csv"), board])
+        with mock.patch.object(train_pl, "CLASSIFIER", self.folder / "not there"):
+            _, output = self.train(logger=[CSVLogger(self.folder, name="csv"), board])
+        self.assertNotIn("samples", (self.folder / "logs/version_0/result.json").read_text())
         table = rows(self.folder / "csv/version_0/metrics.csv")
         shown = curves(self.folder / "board/version_0")
         for name in ("val_bpd", "train_bpd_step", "test_prior_bpd"):
