@@ -19,7 +19,9 @@ from support.checks import check_finite
 from support.command_line import (
     InputError,
     OneLineParser,
+    add_checkpoint,
     check_writable,
+    path_name,
     run_main,
     whole_number,
 )
@@ -206,23 +208,23 @@ def make_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     add = parser.add_argument
-    add(
-        "checkpoint",
-        nargs="?",
-        default=str(PRETRAINED),
-        help="a .ckpt file, or a run's log directory for its best one",
-    )
+    add_checkpoint(parser, PRETRAINED)
     add("--split", choices=("test", "val", "train"), default="test", help="images to judge it on")
     add("--iwae_samples", type=whole_number(1), default=64, help="z's per image, for the bound")
     add("--limit", type=whole_number(1), help="only the split's first images, and as many samples")
     refine = "also judge posteriors improved image by image, by so many gradient steps"
     add("--refine", type=whole_number(0), default=0, metavar="STEPS", help=refine)
     add("--batch_size", type=whole_number(1), default=100, help="images at a time")
-    add("--output", default="evaluation", help="folder for metrics.json and the pictures")
+    add(
+        "--output",
+        type=path_name,
+        default="evaluation",
+        help="folder for metrics.json and the pictures",
+    )
     add("--accelerator", default="auto", help="cpu, gpu, cuda, mps, ...")
     add("--seed", type=whole_number(0, 2**32 - 1), default=42, help="of all noise")
     add("--progress_bar", action="store_true", help="a progress bar")
-    add("--data_dir", default=str(DATA_DIR), help="folder of the data files")
+    add("--data_dir", type=path_name, default=str(DATA_DIR), help="folder of the data files")
     add("--dataset", choices=DATASETS, help="images to judge it on; without, those of its training")
     return parser
 

@@ -24,7 +24,14 @@ from fmnist import DATA_DIR, DATASETS, DiscreteImages
 from prior import LatentPrior, masks
 from support.checkpoints import find_checkpoint, trained_on
 from support.checks import check_finite
-from support.command_line import InputError, OneLineParser, check_output, run_main
+from support.command_line import (
+    InputError,
+    OneLineParser,
+    add_checkpoint,
+    check_output,
+    path_name,
+    run_main,
+)
 from support.image_files import replacing
 from train_pl import PRETRAINED, VAE, load_model
 from utils import KLD, elbo_to_bpd, kl_per_dimension, reconstruction_loss
@@ -270,6 +277,7 @@ def networks(model: VAE) -> dict[str, object]:
     weights, prior = Weights(), trained_prior(model)
     return {
         "zDim": model.decoder.z_dim,
+        "temperature": model.TEMPERATURE,
         "encoder": describe(model.encoder.net, weights),
         "decoder": describe(model.decoder.net, weights),
         "prior": prior and describe_prior(prior, weights),
@@ -356,14 +364,9 @@ def make_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     add = parser.add_argument
-    add(
-        "checkpoint",
-        nargs="?",
-        default=str(PRETRAINED),
-        help="a .ckpt file, or a run's log directory for its best one",
-    )
-    add("--output", default="explore.html", help="the page")
-    add("--data_dir", default=str(DATA_DIR), help="folder of the data files")
+    add_checkpoint(parser, PRETRAINED)
+    add("--output", type=path_name, default="explore.html", help="the page")
+    add("--data_dir", type=path_name, default=str(DATA_DIR), help="folder of the data files")
     add("--dataset", choices=DATASETS, help="its images; without, those of the model's training")
     return parser
 

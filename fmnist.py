@@ -204,9 +204,14 @@ def load(root: str | Path = DATA_DIR, dataset: str = "MNIST", train: bool = True
 
 def split(data: DiscreteImages) -> tuple[DiscreteImages, DiscreteImages]:
     """The training set's 54,000 images to train on and 6,000 to choose a checkpoint by."""
-    order = torch.randperm(len(data), generator=torch.Generator().manual_seed(SPLIT_SEED))
-    train, val = order.split([NUM_TRAIN, NUM_VAL])
+    train, val = split_positions()
     return data.subset(train), data.subset(val)
+
+
+def split_positions() -> tuple[Tensor, Tensor]:
+    """Where the images to train on and those to choose by stand, long [54000] and [6000]."""
+    order = torch.randperm(NUM_TRAIN + NUM_VAL, generator=torch.Generator().manual_seed(SPLIT_SEED))
+    return order.split([NUM_TRAIN, NUM_VAL])
 
 
 class EpochOrder(DistributedSampler):

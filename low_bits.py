@@ -30,7 +30,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 import fmnist
-from fmnist import SPLIT_SEED, four_bit
+from fmnist import four_bit
 from support.command_line import (
     InputError,
     OneLineParser,
@@ -335,8 +335,7 @@ def run(args: argparse.Namespace) -> None:
     torch.manual_seed(args.seed)
     started = time.process_time()
     values = grey_levels(args.data_dir, train=True)
-    held_out = torch.randperm(len(values), generator=torch.Generator().manual_seed(SPLIT_SEED))
-    train_index, val_index = held_out.split([fmnist.NUM_TRAIN, fmnist.NUM_VAL])
+    train_index, val_index = fmnist.split_positions()
     check_output("--output", args.output)
     model = train(values[train_index], args.steps)
     args.output.parent.mkdir(parents=True, exist_ok=True)

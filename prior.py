@@ -75,12 +75,15 @@ class LatentPrior(nn.Module):
             log_weights (normalised: their exp sums to 1), means and log_stds, float
             [B, z_dim, num_components] each, in float32 or better.
         Raises:
-            TypeError, ValueError: z or labels are of another type, shape or range.
+            TypeError, ValueError: z or labels are of another type, shape, device or range.
         """
         check_floats("z", f"[B, {self.z_dim}]", 2, z)
         if z.shape[1:] != (self.z_dim,):
             raise ValueError(f"z: expected the shape [B, {self.z_dim}], got {list(z.shape)}")
-        check_labels(labels, len(z))
+        if z.device != self.first.weight.device:
+            found = f"{self.first.weight.device}, got {z.device}"
+            raise ValueError(f"z: expected on the prior's device {found}")
+        check_labels(labels, len(z), z.device)
         width, dtype = self.first.out_features, self.first.weight.dtype
         first, middle, last = masks(self.z_dim, width, self.num_components, z.device, dtype)
         kind = z.device.type if is_autocast_available(z.device.type) else "cpu"
@@ -167,7 +170,7 @@ class LatentPrior(nn.Module):
         device = self.first.weight.device
         if labels is None:
             labels = torch.randint(NUM_CLASSES, (num,), device=device)
-        check_labels(labels, num)
+        check_labels(labels, num, device)
         z = torch.zeros(num, self.z_dim, device=device)
         for i in range(self.z_dim):
             log_weights, means, log_stds = (part[:, i] for part in self.conditionals(z, labels))
@@ -198,8 +201,8 @@ def masks(
     return tuple((below.unsqueeze(1) >= above).to(dtype) for below, above in pairs)
 
 
-def check_labels(labels: Tensor, num: int) -> None:
-    """Raises TypeError or ValueError unless these are so many classes, long [num], 0..9.
+def check_labels(labels: Tensor, num: int, device: torch.device) -> None:
+    """Raises TypeError or ValueError unless these are so many classes there, long [num], 0..9.
 
     The values are looked at where `values_are_checked`.
     """
@@ -208,6 +211,8 @@ def check_labels(labels: Tensor, num: int) -> None:
         raise TypeError(f"labels: expected long [{num}] with values 0..9, got {kind}")
     if labels.shape != (num,):
         raise ValueError(f"labels: expected the shape [{num}], got {list(labels.shape)}")
+    if labels.device != device:
+        raise ValueError(f"labels: expected on the prior's device {device}, got {labels.device}")
     if values_are_checked(labels) and labels.numel():
         low, high = (value.item() for value in labels.aminmax())
         if low < 0 or high >= NUM_CLASSES:

@@ -13,6 +13,7 @@ import torch
 from support.command_line import (
     InputError,
     OneLineParser,
+    add_checkpoint,
     check_output,
     path_name,
     run_main,
@@ -59,8 +60,7 @@ def make_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     add = parser.add_argument
-    checkpoint = "a .ckpt file, or a run's log directory for its best one"
-    add("checkpoint", nargs="?", default=str(PRETRAINED), help=checkpoint)
+    add_checkpoint(parser, PRETRAINED)
     add("--label", type=whole_number(0, 9), help="only digits of this class")
     add("--num", type=whole_number(1, 10_000), default=64, help="how many")
     add("--mean", action="store_true", help="expected grey levels only, no pixel drawn on its own")

@@ -36,7 +36,7 @@ from support.muon import Muon, warmup_and_line
 from support.pictures import epoch_line, epoch_samples, kl_figure, pairs_figure, rendered
 from support.results import both_bounds, circumstances
 from support.runs import Run, RunCheckpoint, SeedEpochs, log_step
-from support.sample_quality import CLASSIFIER, KNOWN, judge_run
+from support.sample_quality import CLASSIFIER, KNOWN, judge_run, load_classifier
 from support.stopping import EndTogether, StopIfNotFinite, as_work_errors, stop_on_signals
 from support.trainer import EpochLines, compile_networks, make_trainer, report, show_latents
 from utils import (
@@ -386,6 +386,8 @@ def train_vae(
         trainer = make_trainer(s, [*own_callbacks, *callbacks])
         if s.compile:
             compile_networks(trainer.strategy.root_device, model.encoder, model.decoder)
+        judged = s.dataset == KNOWN and CLASSIFIER.exists()
+        classifier = load_classifier() if judged else None  # now, as a bad file ends the program
         if trainer.is_global_zero:
             data.prepare_data()  # before other processes start, which would wait for a failed one
         run.begin(processes=trainer.world_size)
@@ -397,8 +399,8 @@ def train_vae(
             latents = show_latents(trainer, model, data.test, checkpoint.best_step)
             close_logs(run, trainer, {**test, **latents})
             about = {"best_epoch": checkpoint.best_epoch, **circumstances(trainer, model)}
-            if trainer.is_global_zero and s.dataset == KNOWN and CLASSIFIER.exists():
-                about["samples"] = judge_run(model, data.test, s.seed)
+            if classifier is not None and trainer.is_global_zero:
+                about["samples"] = judge_run(model, classifier, data.train, data.test, s.seed)
             run.finish({**both_bounds(test, data.test.images[0].numel()), **latents, **about})
     report(run, trainer, test, checkpoint.best_path)
     return result

@@ -284,7 +284,7 @@ def bench_safety(rounds: int, steps: int = 1000) -> None:
             check_latents(z, model.hparams.z_dim, device)
             for _ in range(3):
                 check_floats("", "", 1, mean, log_std)
-            check_labels(labels, len(labels))
+            check_labels(labels, len(labels), device)
             # What StopIfNotFinite does:
             torch.minimum(first, torch.where(loss.isfinite(), torch.inf, 1.0)).item()
 

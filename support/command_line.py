@@ -87,6 +87,12 @@ class OneLineParser(argparse.ArgumentParser):
         raise InputError(message)
 
 
+def add_checkpoint(parser: argparse.ArgumentParser, default: Path) -> None:
+    """The argument of all commands that begin with a trained model."""
+    help = "a .ckpt file, or a run's log directory for its best one"
+    parser.add_argument("checkpoint", nargs="?", type=path_name, default=str(default), help=help)
+
+
 def whole_number(minimum: int, maximum: int = 10**9) -> Callable[[str], int]:
     """An argparse type: a whole number in these bounds."""
 

@@ -6,8 +6,11 @@ features are those of the Inception network): it grows where samples are no digi
 kinds of digits are missing.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from matplotlib.figure import Figure
@@ -20,6 +23,9 @@ from support.classifier import Classifier
 from support.command_line import InputError, one_line
 from support.pictures import grid_figure
 from utils import sample_reparameterize
+
+if TYPE_CHECKING:  # train_pl takes from here what a run ends with
+    from train_pl import VAE
 
 CLASSIFIER = Path(__file__).resolve().parent.parent / "pretrained" / "classifier.pt"
 KNOWN = "MNIST"  # the data set whose classes the classifier knows
@@ -46,12 +52,8 @@ def load_classifier(path: Path = CLASSIFIER) -> Classifier:
 
 
 @torch.no_grad()
-def posterior_latents(model: nn.Module, images: Tensor, seed: int) -> Tensor:
-    """One z from q(z|x) for each image, by a `VAE`: float [N, z_dim], on the CPU.
-
-    Args:
-        images: uint8 [N, 1, 28, 28], values 0..15.
-    """
+def posterior_latents(model: VAE, images: Tensor, seed: int) -> Tensor:
+    """One z from q(z|x) for each image: uint8 [N, 1, 28, 28] to float [N, z_dim], on the CPU."""
     torch.manual_seed(seed)
     latents = []
     for part in images.split(BATCH):
@@ -61,13 +63,10 @@ def posterior_latents(model: nn.Module, images: Tensor, seed: int) -> Tensor:
 
 
 @torch.no_grad()
-def draw_samples(
-    model: nn.Module, posterior: Tensor, labels: Tensor, seed: int
-) -> dict[str, Tensor]:
+def draw_samples(model: VAE, posterior: Tensor, labels: Tensor, seed: int) -> dict[str, Tensor]:
     """As many images of each kind as there are labels, from z of four sources.
 
     Args:
-        model: the `VAE`.
         posterior: float [N, z_dim], what `posterior_latents` returned.
         labels: long [N], the classes to be drawn by class.
     Returns:
@@ -124,7 +123,8 @@ def frechet_distance(features: Tensor, reference: Tensor) -> float | None:
         return None
     as_given = nn.Identity()
     as_given.num_features = features.shape[1]  # or torchmetrics tries it on a random image
-    metric = FrechetInceptionDistance(feature=as_given)
+    # On its own: of several processes, one may judge while the others go on.
+    metric = FrechetInceptionDistance(feature=as_given, sync_on_compute=False)
     metric.update(reference.double(), real=True)
     metric.update(features.double(), real=False)
     return metric.compute().item()
@@ -157,22 +157,26 @@ def judge_samples(
     return judged
 
 
-def judge_run(model: nn.Module, test: DiscreteImages, seed: int) -> dict[str, object]:
+def judge_run(
+    model: VAE, classifier: Classifier, train: DiscreteImages, test: DiscreteImages, seed: int
+) -> dict[str, object]:
     """What the classifier finds in samples at the end of a run; see `judge_samples`.
 
+    It is what evaluate.py finds with --limit 1000. Torch's global random stream is left alone.
+
     Args:
-        model: the `VAE`; torch's global random stream is left alone.
-        test: the test set; of its first `NUM_COMPARED` images, a sample is drawn for each.
+        train, test: all images, on any device.
     """
-    test = test.subset(torch.arange(min(len(test), NUM_COMPARED)))
+    num = torch.arange(min(len(train), len(test), NUM_COMPARED))
+    train, test = (data.subset(num).to(torch.device("cpu")) for data in (train, test))
     with isolate_rng():
-        posterior = posterior_latents(model, test.images, seed)
-        kinds = draw_samples(model, posterior, test.labels, seed)
-    classifier = load_classifier().to(model.decoder.device)
+        posterior = posterior_latents(model, train.images, seed)
+        kinds = draw_samples(model, posterior, train.labels, seed)
+    classifier.to(model.decoder.device)
     return {
         "of_each_kind": len(test),
         "temperature": model.TEMPERATURE,
-        **judge_samples(classifier, kinds, test.labels, test.images),
+        **judge_samples(classifier, kinds, train.labels, test.images),
     }
 
 

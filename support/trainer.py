@@ -1,4 +1,4 @@
-"""Lightning as this program uses it: a trainer from the user's options, little said, folders."""
+"""Lightning as this program uses it: the trainer, what it says, and a run's last pictures."""
 
 import argparse
 import ctypes

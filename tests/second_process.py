@@ -25,6 +25,7 @@ def run_tests(names: tuple[str, ...], patterns: list[str] | None, report: Path) 
     loader.loadTestsFromNames(names).run(result)
     kinds = {"Failure": result.failures, "Error": result.errors, "Skip": result.skipped}
     ends = [(test.id(), kind, text) for kind, some in kinds.items() for test, text in some]
+    ends += [(test.id(), "Failure", "unexpected success") for test in result.unexpectedSuccesses]
     report.write_text(json.dumps(ends))
 
 

@@ -56,6 +56,13 @@ class TestBoundaries(unittest.TestCase):
         ):
             self.assert_refused(lambda: decoder(wrong), *said)  # noqa: B023
 
+    def test_latents_and_labels_elsewhere_than_the_prior_are_refused(self):
+        prior, z = self.model.prior, torch.zeros(2, 3)
+        self.assert_refused(lambda: prior.log_prob(z.to("meta")), "cpu", "meta")
+        there = torch.zeros(2, dtype=torch.long, device="meta")
+        self.assert_refused(lambda: prior.log_prob(z, there), "labels", "cpu", "meta")
+        self.assert_refused(lambda: self.model.sample(2, there), "labels", "cpu", "meta")
+
     def test_latents_that_are_not_finite_give_a_loss_that_is_not_finite(self):
         for value in (math.nan, math.inf):
             logits = self.model.decoder(torch.full((2, 3), value))

@@ -23,7 +23,7 @@ from tiny import NUM_TEST, NUM_TRAIN, InFolder, tiny_data
 import fmnist
 import train_pl
 from support.logs import CHARTS
-from support.sample_quality import judge_run
+from support.sample_quality import judge_run, load_classifier
 from support.trainer import quiet_lightning
 from train_pl import VAE, load_model, make_parser, train_vae
 
@@ -142,8 +142,10 @@ class TestPages(unittest.TestCase):
             self.assertTrue(0 <= kind["sure"] <= 1)
         self.assertTrue(0 <= samples["learned_prior_by_class"]["right_class"] <= 1)
         with tiny_data():
+            train, _ = fmnist.split(fmnist.load(fmnist.DATA_DIR))
             test = fmnist.load(fmnist.DATA_DIR, train=False)
-        again = judge_run(load_model(self.folder), test, make_parser().parse_args([]).seed)
+        how = (load_classifier(), train, test, make_parser().parse_args([]).seed)
+        again = judge_run(load_model(self.folder), *how)
         self.assertEqual({kind: again[kind] for kind in kinds}, samples)
 
     def test_hparams_yaml_has_all_options(self):

@@ -20,6 +20,8 @@ from tiny import InFolder, tiny_data
 
 import compress
 import evaluate
+import explore
+import sample
 import train_pl
 from cnn_encoder_decoder import CNNDecoder, ResidualBlock
 from support.command_line import InputError
@@ -29,7 +31,8 @@ ROOT = Path(__file__).resolve().parent.parent
 README = ROOT / "README.md"
 DOCS = sorted((ROOT / "docs").glob("*.md"))
 PAGES = [README, *DOCS, ROOT / "benchmarks" / "README.md"]
-PARSERS = {"train_pl.py": train_pl, "evaluate.py": evaluate, "compress.py": compress}
+PROGRAMS = (train_pl, sample, evaluate, explore, compress)
+PARSERS = {f"{program.__name__}.py": program for program in PROGRAMS}
 
 
 def blocks(text: str, language: str) -> list[str]:

@@ -269,14 +269,17 @@ function logPrior(z, label) {
   }, 0);
 }
 
-// Latents drawn from the learned prior given a class.
+// Latents drawn from the learned prior given a class, as LatentPrior.sample draws them: with
+// MODEL.temperature below 1 they keep to its denser places.
 function drawPrior(label, random) {
+  const T = MODEL.temperature;
   const mixture = conditionals(label), z = new Float64Array(MODEL.zDim);
   for (let i = 0; i < z.length; i++) {
     const { logWeights, means, logStds } = mixture(i, z);
+    const chances = logWeights.map((w) => w / T ** 2), whole = logSumExp(chances);
     let left = random.uniform(), k = 0;
-    while (k < means.length - 1 && (left -= Math.exp(logWeights[k])) >= 0) k++;
-    z[i] = means[k] + Math.exp(logStds[k]) * random.normal();
+    while (k < means.length - 1 && (left -= Math.exp(chances[k] - whole)) >= 0) k++;
+    z[i] = means[k] + T * Math.exp(logStds[k]) * random.normal();
   }
   return z;
 }
