@@ -31,6 +31,7 @@ def start_server() -> None:
 def _work(function: Callable, arguments: tuple, folder: Path, env: dict, cwd: Path) -> None:
     for number, name in ((1, "out"), (2, "err")):
         os.dup2(os.open(folder / name, os.O_WRONLY | os.O_CREAT), number)
+    multiprocessing.set_start_method(None, force=True)  # its own processes start as usual
     os.environ.clear()
     os.environ.update(env)
     os.chdir(cwd)
