@@ -1,16 +1,15 @@
-"""The README's figure: test bpd against minutes of training, a line for each recipe.
+"""The figure of docs/results.md: test bpd against minutes, a line for each recipe.
 
 Solid is the bound with the unit Gaussian, dashed the one with the learned prior, for a CSV file
 that has it; the dotted line is where the first recipe ends.
 
-python benchmarks/origin.py --csv origin.csv --gathered
-python benchmarks/recipe.py --csv recipe.csv --seed 42
-python benchmarks/speed.py origin                       # the seconds per epoch of both, in one run
+python benchmarks/origin.py --csv origin.csv
+python benchmarks/recipe.py --csv recipe.csv
 python benchmarks/curve.py figures/curve.png \\
-    --curve origin.csv 43.5 "the origin's recipe" --curve recipe.csv 51.0 "the default"
+    --curve origin.csv "the origin's recipe" --curve recipe.csv "ours"
 
-The CSV files have a row per epoch and at least the columns epoch and test_bpd; test_prior_bpd is
-the bound with the learned prior.
+The CSV files have at least the columns train_seconds and test_bpd; test_prior_bpd is the bound with
+the learned prior. docs/results.md says where those in benchmarks/curves/ come from.
 """
 
 import argparse
@@ -24,16 +23,16 @@ COLOURS = ("#3f90da", "#bd1f01", "#832db6", "#ffa90e", "#717581", "#92dadd")  # 
 SHOWN = 0.15  # bpd above the lowest point that the figure shows: the first epochs go off it
 
 
-def curve_figure(curves: list[tuple[np.ndarray, float, str]]) -> Figure:
+def curve_figure(curves: list[tuple[np.ndarray, str]]) -> Figure:
     """What the curves end at is said above them, where no curve can run through it.
 
     Args:
-        curves: rows with named columns, seconds per epoch, and a name for each.
+        curves: rows with named columns, and a name for each.
     """
     figure = Figure(layout="constrained")
     axes = figure.add_subplot()
-    for n, (rows, seconds, name) in enumerate(curves):
-        minutes = rows["epoch"] * seconds / 60
+    for n, (rows, name) in enumerate(curves):
+        minutes = rows["train_seconds"] / 60
         for bound, (style, of) in BOUNDS.items():
             if bound in rows.dtype.names:
                 label = f"{name}{of}: {rows[bound][-1]:.4f} after {minutes[-1]:.3g} minutes"
@@ -45,7 +44,7 @@ def curve_figure(curves: list[tuple[np.ndarray, float, str]]) -> Figure:
                     marker=".",
                     label=label,
                 )
-    axes.axhline(curves[0][0]["test_bpd"][-1], ls=":", c="grey", label=f"where {curves[0][2]} ends")
+    axes.axhline(curves[0][0]["test_bpd"][-1], ls=":", c="grey", label=f"where {curves[0][1]} ends")
     lowest = min(min(line.get_ydata()) for line in axes.lines)
     axes.set_ylim(lowest - 0.01, lowest + SHOWN)
     axes.set_xlim(left=0)
@@ -66,14 +65,14 @@ def main() -> None:
     parser.add_argument("figure", type=Path, help="PNG file to write")
     parser.add_argument(
         "--curve",
-        nargs=3,
+        nargs=2,
         action="append",
         required=True,
-        metavar=("CSV", "SECONDS", "NAME"),
-        help="a curve, its seconds per epoch with its own data pipeline, and its name",
+        metavar=("CSV", "NAME"),
+        help="a curve and its name",
     )
     args = parser.parse_args()
-    curves = [(read_rows(csv), float(seconds), name) for csv, seconds, name in args.curve]
+    curves = [(read_rows(csv), name) for csv, name in args.curve]
     curve_figure(curves).savefig(args.figure, dpi=110)
 
 

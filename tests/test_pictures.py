@@ -270,13 +270,13 @@ class TestCurve(InFolder):
         return read_rows(path)
 
     def test_no_word_is_cut_off_or_on_a_line(self):
-        origin = self.rows("", *(f"{n},0,0.6,{0.52 + 0.3 / n:.4f}" for n in range(4, 81, 4)))
+        origin = self.rows("", *(f"{n},{40 * n},0.6,{0.52 + 0.3 / n:.4f}" for n in range(4, 81, 4)))
         default = self.rows(
             ",test_prior_bpd",
-            *(f"{n},0,0.6,{0.50 + 0.2 / n:.4f},{0.48 + 0.2 / n:.4f}" for n in range(1, 11)),
+            *(f"{n},{51 * n},0.6,{0.50 + 0.2 / n:.4f},{0.48 + 0.2 / n:.4f}" for n in range(1, 11)),
         )
-        single = self.rows("", "1,0,0.6,0.6")
-        curves = [(origin, 40, "the origin"), (default, 51, "the default"), (single, 60, "short")]
+        single = self.rows("", "1,60,0.6,0.6")
+        curves = [(origin, "the origin"), (default, "the default"), (single, "short")]
         figure = curve_figure(curves)
         rendered(figure)
         (axes,) = figure.axes
