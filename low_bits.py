@@ -31,11 +31,10 @@ from tqdm import tqdm
 
 import fmnist
 from fmnist import four_bit
+from support.checkpoints import load_shipped
 from support.command_line import (
-    InputError,
     OneLineParser,
     check_output,
-    one_line,
     run_main,
     whole_number,
 )
@@ -321,14 +320,7 @@ def save(model: LowBits, path: Path) -> None:
 
 def load(path: Path = WEIGHTS) -> LowBits:
     """Raises InputError where the file is missing or holds another model."""
-    model = LowBits()
-    try:
-        model.load_state_dict(torch.load(path, weights_only=True))
-    except Exception as error:
-        raise InputError(
-            f"{path} cannot be used ({one_line(error)}): take it from the repository again"
-        ) from error
-    return model.eval()
+    return load_shipped(LowBits(), path)
 
 
 def run(args: argparse.Namespace) -> None:

@@ -256,6 +256,21 @@ def trained_on(path: str | Path) -> str | None:
     return dataset
 
 
+def load_shipped(model: Model, path: Path) -> Model:
+    """The model with the weights of a file of this repository, in eval mode.
+
+    Raises:
+        InputError: the file is missing or holds another model.
+    """
+    try:
+        model.load_state_dict(torch.load(path, weights_only=True))
+    except Exception as error:
+        raise InputError(
+            f"{path} cannot be used ({one_line(error)}): take it from the repository again"
+        ) from error
+    return model.eval()
+
+
 def atomic_write(path: str | Path, content: bytes) -> None:
     """Writes a file so that, whatever happens, either the old or the new one is there, complete."""
     beside = Path(path).with_name("unfinished")

@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from torchmetrics.image.fid import FrechetInceptionDistance
 
 from fmnist import DiscreteImages
+from support.checkpoints import load_shipped
 from support.classifier import Classifier
-from support.command_line import InputError, one_line
 from support.pictures import grid_figure
 from utils import sample_reparameterize
 
@@ -41,14 +41,7 @@ def load_classifier(path: Path = CLASSIFIER) -> Classifier:
     Raises:
         InputError: the file is missing or holds another model.
     """
-    model = Classifier()
-    try:
-        model.load_state_dict(torch.load(path, weights_only=True))
-    except Exception as error:
-        raise InputError(
-            f"{path} cannot be used ({one_line(error)}): take it from the repository again"
-        ) from error
-    return model.to(memory_format=torch.channels_last).eval()
+    return load_shipped(Classifier(), path).to(memory_format=torch.channels_last)
 
 
 @torch.no_grad()
