@@ -28,7 +28,7 @@ from crash_test import curves, differences
 from tiny import NUM_TRAIN, InFolder, tiny_data
 
 import train_pl
-from support import run_folders, stopping
+from support import run_folders, runs, stopping
 from support.checkpoints import atomic_write, find_checkpoint
 from support.command_line import InputError
 from support.muon import warmup_and_line
@@ -212,6 +212,20 @@ class TestStopAndResume(RunTest):
         run = self.logs / "version_0"
         self.assertEqual(len(set(curves(run)["test_bpd"])), 1)
         self.assertTrue((run / run_folders.RESULT).exists() and (run / "latent_means.png").exists())
+
+    def test_a_run_is_read_while_nobody_else_can_be_at_work_there(self):
+        self.assertEqual(self.train(*SMALL, "--epochs", 1), (0, ""))
+        run, reads, read = self.logs / "version_0", [], runs.read_state
+
+        def read_state(*arguments):
+            with ThreadPoolExecutor(1) as threads, self.assertRaises(InputError):
+                threads.submit(at_work(run).__enter__).result()
+            reads.append(arguments)
+            return read(*arguments)
+
+        with mock.patch.object(runs, "read_state", read_state):
+            self.assert_ends(self.train("--resume", run), 2, "finished")
+        self.assertEqual(len(reads), 1)
 
     def test_what_cannot_be_resumed_is_refused_with_a_remedy(self):
         self.logs.mkdir()
