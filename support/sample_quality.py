@@ -3,14 +3,11 @@
 The Fréchet distance is that between two Gaussians, fitted to the classifier's features of samples
 and of test images (Heusel et al. 2017, "GANs trained by a two time-scale update rule", where the
 features are those of the Inception network): it grows where samples are no digits, and where some
-kinds of digits are missing.
+kinds of digits are missing. A model is the `VAE` of train_pl.py, which takes from here.
 """
-
-from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 from matplotlib.figure import Figure
@@ -23,9 +20,6 @@ from support.checkpoints import load_shipped
 from support.classifier import Classifier
 from support.pictures import grid_figure
 from utils import sample_reparameterize
-
-if TYPE_CHECKING:  # train_pl takes from here what a run ends with
-    from train_pl import VAE
 
 CLASSIFIER = Path(__file__).resolve().parent.parent / "pretrained" / "classifier.pt"
 KNOWN = "MNIST"  # the data set whose classes the classifier knows
@@ -45,7 +39,7 @@ def load_classifier(path: Path = CLASSIFIER) -> Classifier:
 
 
 @torch.no_grad()
-def posterior_latents(model: VAE, images: Tensor, seed: int) -> Tensor:
+def posterior_latents(model: nn.Module, images: Tensor, seed: int) -> Tensor:
     """One z from q(z|x) for each image: uint8 [N, 1, 28, 28] to float [N, z_dim], on the CPU."""
     torch.manual_seed(seed)
     latents = []
@@ -56,7 +50,9 @@ def posterior_latents(model: VAE, images: Tensor, seed: int) -> Tensor:
 
 
 @torch.no_grad()
-def draw_samples(model: VAE, posterior: Tensor, labels: Tensor, seed: int) -> dict[str, Tensor]:
+def draw_samples(
+    model: nn.Module, posterior: Tensor, labels: Tensor, seed: int
+) -> dict[str, Tensor]:
     """As many images of each kind as there are labels, from z of four sources.
 
     Args:
@@ -151,7 +147,7 @@ def judge_samples(
 
 
 def judge_run(
-    model: VAE, classifier: Classifier, train: DiscreteImages, test: DiscreteImages, seed: int
+    model: nn.Module, classifier: Classifier, train: DiscreteImages, test: DiscreteImages, seed: int
 ) -> dict[str, object]:
     """What the classifier finds in samples at the end of a run; see `judge_samples`.
 
