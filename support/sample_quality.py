@@ -151,7 +151,8 @@ def judge_run(
 ) -> dict[str, object]:
     """What the classifier finds in samples at the end of a run; see `judge_samples`.
 
-    It is what evaluate.py finds with --limit 1000 and this seed. Torch's global random stream is left alone.
+    It is what evaluate.py finds with --limit 1000 and this seed. Torch's global random stream is
+    left alone.
 
     Args:
         train, test: all images, on any device.
