@@ -10,7 +10,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from support.checks import at_least_float32, check_floats, check_size, values_are_checked
+from boundary.checks import at_least_float32, check_floats, check_size, values_are_checked
 
 GRID = 7  # the smallest feature maps are 7x7, a quarter of the image's side
 

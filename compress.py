@@ -16,19 +16,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import ArrayLike
 
+from boundary.command_line import InputError, OneLineParser, run_main, whole_number
+from boundary.files import replacing
 from low_bits import LowBits
 from low_bits import load as load_low_bits
 from support.archive_file import OVERHEAD, SIDE, Header, read_header
 from support.bench import VerificationError, bench
 from support.bits_back import Codec
-from support.command_line import InputError, OneLineParser, run_main, whole_number
-from support.image_files import (
-    check_target,
-    read_bytes,
-    read_images,
-    replacing,
-    write_images,
-)
+from support.image_files import check_target, read_bytes, read_images, write_images
 from train_pl import PRETRAINED, VAE, load_model
 
 

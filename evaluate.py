@@ -12,11 +12,9 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 import fmnist
-from fmnist import DATA_DIR, DATASETS, DiscreteImages
-from support.bounds import judge, over_images, summary
-from support.checkpoints import find_checkpoint, trained_on
-from support.checks import check_finite
-from support.command_line import (
+from boundary.checkpoints import find_checkpoint
+from boundary.checks import check_finite
+from boundary.command_line import (
     InputError,
     OneLineParser,
     add_checkpoint,
@@ -25,6 +23,8 @@ from support.command_line import (
     run_main,
     whole_number,
 )
+from fmnist import DATA_DIR, DATASETS, DiscreteImages
+from support.bounds import judge, over_images, summary
 from support.general_codecs import codec_bytes
 from support.pictures import (
     grid_figure,
@@ -48,7 +48,7 @@ from support.sample_quality import (
     nearest_figure,
     posterior_latents,
 )
-from train_pl import PRETRAINED, VAE, load_model
+from train_pl import PRETRAINED, VAE, load_model, trained_on
 
 
 @torch.no_grad()

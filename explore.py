@@ -19,12 +19,9 @@ from torch import Tensor, nn
 from torchvision import datasets
 
 import fmnist
-from cnn_encoder_decoder import ResidualBlock
-from fmnist import DATA_DIR, DATASETS, DiscreteImages
-from prior import LatentPrior, masks
-from support.checkpoints import find_checkpoint, trained_on
-from support.checks import check_finite
-from support.command_line import (
+from boundary.checkpoints import find_checkpoint
+from boundary.checks import check_finite
+from boundary.command_line import (
     InputError,
     OneLineParser,
     add_checkpoint,
@@ -32,8 +29,11 @@ from support.command_line import (
     path_name,
     run_main,
 )
-from support.image_files import replacing
-from train_pl import PRETRAINED, VAE, load_model
+from boundary.files import replacing
+from cnn_encoder_decoder import ResidualBlock
+from fmnist import DATA_DIR, DATASETS, DiscreteImages
+from prior import LatentPrior, masks
+from train_pl import PRETRAINED, VAE, load_model, trained_on
 from utils import KLD, elbo_to_bpd, kl_per_dimension, reconstruction_loss
 
 PARTS = Path(__file__).resolve().parent / "support" / "explore"  # page.html and what it takes in

@@ -20,8 +20,8 @@ from torch.utils.data import DataLoader, Dataset, DistributedSampler
 from torchvision import datasets
 from torchvision.datasets.utils import check_integrity
 
-from support.command_line import InputError, nearest_folder, one_line
-from support.untrusted import read_idx
+from boundary.command_line import InputError, nearest_folder, one_line
+from boundary.files import read_idx
 
 DATA_DIR = Path(__file__).resolve().parent / "data"  # holds the four official MNIST files
 DATASETS = ("MNIST", "FashionMNIST", "KMNIST")  # torchvision classes that share one file format

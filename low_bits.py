@@ -30,17 +30,11 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 import fmnist
+from boundary.checkpoints import load_shipped
+from boundary.command_line import OneLineParser, check_output, run_main, whole_number
+from boundary.files import read_idx, replacing
 from fmnist import four_bit
-from support.checkpoints import load_shipped
-from support.command_line import (
-    OneLineParser,
-    check_output,
-    run_main,
-    whole_number,
-)
-from support.image_files import replacing
 from support.muon import Muon, warmup_and_cosine
-from support.untrusted import read_idx
 
 WEIGHTS = Path(__file__).resolve().parent / "pretrained" / "low_bits.pt"
 

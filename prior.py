@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.amp import is_autocast_available
 
-from support.checks import check_finite, check_floats, check_size, values_are_checked
+from boundary.checks import check_finite, check_floats, check_size, values_are_checked
 
 NUM_CLASSES = 10
 

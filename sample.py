@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from support.command_line import (
+from boundary.command_line import (
     InputError,
     OneLineParser,
     add_checkpoint,
@@ -19,7 +19,7 @@ from support.command_line import (
     run_main,
     whole_number,
 )
-from support.image_files import replacing
+from boundary.files import replacing
 from support.pictures import decoded, drawn, samples_figure
 from train_pl import PRETRAINED, load_model
 

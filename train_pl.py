@@ -17,20 +17,22 @@ from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities.seed import isolate_rng
 from torch import Tensor
 
-from cnn_encoder_decoder import CNNDecoder, CNNEncoder
-from fmnist import DATA_DIR, DATASETS, MNISTDataModule
-from prior import LatentPrior
-from support.checkpoints import fill_model, find_checkpoint, read_checkpoint
-from support.checks import check_finite, check_size
-from support.command_line import (
+from boundary.checkpoints import fill_model, find_checkpoint, read_checkpoint
+from boundary.checks import check_finite, check_size
+from boundary.command_line import (
+    InputError,
     OneLineParser,
     check_writable,
     given_options,
+    one_line,
     path_name,
     positive_number,
     run_main,
     whole_number,
 )
+from cnn_encoder_decoder import CNNDecoder, CNNEncoder
+from fmnist import DATA_DIR, DATASETS, MNISTDataModule
+from prior import LatentPrior
 from support.logs import EpochTable, close_logs, log_folder, log_now, open_logs, writers_of
 from support.muon import Muon, warmup_and_line
 from support.pictures import epoch_line, epoch_samples, kl_figure, pairs_figure, rendered
@@ -271,6 +273,22 @@ def load_model(path: str | Path) -> VAE:
         with isolate_rng():
             model.prior = LatentPrior(model.decoder.z_dim)
     return model.to("cpu", memory_format=torch.channels_last).eval()  # it was made on `meta`
+
+
+def trained_on(path: str | Path) -> str | None:
+    """The data set that a checkpoint's model was trained on; None in files that do not say it.
+
+    Raises:
+        InputError: see `read_checkpoint`, and for a data set that this program does not have.
+    """
+    data = read_checkpoint(path).get("datamodule_hyper_parameters", {})
+    dataset = data.get("dataset") if isinstance(data, dict) else data
+    if not (dataset is None or (isinstance(dataset, str) and dataset in DATASETS)):
+        raise InputError(
+            f"checkpoint {path} is of the data set {one_line(dataset)!r}: give one that this "
+            "version of train_pl.py wrote"
+        )
+    return dataset
 
 
 class GenerateCallback(Callback):

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.utils import make_grid
 
-from support.checks import at_least_float32, check_floats, check_size, values_are_checked
+from boundary.checks import at_least_float32, check_floats, check_size, values_are_checked
 
 
 def sample_reparameterize(mean: Tensor, std: Tensor) -> Tensor:

@@ -35,11 +35,11 @@ sys.path.insert(0, str(ROOT))
 from origin import OriginVAE, mean_bpd, origin_loaders  # noqa: E402
 
 import fmnist  # noqa: E402
+from boundary.checkpoints import AtomicCheckpointIO  # noqa: E402
+from boundary.checks import check_floats  # noqa: E402
 from cnn_encoder_decoder import check_images, check_latents  # noqa: E402
 from prior import check_labels  # noqa: E402
 from support.bounds import DECODER_BATCH  # noqa: E402
-from support.checkpoints import AtomicCheckpointIO  # noqa: E402
-from support.checks import check_floats  # noqa: E402
 from support.results import num_parameters  # noqa: E402
 from support.trainer import keep_freed_memory  # noqa: E402
 from train_pl import VAE, make_parser, train_vae  # noqa: E402

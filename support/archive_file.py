@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from support.command_line import InputError
+from boundary.command_line import InputError
 
 SIDE = 28
 

@@ -12,13 +12,13 @@ from pytorch_lightning.utilities.seed import isolate_rng
 
 import fmnist
 import low_bits
+from boundary.checkpoints import find_checkpoint
+from boundary.command_line import WorkError
+from boundary.files import read_idx
 from support.archive_file import OVERHEAD, read_header
 from support.bits_back import Codec
-from support.checkpoints import find_checkpoint, trained_on
-from support.command_line import WorkError
 from support.general_codecs import JPEG_XL_10, Contest, Format, codecs, single_image_codecs
-from support.untrusted import read_idx
-from train_pl import VAE, load_model
+from train_pl import VAE, load_model, trained_on
 from utils import elbo_to_bpd
 
 SINGLE = 100  # images that are put into archives of their own

@@ -43,6 +43,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from boundary.command_line import InputError
 from low_bits import LEVEL, LowBits
 from prior import NUM_CLASSES
 from support import low_part
@@ -57,7 +58,6 @@ from support.archive_file import (
     read_header,
     seal,
 )
-from support.command_line import InputError
 
 BATCH = 64  # images per run of the networks; more are not faster
 

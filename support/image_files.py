@@ -1,22 +1,16 @@
 """Files of images and archives: read though not trusted, and replaced only by whole new ones."""
 
-import os
-import re
 import struct
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from boundary.command_line import InputError, one_line
+from boundary.files import check_regular, read_idx
 from fmnist import four_bit
 from support.archive_file import SIDE, checked_images
-from support.command_line import InputError, one_line
-from support.untrusted import check_regular, read_idx
 
-PNG_NAME = r"\d{5,}\.png"  # what `write_images` calls its files
 PNG_SCALE = 17  # 16 levels in 8 bits: 0 to 255
 
 
@@ -115,52 +109,6 @@ def read_bytes(path: Path) -> bytes:
     except (OSError, ValueError) as error:
         why = getattr(error, "strerror", None) or error
         raise InputError(f"{path} cannot be read: {why}") from error
-
-
-def check_replaceable(target: Path, force: bool) -> None:
-    """Raises InputError unless a new file or folder may take the target's place.
-
-    It may where there is nothing, and with `force` where there is a regular file or a folder of
-    nothing but PNG files with the names that `write_images` gives: no device, no link, nothing that
-    somebody else has put there.
-    """
-    if not os.path.lexists(target):
-        return
-    if target.is_symlink() or not (target.is_file() or target.is_dir()):
-        raise InputError(f"{target} is a link or a device: choose another name")
-    if not force:
-        raise InputError(f"{target} exists: pass --force to replace it, or choose another name")
-    if target.is_dir():
-        for entry in target.iterdir():
-            own = re.fullmatch(PNG_NAME, entry.name) and entry.is_file()
-            if not own or entry.is_symlink():
-                raise InputError(
-                    f"{target} is a folder with other files than decoded PNGs, such as "
-                    f"{entry.name}: choose another name"
-                )
-
-
-@contextmanager
-def replacing(target: Path, force: bool) -> Iterator[Path]:
-    """A path for a new file or folder, which takes the target's place once it is whole.
-
-    Raises:
-        InputError: see `check_replaceable`; or the target cannot be written.
-    """
-    target = target.absolute()
-    try:
-        check_replaceable(target, force)
-        with tempfile.TemporaryDirectory(dir=target.parent, prefix=".unfinished-") as staging:
-            new, old = Path(staging, "new"), Path(staging, "old")
-            yield new
-            check_replaceable(target, force)  # again, as the work takes a while
-            if target.is_dir() and new.is_dir():
-                os.replace(target, old)
-            os.replace(new, target)
-    except OSError as error:
-        raise InputError(
-            f"{target} cannot be written ({error.strerror}): choose another"
-        ) from error
 
 
 def check_target(path: Path, count: int) -> None:

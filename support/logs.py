@@ -11,7 +11,7 @@ from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loggers import Logger, TensorBoardLogger
 from pytorch_lightning.utilities import rank_zero_only
 
-from support.checkpoints import atomic_write
+from boundary.files import atomic_write
 from support.runs import Run, RunCheckpoint, epoch_metrics, log_step
 
 # TensorBoard's first page sorts by name and opens two groups: these curves, then "images".

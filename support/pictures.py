@@ -11,7 +11,7 @@ from matplotlib.patheffects import withStroke
 from torch import Tensor, nn
 from torchvision.utils import make_grid
 
-from support.checks import check_finite, check_floats
+from boundary.checks import check_finite, check_floats
 from utils import interpolate, mean_image, normal_percentiles, visualize_manifold
 
 DPI = 128  # a power of two: so many pixels are exactly so many in inches too

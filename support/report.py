@@ -8,7 +8,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from support.command_line import InputError, nearest_folder
+from boundary.command_line import InputError, nearest_folder
 
 SAMPLES = {
     "training_images": "training images",

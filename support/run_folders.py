@@ -9,7 +9,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 from pytorch_lightning.utilities import rank_zero_only
 
-from support.command_line import InputError, one_line
+from boundary.command_line import InputError, one_line
 
 LAST = "last.ckpt"
 RESULT = "result.json"  # results and settings, written when there is nothing left to do

@@ -24,8 +24,9 @@ import torch
 from pytorch_lightning.callbacks import Callback, Checkpoint
 from pytorch_lightning.utilities import rank_zero_only
 
-from support.checkpoints import atomic_write, check_training_state, read_checkpoint
-from support.command_line import InputError, given_options, one_line, to_argv
+from boundary.checkpoints import check_training_state, read_checkpoint
+from boundary.command_line import InputError, given_options, one_line, to_argv
+from boundary.files import atomic_write
 from support.run_folders import (
     LAST,
     RESULT,

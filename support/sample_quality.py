@@ -15,8 +15,8 @@ from pytorch_lightning.utilities.seed import isolate_rng
 from torch import Tensor, nn
 from torchmetrics.image.fid import FrechetInceptionDistance
 
+from boundary.checkpoints import load_shipped
 from fmnist import DiscreteImages
-from support.checkpoints import load_shipped
 from support.classifier import Classifier
 from support.pictures import grid_figure
 from utils import sample_reparameterize

@@ -16,7 +16,7 @@ from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.utilities import rank_zero_only
 from torch import Tensor
 
-from support.command_line import WorkError
+from boundary.command_line import WorkError
 
 
 class StopIfNotFinite(Callback):

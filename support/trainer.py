@@ -14,9 +14,9 @@ from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from torch import nn
 
+from boundary.checkpoints import AtomicCheckpointIO
+from boundary.command_line import InputError, one_line
 from fmnist import DiscreteImages
-from support.checkpoints import AtomicCheckpointIO
-from support.command_line import InputError, one_line
 from support.logs import EpochTable, log_folder, log_now, say, watch_commands, writers_of
 from support.pictures import latent_figure, manifold_figure
 from support.run_folders import RESULT

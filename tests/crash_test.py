@@ -27,7 +27,8 @@ from tiny import tiny_data
 from torch import Tensor
 
 import train_pl
-from support import checkpoints, run_folders
+from boundary import checkpoints
+from support import run_folders
 from support.logs import EpochTable
 
 OPTIONS = ["--num_filters", "4", "--z_dim", "3", "--batch_size", "30", "--lr", "0.01", "--epochs"]

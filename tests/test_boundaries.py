@@ -11,10 +11,10 @@ import numpy as np
 import torch
 
 import utils
+from boundary.checks import check_size
 from cnn_encoder_decoder import CNNDecoder
 from fmnist import DiscreteImages, discretize
 from support import muon, pictures
-from support.checks import check_size
 from train_pl import VAE
 
 

@@ -16,9 +16,9 @@ import fmnist
 import low_bits
 import sample
 import train_pl
+from boundary.command_line import OneLineParser, run_main, to_argv
 from low_bits import LowBits
 from support.bits_back import at_work
-from support.command_line import OneLineParser, run_main, to_argv
 from train_pl import VAE
 
 

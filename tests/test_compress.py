@@ -20,12 +20,12 @@ from tiny import InFolder
 
 import compress
 import fmnist
+from boundary.command_line import InputError
 from compress import PRETRAINED, decode, encode
 from prior import LatentPrior
 from support import archive_file, bench, bits_back, general_codecs
 from support.archive_file import CHECKSUM, HEADER, OVERHEAD, Header, seal
 from support.bits_back import Codec, batches
-from support.command_line import InputError
 from train_pl import VAE, load_model
 
 PIXELS = 28 * 28

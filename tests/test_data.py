@@ -22,8 +22,8 @@ from torch.utils.data import DataLoader, Subset
 from torchvision.datasets import MNIST
 
 import fmnist
+from boundary.command_line import InputError
 from fmnist import DATA_DIR, DiscreteImages, MNISTDataModule, discretize, load, mnist, prepare
-from support.command_line import InputError
 
 no_network = mock.patch("urllib.request.urlopen", side_effect=URLError("no network"))
 

@@ -24,7 +24,7 @@ from torch.distributions import Categorical, Normal
 import evaluate
 import fmnist
 import train_pl
-from support.command_line import InputError
+from boundary.command_line import InputError
 from support.general_codecs import codec_bytes
 from train_pl import PRETRAINED, VAE, load_model
 from utils import (
@@ -494,7 +494,7 @@ class TestMain(unittest.TestCase):
     def ending(self, work: str, closed: bool = False, **how: object) -> tuple[int, str, str]:
         script = (
             "import argparse, sys\n"
-            "from support.command_line import InputError, OneLineParser, WorkError, run_main\n"
+            "from boundary.command_line import InputError, OneLineParser, WorkError, run_main\n"
             f"def work():\n    {work}\n"
             "parser = OneLineParser(prog='prog')\nrun_main(parser, work)\n"
         )

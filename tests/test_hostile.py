@@ -27,10 +27,10 @@ from torchvision.datasets import MNIST
 
 import fmnist
 import train_pl
-from support.command_line import InputError, to_argv
+from boundary.command_line import InputError, to_argv
+from boundary.files import read_idx
 from support.run_folders import cut_logs, finished_logs
 from support.runs import read_state
-from support.untrusted import read_idx
 
 CASES = 500
 RESUMES = 80
@@ -102,7 +102,7 @@ def read_in_little_memory(limit: int, files: list[tuple[str, Path]]) -> None:
 
 
 class TestMemory(InFolder):
-    """What a file may cost is known before it is paid; see `support.untrusted.check_memory`."""
+    """What a file may cost is known before it is paid; see `boundary.files.check_memory`."""
 
     LIMIT = 256 << 20
 

@@ -13,7 +13,7 @@ from pytorch_lightning.callbacks import Callback
 from tiny import InFolder, tiny_data
 
 import fmnist
-from support.command_line import InputError
+from boundary.command_line import InputError
 from support.trainer import quiet_lightning
 from train_pl import VAE, train_vae
 

@@ -23,8 +23,8 @@ import evaluate
 import explore
 import sample
 import train_pl
+from boundary.command_line import InputError
 from cnn_encoder_decoder import CNNDecoder, ResidualBlock
-from support.command_line import InputError
 from train_pl import PRETRAINED, load_model, train_vae
 
 ROOT = Path(__file__).resolve().parent.parent

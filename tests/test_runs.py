@@ -28,9 +28,10 @@ from crash_test import curves, differences
 from tiny import NUM_TRAIN, InFolder, tiny_data
 
 import train_pl
+from boundary.checkpoints import find_checkpoint
+from boundary.command_line import InputError
+from boundary.files import atomic_write
 from support import run_folders, runs, stopping
-from support.checkpoints import atomic_write, find_checkpoint
-from support.command_line import InputError
 from support.muon import warmup_and_line
 from support.run_folders import at_work, cut_logs, new_run_folder, newest_unfinished
 from support.stopping import StopIfNotFinite

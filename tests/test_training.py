@@ -25,9 +25,9 @@ from torch.nn import Parameter
 
 import fmnist
 import train_pl
+from boundary.command_line import InputError
 from cnn_encoder_decoder import CNNDecoder, CNNEncoder
 from prior import LatentPrior
-from support.command_line import InputError
 from support.muon import Muon
 from support.runs import SeedEpochs
 from support.trainer import quiet_lightning

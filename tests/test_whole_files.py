@@ -18,13 +18,13 @@ from test_compress import CommandLine, noise, opened, small_model
 
 import fmnist
 import low_bits
+from boundary.command_line import InputError
+from boundary.files import read_idx
 from compress import decode, encode
 from low_bits import LowBits
 from support import archive_file, bits_back, low_part
 from support.archive_file import seal
 from support.bits_back import Codec
-from support.command_line import InputError
-from support.untrusted import read_idx
 
 
 @cache

@@ -14,9 +14,8 @@ import torch
 from pytorch_lightning.plugins import TorchCheckpointIO
 from torch import Tensor, nn
 
-from fmnist import DATASETS
-from support.command_line import InputError, one_line
-from support.untrusted import check_memory, check_regular
+from boundary.command_line import InputError, one_line
+from boundary.files import atomic_write, check_memory, check_regular
 
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -240,22 +239,6 @@ def find_checkpoint(path: str | Path) -> Path:
     return path
 
 
-def trained_on(path: str | Path) -> str | None:
-    """The data set that a checkpoint's model was trained on; None in files that do not say it.
-
-    Raises:
-        InputError: see `read_checkpoint`, and for a data set that this program does not have.
-    """
-    data = read_checkpoint(path).get("datamodule_hyper_parameters", {})
-    dataset = data.get("dataset") if isinstance(data, dict) else data
-    if not (dataset is None or (isinstance(dataset, str) and dataset in DATASETS)):
-        raise InputError(
-            f"checkpoint {path} is of the data set {one_line(dataset)!r}: give one that this "
-            "version of train_pl.py wrote"
-        )
-    return dataset
-
-
 def load_shipped(model: Model, path: Path) -> Model:
     """The model with the weights of a file of this repository, in eval mode.
 
@@ -269,16 +252,6 @@ def load_shipped(model: Model, path: Path) -> Model:
             f"{path} cannot be used ({one_line(error)}): take it from the repository again"
         ) from error
     return model.eval()
-
-
-def atomic_write(path: str | Path, content: bytes) -> None:
-    """Writes a file so that, whatever happens, either the old or the new one is there, complete."""
-    beside = Path(path).with_name("unfinished")
-    with open(beside, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(beside, path)
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
