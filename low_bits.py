@@ -34,7 +34,7 @@ from boundary.checkpoints import load_shipped
 from boundary.command_line import OneLineParser, check_output, run_main, whole_number
 from boundary.files import read_idx, replacing
 from fmnist import four_bit
-from support.muon import Muon, warmup_and_cosine
+from muon import Muon, warmup_and_cosine
 
 WEIGHTS = Path(__file__).resolve().parent / "pretrained" / "low_bits.pt"
 

@@ -32,9 +32,9 @@ from boundary.command_line import (
 )
 from cnn_encoder_decoder import CNNDecoder, CNNEncoder
 from fmnist import DATA_DIR, DATASETS, MNISTDataModule
+from muon import Muon, warmup_and_line
 from prior import LatentPrior
 from support.logs import EpochTable, close_logs, log_folder, log_now, open_logs, writers_of
-from support.muon import Muon, warmup_and_line
 from support.pictures import epoch_line, epoch_samples, kl_figure, pairs_figure, rendered
 from support.results import both_bounds, circumstances
 from support.runs import Run, RunCheckpoint, SeedEpochs, log_step

@@ -18,7 +18,7 @@ from torch import nn
 from torch.distributions import Categorical, Normal, kl_divergence
 
 from cnn_encoder_decoder import CNNDecoder, CNNEncoder, ResidualBlock
-from support.muon import orthogonalize, warmup_and_cosine, warmup_and_line
+from muon import orthogonalize, warmup_and_cosine, warmup_and_line
 from train_pl import VAE
 from utils import (
     KLD,

@@ -18,8 +18,8 @@ from torch.distributions import Categorical, MultivariateNormal
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from fmnist import DATA_DIR, load, prepare, split
+from muon import warmup_and_line
 from prior import LatentPrior
-from support.muon import warmup_and_line
 from support.sample_quality import BATCH, judge_samples, load_classifier
 from train_pl import VAE, load_model
 from utils import sample_reparameterize, unit_gaussian_log_prob

@@ -15,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from origin import train_and_record
 
 import fmnist
-from support.muon import Muon, warmup_and_line
+from muon import Muon, warmup_and_line
 from train_pl import VAE, make_parser
 
 

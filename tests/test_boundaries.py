@@ -10,11 +10,12 @@ from unittest import mock
 import numpy as np
 import torch
 
+import muon
 import utils
 from boundary.checks import check_size
 from cnn_encoder_decoder import CNNDecoder
 from fmnist import DiscreteImages, discretize
-from support import muon, pictures
+from support import pictures
 from train_pl import VAE
 
 

@@ -31,8 +31,8 @@ import train_pl
 from boundary.checkpoints import find_checkpoint
 from boundary.command_line import InputError
 from boundary.files import atomic_write
+from muon import warmup_and_line
 from support import run_folders, runs, stopping
-from support.muon import warmup_and_line
 from support.run_folders import at_work, cut_logs, new_run_folder, newest_unfinished
 from support.stopping import StopIfNotFinite
 from train_pl import VAE, main

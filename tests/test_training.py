@@ -27,8 +27,8 @@ import fmnist
 import train_pl
 from boundary.command_line import InputError
 from cnn_encoder_decoder import CNNDecoder, CNNEncoder
+from muon import Muon
 from prior import LatentPrior
-from support.muon import Muon
 from support.runs import SeedEpochs
 from support.trainer import quiet_lightning
 from train_pl import VAE, GenerateCallback, load_model, train_vae
