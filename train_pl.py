@@ -34,13 +34,30 @@ from cnn_encoder_decoder import CNNDecoder, CNNEncoder
 from fmnist import DATA_DIR, DATASETS, MNISTDataModule
 from muon import Muon, warmup_and_line
 from prior import LatentPrior
-from support.logs import EpochTable, close_logs, log_folder, log_now, open_logs, writers_of
-from support.pictures import epoch_line, epoch_samples, kl_figure, pairs_figure, rendered
-from support.results import both_bounds, circumstances
-from support.runs import Run, RunCheckpoint, SeedEpochs, log_step
+from runs.checkpointing import RunCheckpoint, log_step
+from runs.logs import (
+    EpochLines,
+    EpochTable,
+    close_logs,
+    log_folder,
+    log_now,
+    open_logs,
+    report,
+    writers_of,
+)
+from runs.record import both_bounds, circumstances
+from runs.run import Run
+from runs.stopping import EndTogether, StopIfNotFinite, as_work_errors, stop_on_signals
+from runs.trainer import SeedEpochs, compile_networks, make_trainer
+from support.pictures import (
+    epoch_line,
+    epoch_samples,
+    kl_figure,
+    pairs_figure,
+    rendered,
+    show_latents,
+)
 from support.sample_quality import CLASSIFIER, KNOWN, judge_run, load_classifier
-from support.stopping import EndTogether, StopIfNotFinite, as_work_errors, stop_on_signals
-from support.trainer import EpochLines, compile_networks, make_trainer, report, show_latents
 from utils import (
     KLD,
     active_units,
@@ -411,7 +428,7 @@ def train_vae(
         run.begin(processes=trainer.world_size)
         with run.explain_failures():
             open_logs(run, trainer, logger)
-            run.fit(trainer, model, data)
+            run.fit(trainer, model, data, checkpoint)
             how = {"ckpt_path": checkpoint.best_path, "weights_only": True, "verbose": False}
             (test,) = result = trainer.test(model, datamodule=data, **how)
             latents = show_latents(trainer, model, data.test, checkpoint.best_step)

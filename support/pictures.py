@@ -3,6 +3,7 @@
 import math
 
 import numpy as np
+import pytorch_lightning as pl
 import torch
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -12,7 +13,9 @@ from torch import Tensor, nn
 from torchvision.utils import make_grid
 
 from boundary.checks import check_finite, check_floats
-from utils import interpolate, mean_image, normal_percentiles, visualize_manifold
+from fmnist import DiscreteImages
+from runs.logs import log_folder, log_now, writers_of
+from utils import active_units, interpolate, mean_image, normal_percentiles, visualize_manifold
 
 DPI = 128  # a power of two: so many pixels are exactly so many in inches too
 ZOOM = 3  # pixels of a figure per pixel of an image: a digit of 28 is small to look at
@@ -317,3 +320,45 @@ def traversal_rows(decoder: nn.Module, z: Tensor, dimensions: list[int]) -> list
         line[:, dimension] = torch.linspace(-3, 3, len(line))
         rows.append(decoded(decoder, line))
     return rows
+
+
+@torch.no_grad()
+def show_latents(
+    trainer: pl.Trainer, model: pl.LightningModule, data: DiscreteImages, step: int
+) -> dict[str, float]:
+    """Where the test set lies in the latent space and, for two dimensions, the manifold there.
+
+    TensorBoard's projector gets the means of the first 2,000 images, with labels and thumbnails.
+
+    Args:
+        data: the test set.
+        step: where the logs have this model.
+    Returns:
+        test_active_units, on rank zero.
+    """
+    folder = log_folder(trainer)
+    bpd = trainer.callback_metrics.get("test_bpd")  # every process: to read is to average
+    if not trainer.is_global_zero:
+        return {}
+    which = "the run's best model" + ("" if bpd is None else f", test {bpd:.4f} bpd")
+    writers = writers_of(trainer)
+    images, labels = data.images, data.labels.cpu()
+    batches = images.split(500)
+    means = torch.cat([model.encoder(imgs.long().to(model.device))[0] for imgs in batches]).cpu()
+    if means.shape[1] > 1:
+        figure = latent_figure(means, labels, f"Latent means of the test images ({which})")
+        figure.savefig(folder / "latent_means.png")
+        thumbnails = images[:2000].cpu().expand(-1, 3, -1, -1) / 15
+        for writer in writers:
+            writer.add_figure("latents/Means", figure, step)
+            writer.add_embedding(
+                means[:2000], labels[:2000].tolist(), thumbnails, step, tag="Latent means"
+            )
+    if means.shape[1] == 2:
+        figure = manifold_figure(model.decoder, f"The latent plane, decoded ({which})")
+        figure.savefig(folder / "vae_manifold.png")
+        for writer in writers:
+            writer.add_figure("latents/Manifold", figure, step)
+    latents = {"test_active_units": float(active_units(means))}
+    log_now(trainer, latents, trainer.global_step)  # beside Lightning's test result
+    return latents

@@ -28,8 +28,8 @@ from torch import Tensor
 
 import train_pl
 from boundary import checkpoints
-from support import run_folders
-from support.logs import EpochTable
+from runs import folders
+from runs.logs import EpochTable
 
 OPTIONS = ["--num_filters", "4", "--z_dim", "3", "--batch_size", "30", "--lr", "0.01", "--epochs"]
 
@@ -147,7 +147,7 @@ def differences(a: Path, b: Path) -> list[str]:
             if not same(*contents):
                 parts = [k for k in contents[0] if not same(contents[0][k], contents[1].get(k))]
                 found.append(f"{name}: {parts}")
-        elif name == run_folders.RESULT:
+        elif name == folders.RESULT:
             results = [json.loads((run / name).read_bytes()) for run in (a, b)]
             for result in results:
                 del result["logs"], result["seconds"]
@@ -182,9 +182,9 @@ def crash_test(kills: int, epochs: int, seed: int, workers: int) -> list[str]:
         killed = finished = 0
         while killed < kills or not finished:
             logs = folder / f"killed{finished}"
-            while not list(logs.glob(f"*/{run_folders.RESULT}")):
+            while not list(logs.glob(f"*/{folders.RESULT}")):
                 arguments = [*options, "--log_dir", str(logs)]
-                if list(logs.glob(f"*/checkpoints/{run_folders.LAST}")):
+                if list(logs.glob(f"*/checkpoints/{folders.LAST}")):
                     arguments = ["--resume", "--log_dir", str(logs)]
                 writing = killed % 4 == 1
                 at = chance.randrange(24) if writing and killed < kills else None
@@ -200,7 +200,7 @@ def crash_test(kills: int, epochs: int, seed: int, workers: int) -> list[str]:
                     killed += 1
                     moment = f"after {patience:.2f} s" if at is None else f"at file operation {at}"
                     print(f"kill {killed:>2} {moment}", flush=True)
-            (run,) = (result.parent for result in logs.glob(f"*/{run_folders.RESULT}"))
+            (run,) = (result.parent for result in logs.glob(f"*/{folders.RESULT}"))
             if found := differences(folder / "alone" / "version_0", run):
                 return found
             finished += 1

@@ -29,8 +29,8 @@ import fmnist
 import train_pl
 from boundary.command_line import InputError, to_argv
 from boundary.files import read_idx
-from support.run_folders import cut_logs, finished_logs
-from support.runs import read_state
+from runs.folders import cut_logs, finished_logs
+from runs.run import read_state
 
 CASES = 500
 RESUMES = 80

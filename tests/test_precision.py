@@ -14,7 +14,7 @@ from tiny import InFolder, tiny_data
 
 import fmnist
 from boundary.command_line import InputError
-from support.trainer import quiet_lightning
+from runs.trainer import quiet_lightning
 from train_pl import VAE, train_vae
 
 HALF_WEIGHTS = {"16-true", "bf16-true", "transformer-engine", "transformer-engine-float16"}

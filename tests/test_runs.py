@@ -32,9 +32,10 @@ from boundary.checkpoints import find_checkpoint
 from boundary.command_line import InputError
 from boundary.files import atomic_write
 from muon import warmup_and_line
-from support import run_folders, runs, stopping
-from support.run_folders import at_work, cut_logs, new_run_folder, newest_unfinished
-from support.stopping import StopIfNotFinite
+from runs import folders, stopping
+from runs import run as run_module
+from runs.folders import at_work, cut_logs, new_run_folder, newest_unfinished
+from runs.stopping import StopIfNotFinite
 from train_pl import VAE, main
 
 TESTS = Path(__file__).resolve().parent
@@ -118,7 +119,7 @@ class TestStopAndResume(RunTest):
         with open(moved / "metrics.csv", newline="") as file:
             seconds = [float(row["seconds"]) for row in csv.DictReader(file)]
         self.assertEqual((len(seconds), seconds), (3, sorted(seconds)))
-        self.assertIn("epochs: 3", (moved / run_folders.SETTINGS).read_text())
+        self.assertIn("epochs: 3", (moved / folders.SETTINGS).read_text())
         self.assertEqual(len(set(curves(moved)["test_bpd"])), 1)
         self.assert_ends(self.train("--resume", moved, "--epochs", 2), 2, "--epochs", "3", "2")
 
@@ -129,9 +130,7 @@ class TestStopAndResume(RunTest):
             self.assert_ends(self.train(*more), 143, "--epochs 2")
         self.assert_ends(self.train("--resume"), 2, "no unfinished run")
         self.assertEqual(self.train(*more), (0, ""))
-        last = torch.load(
-            self.logs / "version_0" / "checkpoints" / run_folders.LAST, weights_only=True
-        )
+        last = torch.load(self.logs / "version_0" / "checkpoints" / folders.LAST, weights_only=True)
         self.assertEqual(last["run"]["step"], 12)
 
     def test_an_interrupted_extension_keeps_the_results_of_the_finished_run(self):
@@ -172,7 +171,7 @@ class TestStopAndResume(RunTest):
         (best,) = run.glob("checkpoints/best_*")
         # As after a kill in an extension, between the writing of the best and of the last one.
         shutil.copy(best, best.with_name("best_val_bpd_0.0001.ckpt"))
-        (run / run_folders.RESULT).unlink()
+        (run / folders.RESULT).unlink()
         self.assertEqual(self.train("--resume"), (0, ""))
         self.assertEqual(find_checkpoint(run), best)
 
@@ -212,11 +211,11 @@ class TestStopAndResume(RunTest):
         self.assertEqual(self.train("--resume"), (0, ""))
         run = self.logs / "version_0"
         self.assertEqual(len(set(curves(run)["test_bpd"])), 1)
-        self.assertTrue((run / run_folders.RESULT).exists() and (run / "latent_means.png").exists())
+        self.assertTrue((run / folders.RESULT).exists() and (run / "latent_means.png").exists())
 
     def test_a_run_is_read_while_nobody_else_can_be_at_work_there(self):
         self.assertEqual(self.train(*SMALL, "--epochs", 1), (0, ""))
-        run, reads, read = self.logs / "version_0", [], runs.read_state
+        run, reads, read = self.logs / "version_0", [], run_module.read_state
 
         def read_state(*arguments):
             with ThreadPoolExecutor(1) as threads, self.assertRaises(InputError):
@@ -224,7 +223,7 @@ class TestStopAndResume(RunTest):
             reads.append(arguments)
             return read(*arguments)
 
-        with mock.patch.object(runs, "read_state", read_state):
+        with mock.patch.object(run_module, "read_state", read_state):
             self.assert_ends(self.train("--resume", run), 2, "finished")
         self.assertEqual(len(reads), 1)
 
@@ -264,7 +263,7 @@ class TestStopAndResume(RunTest):
         self.logs = run.parent
         best.unlink()
         self.assert_ends(self.train("--resume", run), 2, best.name, "missing")
-        last = run / "checkpoints" / run_folders.LAST
+        last = run / "checkpoints" / folders.LAST
         content = torch.load(last, weights_only=True)
         content["optimizer_states"][0]["state"][0]["average"] = torch.zeros(2)
         content["callbacks"]["RunCheckpoint"]["best_name"] = ""
@@ -279,7 +278,7 @@ LOCK = f"""
 import sys
 sys.path.insert(0, {str(TESTS.parent)!r})
 from pathlib import Path
-from support.run_folders import at_work
+from runs.folders import at_work
 with at_work(Path(sys.argv[1])):
     print("at work", flush=True)
     sys.stdin.read()
@@ -300,8 +299,8 @@ def stopped_in_native_code(argv: list[str]) -> None:
 class TestFaults(RunTest):
     def last_epoch(self) -> int:
         (run,) = self.logs.glob("version_*")
-        train_pl.load_model(run / "checkpoints" / run_folders.LAST)
-        return torch.load(run / "checkpoints" / run_folders.LAST, weights_only=True)["epoch"]
+        train_pl.load_model(run / "checkpoints" / folders.LAST)
+        return torch.load(run / "checkpoints" / folders.LAST, weights_only=True)["epoch"]
 
     def test_a_learning_rate_of_ten_ends_at_once_with_step_remedy_and_checkpoint(self):
         ending = self.train(*SMALL, "--epochs", 9, "--lr", 10)
@@ -368,7 +367,7 @@ class TestFaults(RunTest):
 
         def full():
             (run,) = self.logs.glob("version_*")
-            size = (run / "checkpoints" / run_folders.LAST).stat().st_size
+            size = (run / "checkpoints" / folders.LAST).stat().st_size
             resource.setrlimit(resource.RLIMIT_FSIZE, (size - 100, hard))
 
         self.addCleanup(resource.setrlimit, resource.RLIMIT_FSIZE, (soft, hard))
@@ -413,12 +412,12 @@ class TestFolders(InFolder):
 
     def test_the_newest_unfinished_run_is_the_one_with_the_newest_last_checkpoint(self):
         for number, finished in enumerate((False, False, True)):
-            last = self.folder / f"version_{number}" / "checkpoints" / run_folders.LAST
+            last = self.folder / f"version_{number}" / "checkpoints" / folders.LAST
             last.parent.mkdir(parents=True)
             last.touch()
             os.utime(last, (1000 - number, 1000 - number))
             if finished:
-                atomic_write(last.parent.parent / run_folders.RESULT, b"{}")
+                atomic_write(last.parent.parent / folders.RESULT, b"{}")
         self.assertEqual(newest_unfinished(self.folder).name, "version_0")
 
     def test_logs_are_cut_to_their_length_and_later_ones_removed(self):
@@ -449,7 +448,7 @@ class TestTwoProcesses(unittest.TestCase):
             for once in ("epoch   6/6", "Test of the best checkpoint"):
                 self.assertEqual(resumed.stdout.count(once), 1)
             (folder,) = Path(logs).iterdir()
-            last = torch.load(folder / "checkpoints" / run_folders.LAST, weights_only=True)
+            last = torch.load(folder / "checkpoints" / folders.LAST, weights_only=True)
             self.assertEqual(last["global_step"], 6 * NUM_TRAIN // 30)
             self.assertEqual(
                 [step for step, _ in curves(folder)["val_bpd"]], [9, 19, 29, 39, 49, 59]

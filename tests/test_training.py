@@ -29,8 +29,7 @@ from boundary.command_line import InputError
 from cnn_encoder_decoder import CNNDecoder, CNNEncoder
 from muon import Muon
 from prior import LatentPrior
-from support.runs import SeedEpochs
-from support.trainer import quiet_lightning
+from runs.trainer import SeedEpochs, quiet_lightning
 from train_pl import VAE, GenerateCallback, load_model, train_vae
 from utils import unit_gaussian_log_prob
 

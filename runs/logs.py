@@ -3,6 +3,7 @@
 import csv
 import io
 import shlex
+import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -12,7 +13,9 @@ from pytorch_lightning.loggers import Logger, TensorBoardLogger
 from pytorch_lightning.utilities import rank_zero_only
 
 from boundary.files import atomic_write
-from support.runs import Run, RunCheckpoint, epoch_metrics, log_step
+from runs.checkpointing import RunCheckpoint, epoch_metrics, log_step
+from runs.folders import RESULT
+from runs.run import Run
 
 # TensorBoard's first page sorts by name and opens two groups: these curves, then "images".
 FIRST = {"train_bpd_step": "bpd/train", "val_bpd": "bpd/val", "val_prior_bpd": "bpd/val_prior"}
@@ -152,3 +155,41 @@ def close_logs(run: Run, trainer: pl.Trainer, result: Mapping[str, float]) -> No
         if isinstance(logger, TensorBoardLogger):
             logger.log_hyperparams(options, metrics, step=trainer.global_step)
         logger.finalize("success")  # also ends the thread that writes TensorBoard's file
+
+
+class EpochLines(Callback):
+    """One line per epoch, when there is no progress bar."""
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.first_epoch = trainer.current_epoch
+        self.start = self.epoch_start = time.monotonic()
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        metrics = trainer.callback_metrics  # every process: to read them is to average over all
+        now = time.monotonic()
+        epoch = trainer.current_epoch + 1
+        per_epoch = (now - self.start) / (epoch - self.first_epoch)
+        left = round(per_epoch * (trainer.max_epochs - epoch))
+        say(
+            f"epoch {epoch:>3}/{trainer.max_epochs}"
+            f"   train {metrics['train_bpd']:.4f} bpd   val {metrics['val_bpd']:.4f} bpd"
+            f" (learned prior {metrics['val_prior_bpd']:.4f})"
+            f"   {now - self.epoch_start:5.1f} s   about {left // 60}:{left % 60:02} left"
+        )
+        self.epoch_start = now
+
+
+def report(run: Run, trainer: pl.Trainer, test: dict[str, float], best: Path) -> None:
+    """What a run says at its end: both bounds, and where everything is."""
+    say(
+        "\nTest of the best checkpoint (by the validation bpd with the unit Gaussian):\n"
+        f"unit Gaussian  {test['test_bpd']:.4f} bpd"
+        f" = {test['test_reconstruction_loss']:.1f} nats reconstruction"
+        f" + {test['test_regularization_loss']:.1f} nats KL\n"
+        f"learned prior  {test['test_prior_bpd']:.4f} bpd\n"
+        f"Pictures:      {run.folder / '*.png'}\n"
+        f"Results:       {run.folder / RESULT}, {EpochTable.NAME}\n"
+        f"Checkpoint:    {best}"
+    )
+    for command in watch_commands(trainer):
+        say(f"TensorBoard:   {command}")

@@ -4,10 +4,9 @@ import argparse
 import ctypes
 import logging
 import platform
-import time
 import warnings
-from pathlib import Path
 
+import numpy as np
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback
@@ -16,12 +15,6 @@ from torch import nn
 
 from boundary.checkpoints import AtomicCheckpointIO
 from boundary.command_line import InputError, one_line
-from fmnist import DiscreteImages
-from support.logs import EpochTable, log_folder, log_now, say, watch_commands, writers_of
-from support.pictures import latent_figure, manifold_figure
-from support.run_folders import RESULT
-from support.runs import Run
-from utils import active_units
 
 OPTIONS = ("accelerator", "devices", "num_nodes", "strategy", "precision")  # handed through
 MOST_PROCESSES = 64  # on one machine
@@ -110,81 +103,25 @@ def compile_networks(device: torch.device, *networks: nn.Module) -> None:
         network.compile()
 
 
-@torch.no_grad()
-def show_latents(
-    trainer: pl.Trainer, model: pl.LightningModule, data: DiscreteImages, step: int
-) -> dict[str, float]:
-    """Where the test set lies in the latent space and, for two dimensions, the manifold there.
+class SeedEpochs(Callback):
+    """Derives the noise of every epoch from (seed, epoch, rank) alone.
 
-    TensorBoard's projector gets the means of the first 2,000 images, with labels and thumbnails.
-
-    Args:
-        data: the test set.
-        step: where the logs have this model.
-    Returns:
-        test_active_units, on rank zero.
+    What happens between two epochs then cannot change a run, and validation and test see the
+    same noise each time, so that two figures differ by the model only.
     """
-    folder = log_folder(trainer)
-    bpd = trainer.callback_metrics.get("test_bpd")  # every process: to read is to average
-    if not trainer.is_global_zero:
-        return {}
-    which = "the run's best model" + ("" if bpd is None else f", test {bpd:.4f} bpd")
-    writers = writers_of(trainer)
-    images, labels = data.images, data.labels.cpu()
-    batches = images.split(500)
-    means = torch.cat([model.encoder(imgs.long().to(model.device))[0] for imgs in batches]).cpu()
-    if means.shape[1] > 1:
-        figure = latent_figure(means, labels, f"Latent means of the test images ({which})")
-        figure.savefig(folder / "latent_means.png")
-        thumbnails = images[:2000].cpu().expand(-1, 3, -1, -1) / 15
-        for writer in writers:
-            writer.add_figure("latents/Means", figure, step)
-            writer.add_embedding(
-                means[:2000], labels[:2000].tolist(), thumbnails, step, tag="Latent means"
-            )
-    if means.shape[1] == 2:
-        figure = manifold_figure(model.decoder, f"The latent plane, decoded ({which})")
-        figure.savefig(folder / "vae_manifold.png")
-        for writer in writers:
-            writer.add_figure("latents/Manifold", figure, step)
-    latents = {"test_active_units": float(active_units(means))}
-    log_now(trainer, latents, trainer.global_step)  # beside Lightning's test result
-    return latents
 
+    def __init__(self, seed: int):
+        super().__init__()
+        self.seed = seed
 
-def report(run: Run, trainer: pl.Trainer, test: dict[str, float], best: Path) -> None:
-    """What a run says at its end: both bounds, and where everything is."""
-    say(
-        "\nTest of the best checkpoint (by the validation bpd with the unit Gaussian):\n"
-        f"unit Gaussian  {test['test_bpd']:.4f} bpd"
-        f" = {test['test_reconstruction_loss']:.1f} nats reconstruction"
-        f" + {test['test_regularization_loss']:.1f} nats KL\n"
-        f"learned prior  {test['test_prior_bpd']:.4f} bpd\n"
-        f"Pictures:      {run.folder / '*.png'}\n"
-        f"Results:       {run.folder / RESULT}, {EpochTable.NAME}\n"
-        f"Checkpoint:    {best}"
-    )
-    for command in watch_commands(trainer):
-        say(f"TensorBoard:   {command}")
+    def _derive(self, *key: int) -> None:
+        (state,) = np.random.SeedSequence((self.seed, *key)).generate_state(1, np.uint64)
+        torch.manual_seed(int(state))
 
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._derive(trainer.current_epoch + 1, trainer.global_rank)
 
-class EpochLines(Callback):
-    """One line per epoch, when there is no progress bar."""
+    def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._derive(0, trainer.global_rank)
 
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self.first_epoch = trainer.current_epoch
-        self.start = self.epoch_start = time.monotonic()
-
-    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        metrics = trainer.callback_metrics  # every process: to read them is to average over all
-        now = time.monotonic()
-        epoch = trainer.current_epoch + 1
-        per_epoch = (now - self.start) / (epoch - self.first_epoch)
-        left = round(per_epoch * (trainer.max_epochs - epoch))
-        say(
-            f"epoch {epoch:>3}/{trainer.max_epochs}"
-            f"   train {metrics['train_bpd']:.4f} bpd   val {metrics['val_bpd']:.4f} bpd"
-            f" (learned prior {metrics['val_prior_bpd']:.4f})"
-            f"   {now - self.epoch_start:5.1f} s   about {left // 60}:{left % 60:02} left"
-        )
-        self.epoch_start = now
+    on_test_epoch_start = on_validation_epoch_start
