@@ -24,18 +24,10 @@ from boundary.command_line import (
     whole_number,
 )
 from fmnist import DATA_DIR, DATASETS, DiscreteImages
+from pictures.figures import grid_figure, kl_figure, latent_figure, pairs_figure
+from pictures.of_model import interpolation_rows, manifold_figure, samples_figure, traversal_rows
 from support.bounds import judge, over_images, summary
 from support.general_codecs import codec_bytes
-from support.pictures import (
-    grid_figure,
-    interpolation_rows,
-    kl_figure,
-    latent_figure,
-    manifold_figure,
-    pairs_figure,
-    samples_figure,
-    traversal_rows,
-)
 from support.refinement import judge_refined
 from support.report import table, write_report
 from support.sample_quality import (

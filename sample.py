@@ -20,7 +20,7 @@ from boundary.command_line import (
     whole_number,
 )
 from boundary.files import replacing
-from support.pictures import decoded, drawn, samples_figure
+from pictures.of_model import decoded, drawn, samples_figure
 from train_pl import PRETRAINED, load_model
 
 

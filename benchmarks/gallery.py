@@ -10,7 +10,8 @@ from torchvision.utils import make_grid
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from fmnist import DATA_DIR, load, prepare
-from support.pictures import interpolation_rows, pairs_grid
+from pictures.figures import pairs_grid
+from pictures.of_model import interpolation_rows
 from train_pl import PRETRAINED, load_model
 
 

@@ -15,7 +15,7 @@ import utils
 from boundary.checks import check_size
 from cnn_encoder_decoder import CNNDecoder
 from fmnist import DiscreteImages, discretize
-from support import pictures
+from pictures import figures
 from train_pl import VAE
 
 
@@ -119,10 +119,10 @@ class TestBoundaries(unittest.TestCase):
             (lambda: utils.mean_image(a), "[B, 16, H, W]", "[2, 3]"),
             (lambda: utils.mean_image(images()), "float", "int64"),
             (lambda: muon.orthogonalize(a), "[N, rows, columns]", "[2, 3]"),
-            (lambda: pictures.principal_plane(torch.full((4, 3), math.nan)), "finite", "NaN"),
-            (lambda: pictures.principal_plane(a[0]), "[N, D]", "[3]"),
-            (lambda: pictures.latent_figure(a, torch.zeros(3)), "labels [N]", "[3]"),
-            (lambda: pictures.latent_figure(a * math.nan, torch.zeros(2)), "finite", "NaN"),
+            (lambda: figures.principal_plane(torch.full((4, 3), math.nan)), "finite", "NaN"),
+            (lambda: figures.principal_plane(a[0]), "[N, D]", "[3]"),
+            (lambda: figures.latent_figure(a, torch.zeros(3)), "labels [N]", "[3]"),
+            (lambda: figures.latent_figure(a * math.nan, torch.zeros(2)), "finite", "NaN"),
             (lambda: utils.visualize_manifold(CNNDecoder(z_dim=2), 1.5), "whole number", "1.5"),
             (lambda: self.model.sample(0), "at least 1", "0"),
             (lambda: discretize(a, 0), "num_values", "0"),

@@ -16,19 +16,18 @@ from tiny import InFolder
 from torch import nn
 from torchvision.utils import make_grid
 
-from support.pictures import (
+from pictures.figures import (
     CLASS_COLOURS,
     SHOWN,
-    epoch_line,
     grid_figure,
     latent_figure,
-    manifold_figure,
     pairs_figure,
     principal_plane,
     pushed_apart,
     rendered,
-    samples_figure,
 )
+from pictures.in_training import epoch_line
+from pictures.of_model import manifold_figure, samples_figure
 from train_pl import VAE
 from utils import mean_image
 

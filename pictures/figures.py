@@ -1,21 +1,17 @@
-"""Pictures of images and of the latent space: grids, figures, and what the decoder makes of it."""
+"""Figures of images, of latents and of what latent dimensions hold, whatever model they are of."""
 
 import math
 
 import numpy as np
-import pytorch_lightning as pl
 import torch
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
-from torch import Tensor, nn
+from torch import Tensor
 from torchvision.utils import make_grid
 
-from boundary.checks import check_finite, check_floats
-from fmnist import DiscreteImages
-from runs.logs import log_folder, log_now, writers_of
-from utils import active_units, interpolate, mean_image, normal_percentiles, visualize_manifold
+from boundary.checks import check_floats
 
 DPI = 128  # a power of two: so many pixels are exactly so many in inches too
 ZOOM = 3  # pixels of a figure per pixel of an image: a digit of 28 is small to look at
@@ -28,20 +24,7 @@ CLASS_COLOURS = (
     *("#717581", "#94a4a2", "#832db6", "#3f90da", "#e76300"),
     *("#ffa90e", "#b9ac70", "#a96b59", "#bd1f01", "#92dadd"),
 )
-DECODER_BATCH = 500  # latents decoded at a time: the memory that any number of images needs
 SHOWN = 2500  # images in a scatter at most: of more, one hides the other
-
-
-def epoch_line(epoch: int, val_bpd: Tensor | None, learned: bool) -> str:
-    """What pictures of a run say about the model that they show.
-
-    Args:
-        val_bpd: of the last validation, a scalar.
-        learned: whether it has learned anything so far.
-    """
-    if epoch == 0:
-        return "epoch 0" if learned else "epoch 0: untrained"
-    return f"epoch {epoch}" + ("" if val_bpd is None else f", last validation {val_bpd:.4f} bpd")
 
 
 def image_figure(
@@ -112,51 +95,6 @@ def pairs_figure(imgs: Tensor, reconstructions: Tensor, title: str) -> Figure:
     """`pairs_grid` under a title."""
     name = "rows of images, each over the row of their reconstructions"
     return image_figure({name: pairs_grid(imgs, reconstructions)}, title)[0]
-
-
-def samples_figure(
-    model: nn.Module, z: Tensor, title: str, names: list[str] | None = None, draw: bool = True
-) -> Figure:
-    """New images in rows of eight, or in a square of more: drawn, and beside it the expected ones.
-
-    Args:
-        model: has a `decoder`, and `draw_pixels`, which takes from torch's global random stream.
-        z: float [N, z_dim].
-        names: of the rows.
-        draw: False leaves the drawn ones out.
-    """
-    expected = decoded(model.decoder, z)
-    images = {"expected grey levels": expected}
-    if draw:
-        images = {
-            "drawn, each pixel on its own: hence the speckle": drawn(model, z) / 15,
-            "expected grey levels of the same z": expected,
-        }
-    columns = max(8, math.isqrt(len(z) - 1) + 1)
-    grids = {name: make_grid(some, nrow=columns) for name, some in images.items()}
-    zoom = ZOOM if len(z) <= 1000 else 1  # or thousands would take gigabytes
-    figure, panels = image_figure(grids, title, zoom, left=36 if names else MARGIN)
-    if names:
-        name_rows(panels[0], names)
-    return figure
-
-
-def epoch_samples(model: nn.Module, num: int, when: str) -> dict[str, Figure]:
-    """Samples of a model in training and, once its prior has learned something, ten of each class.
-
-    Args:
-        model: the VAE; it takes from torch's global random stream.
-        num: how many, of any class.
-        when: what stands behind the titles, see `epoch_line`.
-    """
-    z = model.prior.sample(num, None, model.TEMPERATURE)
-    figures = {"Samples": samples_figure(model, z, f"Samples ({when})")}
-    if model.prior.learned:
-        digits = torch.arange(10, device=z.device).repeat_interleave(10)
-        z, names = model.prior.sample(100, digits, model.TEMPERATURE), [*"0123456789"]
-        by_class = samples_figure(model, z, f"Samples by class ({when})", names)
-        figures["Samples by class"] = by_class
-    return figures
 
 
 def kl_figure(kl: Tensor) -> Figure:
@@ -258,107 +196,3 @@ def grid_figure(rows: list[Tensor], title: str, names: list[str] | None = None) 
     if names:
         name_rows(axes, names)
     return figure
-
-
-def manifold_figure(decoder: nn.Module, title: str, grid_size: int = 20) -> Figure:
-    """`visualize_manifold` with the values of z_1 and z_2 at its axes; see there."""
-    grid = visualize_manifold(decoder, grid_size).cpu()
-    name = "expected grey levels; every image stands for an equal share of N(0, I)"
-    figure, (axes,) = image_figure({name: grid}, title, zoom=2, left=76, bottom=56)
-    values = [f"{value:.2f}" for value in normal_percentiles(grid_size).tolist()]
-    side = grid.shape[1] / grid_size
-    axes.set_xticks([(n + 0.5) * side - 0.5 for n in range(grid_size)], values)
-    name_rows(axes, values[::-1])
-    axes.set(xlabel="$z_1$", ylabel="$z_2$")
-    return figure
-
-
-@torch.no_grad()
-def decoded(decoder: nn.Module, z: Tensor) -> Tensor:
-    """Mean images of latents, float [B, z_dim], on the CPU: float [B, 1, H, W] in [0, 1]."""
-    parts = z.to(decoder.device).split(DECODER_BATCH)
-    images = torch.cat([mean_image(decoder(part)).cpu() for part in parts])
-    check_finite(images)
-    return images
-
-
-def drawn(model: nn.Module, z: Tensor) -> Tensor:
-    """`model.draw_pixels` of any number of latents, on the CPU: long [B, 1, H, W], 0..15."""
-    return torch.cat([model.draw_pixels(part).cpu() for part in z.split(DECODER_BATCH)])
-
-
-def interpolation_rows(
-    decoder: nn.Module, images: Tensor, labels: Tensor, mean: Tensor
-) -> list[Tensor]:
-    """From the first image of each class to that of the next one, along the latent line.
-
-    Args:
-        images: uint8 [N, 1, H, W], values 0..15, with labels, long [N].
-        mean: float [N, z_dim], the images' posterior means.
-    Returns:
-        a row for each class, float [12, 1, H, W] in [0, 1]: an image, ten decoded ones, an image.
-    """
-    starts = torch.tensor([(labels == label).int().argmax() for label in labels.unique()])
-    ends = starts.roll(-1)
-    lines = interpolate(mean[starts], mean[ends], num_steps=10)
-    outermost = zip(images[starts].split(1), images[ends].split(1), strict=True)
-    return [
-        torch.cat([start / 15, decoded(decoder, line), end / 15])
-        for line, (start, end) in zip(lines, outermost, strict=True)
-    ]
-
-
-def traversal_rows(decoder: nn.Module, z: Tensor, dimensions: list[int]) -> list[Tensor]:
-    """What one latent dimension draws: z, float [z_dim], with -3 to 3 in its place.
-
-    Returns:
-        a row for each of the dimensions, float [11, 1, H, W] in [0, 1].
-    """
-    rows = []
-    for dimension in dimensions:
-        line = z.repeat(11, 1)
-        line[:, dimension] = torch.linspace(-3, 3, len(line))
-        rows.append(decoded(decoder, line))
-    return rows
-
-
-@torch.no_grad()
-def show_latents(
-    trainer: pl.Trainer, model: pl.LightningModule, data: DiscreteImages, step: int
-) -> dict[str, float]:
-    """Where the test set lies in the latent space and, for two dimensions, the manifold there.
-
-    TensorBoard's projector gets the means of the first 2,000 images, with labels and thumbnails.
-
-    Args:
-        data: the test set.
-        step: where the logs have this model.
-    Returns:
-        test_active_units, on rank zero.
-    """
-    folder = log_folder(trainer)
-    bpd = trainer.callback_metrics.get("test_bpd")  # every process: to read is to average
-    if not trainer.is_global_zero:
-        return {}
-    which = "the run's best model" + ("" if bpd is None else f", test {bpd:.4f} bpd")
-    writers = writers_of(trainer)
-    images, labels = data.images, data.labels.cpu()
-    batches = images.split(500)
-    means = torch.cat([model.encoder(imgs.long().to(model.device))[0] for imgs in batches]).cpu()
-    if means.shape[1] > 1:
-        figure = latent_figure(means, labels, f"Latent means of the test images ({which})")
-        figure.savefig(folder / "latent_means.png")
-        thumbnails = images[:2000].cpu().expand(-1, 3, -1, -1) / 15
-        for writer in writers:
-            writer.add_figure("latents/Means", figure, step)
-            writer.add_embedding(
-                means[:2000], labels[:2000].tolist(), thumbnails, step, tag="Latent means"
-            )
-    if means.shape[1] == 2:
-        figure = manifold_figure(model.decoder, f"The latent plane, decoded ({which})")
-        figure.savefig(folder / "vae_manifold.png")
-        for writer in writers:
-            writer.add_figure("latents/Manifold", figure, step)
-    latents = {"test_active_units": float(active_units(means))}
-    log_now(trainer, latents, trainer.global_step)  # beside Lightning's test result
-    return latents
