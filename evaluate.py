@@ -24,13 +24,10 @@ from boundary.command_line import (
     whole_number,
 )
 from fmnist import DATA_DIR, DATASETS, DiscreteImages
-from pictures.figures import grid_figure, kl_figure, latent_figure, pairs_figure
-from pictures.of_model import interpolation_rows, manifold_figure, samples_figure, traversal_rows
-from support.bounds import judge, over_images, summary
-from support.general_codecs import codec_bytes
-from support.refinement import judge_refined
-from support.report import table, write_report
-from support.sample_quality import (
+from judging.bounds import judge, over_images, summary
+from judging.refinement import judge_refined
+from judging.report import table, write_report
+from judging.samples import (
     KNOWN,
     NUM_COMPARED,
     draw_samples,
@@ -40,6 +37,9 @@ from support.sample_quality import (
     nearest_figure,
     posterior_latents,
 )
+from pictures.figures import grid_figure, kl_figure, latent_figure, pairs_figure
+from pictures.of_model import interpolation_rows, manifold_figure, samples_figure, traversal_rows
+from support.general_codecs import codec_bytes
 from train_pl import PRETRAINED, VAE, load_model, trained_on
 
 

@@ -32,6 +32,7 @@ from boundary.command_line import (
 )
 from cnn_encoder_decoder import CNNDecoder, CNNEncoder
 from fmnist import DATA_DIR, DATASETS, MNISTDataModule
+from judging.samples import CLASSIFIER, KNOWN, judge_run, load_classifier
 from muon import Muon, warmup_and_line
 from pictures.figures import kl_figure, pairs_figure, rendered
 from pictures.in_training import epoch_line, epoch_samples, show_latents
@@ -51,7 +52,6 @@ from runs.record import both_bounds, circumstances
 from runs.run import Run
 from runs.stopping import EndTogether, StopIfNotFinite, as_work_errors, stop_on_signals
 from runs.trainer import SeedEpochs, compile_networks, make_trainer
-from support.sample_quality import CLASSIFIER, KNOWN, judge_run, load_classifier
 from utils import (
     KLD,
     active_units,

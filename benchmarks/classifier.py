@@ -17,8 +17,8 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import fmnist
+from judging.classifier import Classifier
 from muon import warmup_and_cosine
-from support.classifier import Classifier
 from train_pl import PRETRAINED
 
 LR, WEIGHT_DECAY, BATCH_SIZE = 4e-3, 0.05, 128

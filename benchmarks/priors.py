@@ -3,7 +3,7 @@
 python benchmarks/priors.py VAE_logs/version_0 VAE_logs/version_1 ...    # 4 minutes each
 
 Nats: how far log p(z) of the test images' latents is above N(0, I)'s, and how much more that is on
-training images. Samples: what evaluate.py measures, see support/sample_quality.py.
+training images. Samples: what evaluate.py measures, see judging/samples.py.
 """
 
 import argparse
@@ -18,9 +18,9 @@ from torch.distributions import Categorical, MultivariateNormal
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from fmnist import DATA_DIR, load, prepare, split
+from judging.samples import BATCH, judge_samples, load_classifier
 from muon import warmup_and_line
 from prior import LatentPrior
-from support.sample_quality import BATCH, judge_samples, load_classifier
 from train_pl import VAE, load_model
 from utils import sample_reparameterize, unit_gaussian_log_prob
 

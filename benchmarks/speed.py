@@ -38,10 +38,10 @@ import fmnist  # noqa: E402
 from boundary.checkpoints import AtomicCheckpointIO  # noqa: E402
 from boundary.checks import check_floats  # noqa: E402
 from cnn_encoder_decoder import check_images, check_latents  # noqa: E402
+from judging.bounds import DECODER_BATCH  # noqa: E402
 from prior import check_labels  # noqa: E402
 from runs.record import num_parameters  # noqa: E402
 from runs.trainer import keep_freed_memory  # noqa: E402
-from support.bounds import DECODER_BATCH  # noqa: E402
 from train_pl import VAE, make_parser, train_vae  # noqa: E402
 from utils import elbo_to_bpd, importance_weighted_bpd, reconstruction_loss  # noqa: E402
 

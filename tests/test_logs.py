@@ -22,9 +22,9 @@ from tiny import NUM_TEST, NUM_TRAIN, InFolder, tiny_data
 
 import fmnist
 import train_pl
+from judging.samples import judge_run, load_classifier
 from runs.logs import CHARTS
 from runs.trainer import quiet_lightning
-from support.sample_quality import judge_run, load_classifier
 from train_pl import VAE, load_model, make_parser, train_vae
 
 SMALL = {"num_filters": 4, "z_dim": 3, "accelerator": "cpu"}

@@ -10,10 +10,10 @@ from tiny import InFolder
 import evaluate
 import fmnist
 from boundary.command_line import InputError
-from support import refinement
-from support.bounds import judge
-from support.refinement import LOG_STD_RATE, MEAN_RATE, refine, refined_elbo
-from support.sample_quality import (
+from judging import refinement
+from judging.bounds import judge
+from judging.refinement import LOG_STD_RATE, MEAN_RATE, refine, refined_elbo
+from judging.samples import (
     CLASSIFIER,
     KNOWN,
     classify,

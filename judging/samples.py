@@ -17,8 +17,8 @@ from torchmetrics.image.fid import FrechetInceptionDistance
 
 from boundary.checkpoints import load_shipped
 from fmnist import DiscreteImages
+from judging.classifier import Classifier
 from pictures.figures import grid_figure
-from support.classifier import Classifier
 from utils import sample_reparameterize
 
 CLASSIFIER = Path(__file__).resolve().parent.parent / "pretrained" / "classifier.pt"

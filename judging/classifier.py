@@ -6,7 +6,7 @@ from torch import Tensor, nn
 class Features(nn.Module):
     """Images to 64 numbers, by convolutions at 28x28, 14x14 and 7x7 and a mean over the places.
 
-    Samples and test images are compared in them: see support/sample_quality.py.
+    Samples and test images are compared in them: see judging/samples.py.
     """
 
     num_features = 64

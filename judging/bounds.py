@@ -5,10 +5,9 @@ from collections.abc import Iterator
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm import tqdm
 
-from train_pl import VAE
 from utils import (
     active_units,
     elbo_to_bpd,
@@ -40,7 +39,7 @@ def image_noise(indices: range, num_samples: int, z_dim: int, seed: int) -> Iter
 
 @torch.no_grad()
 def judge(
-    model: VAE,
+    model: nn.Module,
     images: Tensor,
     num_samples: int = 64,
     batch_size: int = 100,

@@ -11,8 +11,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from support.bounds import image_noise, over_images
-from train_pl import VAE
+from judging.bounds import image_noise, over_images
 from utils import KLD, elbo_to_bpd, gaussian_log_prob, reconstruction_loss, unit_gaussian_log_prob
 
 # Found on 200 validation images; twice as much makes the steps overshoot.
@@ -59,7 +58,7 @@ def refine(
 
 @torch.no_grad()
 def refined_elbo(
-    model: VAE, images: Tensor, steps: int, learned: bool, batch_size: int, seed: int
+    model: nn.Module, images: Tensor, steps: int, learned: bool, batch_size: int, seed: int
 ) -> Tensor:
     """The negative ELBO of every image by refined posteriors, float [N] in nats, on the CPU.
 
@@ -87,7 +86,12 @@ def refined_elbo(
 
 
 def judge_refined(
-    model: VAE, images: Tensor, judged: dict[str, Tensor], steps: int, batch_size: int, seed: int
+    model: nn.Module,
+    images: Tensor,
+    judged: dict[str, Tensor],
+    steps: int,
+    batch_size: int,
+    seed: int,
 ) -> dict[str, object]:
     """What refined posteriors gain, and what they cost.
 
