@@ -5,7 +5,7 @@
     python compress.py info digits.vae
     python compress.py bench                # against general codecs, on the test set
 
-This is the command line; how it works, and what is guaranteed, stands in support/bits_back.py.
+This is the command line; how it works, and what is guaranteed, stands in compression/codec.py.
 """
 
 import argparse
@@ -18,12 +18,12 @@ from numpy.typing import ArrayLike
 
 from boundary.command_line import InputError, OneLineParser, run_main, whole_number
 from boundary.files import replacing
-from low_bits import LowBits
-from low_bits import load as load_low_bits
-from support.archive_file import OVERHEAD, SIDE, Header, read_header
-from support.bench import VerificationError, bench
-from support.bits_back import Codec
-from support.image_files import check_target, read_bytes, read_images, write_images
+from compression.archive import OVERHEAD, SIDE, Header, read_header
+from compression.bench import VerificationError, bench
+from compression.codec import Codec
+from compression.image_files import check_target, read_bytes, read_images, write_images
+from compression.low_bits import LowBits
+from compression.low_bits import load as load_low_bits
 from train_pl import PRETRAINED, VAE, load_model
 
 
@@ -33,7 +33,8 @@ def encode(images: ArrayLike, model: VAE, levels: int = 16) -> bytes:
     Args:
         images: uint8 [N, 28, 28] or [N, 1, 28, 28], values 0..levels-1, N >= 0.
         model: its weights are float32 and on the CPU.
-        levels: 16, or 256: then the shipped model of the low bits is needed too, see low_bits.py.
+        levels: 16, or 256: then the shipped model of the low bits is needed too,
+            see compression/low_bits.py.
     Raises:
         TypeError, ValueError: images or model are something else.
         InputError: the model is of no use, as its outputs are not finite numbers, or it codes

@@ -23,6 +23,7 @@ from boundary.command_line import (
     run_main,
     whole_number,
 )
+from compression.general_codecs import codec_bytes
 from fmnist import DATA_DIR, DATASETS, DiscreteImages
 from judging.bounds import judge, over_images, summary
 from judging.refinement import judge_refined
@@ -39,7 +40,6 @@ from judging.samples import (
 )
 from pictures.figures import grid_figure, kl_figure, latent_figure, pairs_figure
 from pictures.of_model import interpolation_rows, manifold_figure, samples_figure, traversal_rows
-from support.general_codecs import codec_bytes
 from train_pl import PRETRAINED, VAE, load_model, trained_on
 
 

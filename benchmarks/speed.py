@@ -224,8 +224,8 @@ import sys, time
 sys.path.insert(0, {root!r})
 import fmnist, train_pl
 from pytorch_lightning.callbacks import Callback
-from support.stopping import StopIfNotFinite
-from support.trainer import keep_freed_memory
+from runs.stopping import StopIfNotFinite
+from runs.trainer import keep_freed_memory
 class Clock(Callback):
     WARM = 10
     def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx):

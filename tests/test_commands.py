@@ -13,12 +13,12 @@ from tiny import InFolder, tiny_data
 import evaluate
 import explore
 import fmnist
-import low_bits
 import sample
 import train_pl
 from boundary.command_line import OneLineParser, run_main, to_argv
-from low_bits import LowBits
-from support.bits_back import at_work
+from compression import low_bits, low_bits_training
+from compression.codec import at_work
+from compression.low_bits import LowBits
 from train_pl import VAE
 
 
@@ -115,23 +115,25 @@ class TestOutputsThatAreNotFinite(InFolder):
 class TestTraining(InFolder):
     def test_the_low_bits_are_learned_from_the_archives_in_the_repository(self):
         for train, count in ((True, 60_000), (False, 10_000)):
-            values = low_bits.grey_levels(fmnist.DATA_DIR, train)
+            values = low_bits_training.grey_levels(fmnist.DATA_DIR, train)
             self.assertEqual((values.shape, values.dtype), ((count, 28, 28), torch.uint8))
             whole = fmnist.load(train=train)
             self.assertTrue(torch.equal(low_bits.LEVEL[values.int()].byte(), whole.images[:, 0]))
 
     def test_the_model_of_the_low_bits_is_not_lost_for_the_name_of_its_file(self):
         with (
-            mock.patch.object(low_bits, "train", return_value=LowBits()) as train,
-            mock.patch.object(low_bits, "bits_per_pixel", return_value=1.0),
-            mock.patch.object(low_bits, "grey_levels", return_value=torch.zeros(360, 28, 28)),
+            mock.patch.object(low_bits_training, "train", return_value=LowBits()) as train,
+            mock.patch.object(low_bits_training, "bits_per_pixel", return_value=1.0),
+            mock.patch.object(
+                low_bits_training, "grey_levels", return_value=torch.zeros(360, 28, 28)
+            ),
         ):
             new = self.folder / "new" / "low_bits.pt"
-            self.assertEqual(ending(low_bits, "--output", new), (0, ""))
+            self.assertEqual(ending(low_bits_training, "--output", new), (0, ""))
             low_bits.load(new)
             train.reset_mock()
             for wrong in (self.folder, new / "below.pt"):
-                code, said = ending(low_bits, "--output", wrong)
+                code, said = ending(low_bits_training, "--output", wrong)
                 self.assertEqual((code, len(said.splitlines())), (2, 1), said)
                 self.assertIn("--output", said)
         train.assert_not_called()

@@ -22,10 +22,12 @@ import compress
 import fmnist
 from boundary.command_line import InputError
 from compress import PRETRAINED, decode, encode
+from compression import archive as archive_module
+from compression import bench, general_codecs
+from compression import codec as codec_module
+from compression.archive import CHECKSUM, HEADER, OVERHEAD, Header, seal
+from compression.codec import Codec, batches
 from prior import LatentPrior
-from support import archive_file, bench, bits_back, general_codecs
-from support.archive_file import CHECKSUM, HEADER, OVERHEAD, Header, seal
-from support.bits_back import Codec, batches
 from train_pl import VAE, load_model
 
 PIXELS = 28 * 28
@@ -97,7 +99,7 @@ def noise(count: int, seed: int = 0) -> np.ndarray:
 
 
 def opened(archive: bytes) -> tuple[Header, bytes]:
-    return archive_file.read_header(archive), archive[HEADER.size : -CHECKSUM.size]
+    return archive_module.read_header(archive), archive[HEADER.size : -CHECKSUM.size]
 
 
 class RoundTrips:
@@ -203,12 +205,12 @@ class TestRate(unittest.TestCase):
         with torch.inference_mode():
             posterior = codec._posterior(noise(50))
         words = np.random.default_rng(0).integers(1, 2**32, 5000, dtype=np.uint32)
-        z = posterior.pop(bits_back.stream.stack.AnsCoder(words))
+        z = posterior.pop(codec_module.stream.stack.AnsCoder(words))
         mean = posterior.centre + posterior.mean
         self.assertTrue((np.abs(z - posterior.centre) <= posterior.window).all())
-        self.assertTrue((np.abs(z) <= bits_back.RADIUS).all())
-        reach = np.minimum(bits_back.RADIUS - np.abs(mean), bits_back.TAILS * posterior.std)
-        self.assertTrue((posterior.window + 1 >= np.minimum(reach, bits_back.RADIUS)).all())
+        self.assertTrue((np.abs(z) <= codec_module.RADIUS).all())
+        reach = np.minimum(codec_module.RADIUS - np.abs(mean), codec_module.TAILS * posterior.std)
+        self.assertTrue((posterior.window + 1 >= np.minimum(reach, codec_module.RADIUS)).all())
 
 
 class TestBatches(unittest.TestCase):
@@ -216,13 +218,13 @@ class TestBatches(unittest.TestCase):
         for count in range(200):
             done = 0
             for size in reversed(list(batches(count))):
-                self.assertTrue(1 <= size <= min(bits_back.BATCH, done + 1))
+                self.assertTrue(1 <= size <= min(codec_module.BATCH, done + 1))
                 done += size
             self.assertEqual(done, count)
 
     def test_full_ones_come_first_for_any_claimed_number_of_images(self):
         sizes = batches(2**32 - 1)
-        self.assertEqual([next(sizes) for _ in range(3)], [bits_back.BATCH] * 3)
+        self.assertEqual([next(sizes) for _ in range(3)], [codec_module.BATCH] * 3)
 
 
 class TestArithmetic(unittest.TestCase):
@@ -266,7 +268,7 @@ class TestArithmetic(unittest.TestCase):
         with torch.no_grad():
             model.decoder.net[0].weight += 1e-3
         with (
-            mock.patch.object(bits_back, "fingerprint", return_value=opened(archive)[0].weights),
+            mock.patch.object(codec_module, "fingerprint", return_value=opened(archive)[0].weights),
             self.assertRaisesRegex(InputError, "do not match.*versions.*processor"),
         ):
             decode(archive, model)
@@ -350,7 +352,7 @@ class TestBadArchives(unittest.TestCase):
 
     def test_another_checkpoint_is_refused_with_both_fingerprints(self):
         other = small_model(seed=1)
-        prints = [bits_back.fingerprint(model).hex() for model in (self.model, other)]
+        prints = [codec_module.fingerprint(model).hex() for model in (self.model, other)]
         with self.assertRaisesRegex(InputError, f"another checkpoint.*{prints[0]}.*{prints[1]}"):
             decode(self.archive, other)
 
@@ -483,7 +485,12 @@ class TestCommandLine(CommandLine):
     def test_info_tells_what_is_in_an_archive_without_the_model(self):
         self.succeed("encode", self.input, self.archive)
         said = self.succeed("info", self.archive)
-        for words in ("[20, 28, 28]", bits_back.fingerprint(self.model).hex(), "20 images", "bits"):
+        for words in (
+            "[20, 28, 28]",
+            codec_module.fingerprint(self.model).hex(),
+            "20 images",
+            "bits",
+        ):
             self.assertIn(words, said)
 
     def write_idx(self, shape: tuple[int, ...] = (20, 28, 28)) -> tuple[Path, bytes]:

@@ -25,7 +25,7 @@ import evaluate
 import fmnist
 import train_pl
 from boundary.command_line import InputError
-from support.general_codecs import codec_bytes
+from compression.general_codecs import codec_bytes
 from train_pl import PRETRAINED, VAE, load_model
 from utils import (
     KLD,

@@ -7,8 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from compression.low_bits import FIRST, LEVEL, SIZE, WEIGHTS, LowBits, Pixels, load
 from fmnist import four_bit
-from low_bits import FIRST, LEVEL, SIZE, WEIGHTS, LowBits, Pixels, load
 
 
 def small_model() -> LowBits:

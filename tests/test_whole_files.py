@@ -17,14 +17,15 @@ from PIL import Image
 from test_compress import CommandLine, noise, opened, small_model
 
 import fmnist
-import low_bits
 from boundary.command_line import InputError
 from boundary.files import read_idx
 from compress import decode, encode
-from low_bits import LowBits
-from support import archive_file, bits_back, low_part
-from support.archive_file import seal
-from support.bits_back import Codec
+from compression import archive as archive_module
+from compression import codec as codec_module
+from compression import low_bits, low_bits_code, low_bits_training
+from compression.archive import seal
+from compression.codec import Codec
+from compression.low_bits import LowBits
 
 
 @cache
@@ -77,25 +78,25 @@ class TestWholePixels(unittest.TestCase):
 
     def test_more_images_than_a_batch_come_back(self):
         for small in ({"IMAGES": 4}, {"PIXELS": 700}):
-            with mock.patch.multiple(low_part, **small):
+            with mock.patch.multiple(low_bits_code, **small):
                 for count in (3, 4, 5, 9):
                     self.assert_comes_back(grey_digits()[:count])
 
     def test_every_image_is_in_one_batch_which_takes_little_memory(self):
         blank, white = np.zeros((2000, 28, 28), np.uint8), np.full((100, 28, 28), 15, np.uint8)
         images = np.concatenate([white, blank, fmnist.four_bit(grey_digits())])
-        parts = low_part.parts(images)
+        parts = low_bits_code.parts(images)
         self.assertEqual(sorted(np.concatenate(parts)), list(range(len(images))))
         for part in parts:
-            self.assertLessEqual(len(part), low_part.IMAGES)
+            self.assertLessEqual(len(part), low_bits_code.IMAGES)
             pixels = low_bits.near_ink(torch.from_numpy(images[part])).sum()
-            self.assertLess(pixels, low_part.PIXELS + 784)
+            self.assertLess(pixels, low_bits_code.PIXELS + 784)
 
     def test_the_low_part_costs_what_its_model_says(self):
         model, images = small_low_bits(), grey_digits()[:20]
-        stack = bits_back.stream.stack.AnsCoder()
+        stack = codec_module.stream.stack.AnsCoder()
         with torch.inference_mode():
-            low_part.push(stack, model, torch.from_numpy(images.astype(np.int64)))
+            low_bits_code.push(stack, model, torch.from_numpy(images.astype(np.int64)))
         bits = low_bits.bits_per_pixel(model, torch.from_numpy(images)) * images.size
         self.assertAlmostEqual(stack.num_bits() / bits, 1, delta=0.003)
 
@@ -165,8 +166,8 @@ class TestWholePixels(unittest.TestCase):
     def test_the_shipped_model_of_the_low_bits_is_what_encode_and_decode_take(self):
         archive = encode(grey_digits()[:3], small_model(), levels=256)
         self.assertTrue(np.array_equal(decode(archive, small_model()), grey_digits()[:3]))
-        weights = bits_back.fingerprint(small_model(), low_bits.load())
-        self.assertEqual(archive_file.read_header(archive).weights, weights)
+        weights = codec_module.fingerprint(small_model(), low_bits.load())
+        self.assertEqual(archive_module.read_header(archive).weights, weights)
 
     def test_a_model_of_the_low_bits_that_is_missing_or_damaged_is_refused_by_name(self):
         with self.assertRaisesRegex(InputError, "nothing.pt cannot be used.*repository"):
@@ -311,7 +312,7 @@ class TestTrainingCommand(unittest.TestCase):
         for option, value in (("--steps", "0"), ("--seed", "-1"), ("--steps", "many")):
             with self.subTest(option):
                 with redirect_stderr(StringIO()) as said, self.assertRaises(SystemExit) as stop:
-                    low_bits.main([option, value])
+                    low_bits_training.main([option, value])
                 self.assertEqual(stop.exception.code, 2)
                 self.assertRegex(said.getvalue(), f"^[^\n]*{option}[^\n]*\n$")
 

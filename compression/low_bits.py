@@ -1,4 +1,4 @@
-"""The low bits of 8-bit pixels when the 4-bit image is known: python low_bits.py trains the model.
+"""The low bits of 8-bit pixels when the 4-bit image is known; low_bits_training.py fits the model.
 
 A level of the 4-bit images stands for 8, 16 or 24 of the 256 grey levels. What is left to say
 about a pixel is its offset, its value less the smallest one of its level. `LowBits` gives the
@@ -17,9 +17,7 @@ Pixels of level 0 with only such pixels around them, two thirds of all, are 0 as
 They have a fixed probability, and the network is not run for them.
 """
 
-import argparse
 import math
-import time
 from collections.abc import Generator
 from pathlib import Path
 
@@ -27,16 +25,11 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from tqdm import tqdm
 
-import fmnist
 from boundary.checkpoints import load_shipped
-from boundary.command_line import OneLineParser, check_output, run_main, whole_number
-from boundary.files import read_idx, replacing
 from fmnist import four_bit
-from muon import Muon, warmup_and_cosine
 
-WEIGHTS = Path(__file__).resolve().parent / "pretrained" / "low_bits.pt"
+WEIGHTS = Path(__file__).resolve().parent.parent / "pretrained" / "low_bits.pt"
 
 LEVEL = torch.from_numpy(four_bit(np.arange(256, dtype=np.uint8))).long()  # of every value
 SIZE = LEVEL.bincount()  # values in a level: 8, 14 times 16, 24
@@ -53,7 +46,6 @@ AROUND = torch.tensor(
 BEFORE = AROUND[AROUND < 0]
 VOTERS = 64  # the latest pixels of the same level that a pixel looks back at
 CHUNK = 1024  # pixels that are looked at together, few enough for the processor's cache
-BATCH, PEAK_LR = 24, 3e-3  # of the training
 FROM_EDGE = 22  # distances to the digit's edges that are told apart; a digit is 20 high or wide
 
 
@@ -275,31 +267,6 @@ def paint(canvas: Tensor, place: Tensor, level: Tensor, offset: Tensor) -> None:
     canvas.index_copy_(0, place, STROKES.index_select(0, level * OFFSETS + offset))
 
 
-def grey_levels(root: Path, train: bool) -> Tensor:
-    """MNIST's images as they are: uint8 [N, 28, 28], 0..255."""
-    fmnist.prepare(root)
-    archive = f"{'train' if train else 't10k'}-images-idx3-ubyte.gz"
-    return torch.from_numpy(read_idx(Path(root, "MNIST", "raw", archive)).copy())
-
-
-def train(values: Tensor, steps: int) -> LowBits:
-    """A model fitted to images uint8 [N, 28, 28]; global random numbers choose their order."""
-    model = LowBits()
-    optimizer = Muon(model.parameters(), lr=PEAK_LR)
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda step: warmup_and_cosine(step, steps, 0.05)
-    )
-    epochs = math.ceil(steps * BATCH / len(values))
-    order = torch.cat([torch.randperm(len(values)) for _ in range(epochs)])[: steps * BATCH]
-    for batch in tqdm(order.split(BATCH), disable=None):
-        loss = model(values[batch].long()).mean()
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        schedule.step()
-    return model
-
-
 @torch.inference_mode()
 def bits_per_pixel(model: LowBits, values: Tensor) -> float:
     """The mean cost of the offsets of images uint8 [N, 28, 28], over all their pixels."""
@@ -315,37 +282,3 @@ def save(model: LowBits, path: Path) -> None:
 def load(path: Path = WEIGHTS) -> LowBits:
     """Raises InputError where the file is missing or holds another model."""
     return load_shipped(LowBits(), path)
-
-
-def run(args: argparse.Namespace) -> None:
-    torch.manual_seed(args.seed)
-    started = time.process_time()
-    values = grey_levels(args.data_dir, train=True)
-    train_index, val_index = fmnist.split_positions()
-    check_output("--output", args.output)
-    model = train(values[train_index], args.steps)
-    args.output.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(args.output, force=True) as new:
-        save(model, new)
-    seconds = time.process_time() - started
-    model = load(args.output)
-    print(f"{args.steps} steps in {seconds:.0f} s of processor time, {args.output}")
-    print(f"validation {bits_per_pixel(model, values[val_index]):.4f} bits per pixel")
-    test = grey_levels(args.data_dir, train=False)
-    print(f"test       {bits_per_pixel(model, test):.4f} bits per pixel")
-
-
-def main(argv: list[str] | None = None) -> None:
-    """The command line: see `run_main`."""
-    parser = OneLineParser(description="Train the model of the low bits.")
-    add = parser.add_argument
-    add("--data_dir", type=Path, default=fmnist.DATA_DIR, help="folder of the data files")
-    add("--steps", type=whole_number(1), default=2000, help="batches of 24 images")
-    seed = whole_number(0, 2**32 - 1)
-    add("--seed", type=seed, default=42, help="everything random derives from it")
-    add("--output", type=Path, default=WEIGHTS, help="file of the weights (default: %(default)s)")
-    run_main(parser, lambda: run(parser.parse_args(argv)))
-
-
-if __name__ == "__main__":
-    main()

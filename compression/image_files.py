@@ -8,8 +8,8 @@ from PIL import Image
 
 from boundary.command_line import InputError, one_line
 from boundary.files import check_regular, read_idx
+from compression.archive import SIDE, checked_images
 from fmnist import four_bit
-from support.archive_file import SIDE, checked_images
 
 PNG_SCALE = 17  # 16 levels in 8 bits: 0 to 255
 

@@ -44,10 +44,8 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from boundary.command_line import InputError
-from low_bits import LEVEL, LowBits
-from prior import NUM_CLASSES
-from support import low_part
-from support.archive_file import (
+from compression import low_bits_code
+from compression.archive import (
     CHECKSUM,
     HEADER,
     MAGIC,
@@ -58,6 +56,8 @@ from support.archive_file import (
     read_header,
     seal,
 )
+from compression.low_bits import LEVEL, LowBits
+from prior import NUM_CLASSES
 
 BATCH = 64  # images per run of the networks; more are not faster
 
@@ -288,9 +288,9 @@ class Codec:
         images = images.reshape(-1, SIDE, SIDE)
         levels = LEVEL.to(torch.uint8).numpy()[images]
         with self._bar("encoding low bits", len(images)) as bar:
-            for part in reversed(low_part.parts(levels)):
+            for part in reversed(low_bits_code.parts(levels)):
                 values = torch.from_numpy(images[part].astype(np.int64))
-                low_part.push(stack, self.low_bits, values)
+                low_bits_code.push(stack, self.low_bits, values)
                 bar.update(len(values))
         return levels
 
@@ -298,9 +298,9 @@ class Codec:
         """`_push_low_part` backwards: 4-bit images to 8-bit images, uint8 [N, 28, 28]."""
         images = np.empty_like(levels)
         with self._bar("decoding low bits", len(levels)) as bar:
-            for part in low_part.parts(levels):
+            for part in low_bits_code.parts(levels):
                 known = torch.from_numpy(levels[part].astype(np.int64))
-                images[part] = low_part.pop(stack, self.low_bits, known).numpy()
+                images[part] = low_bits_code.pop(stack, self.low_bits, known).numpy()
                 bar.update(len(known))
         return images
 

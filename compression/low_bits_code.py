@@ -5,7 +5,7 @@ import torch
 from constriction import stream
 from torch import Tensor
 
-from low_bits import FIRST, LEVEL, SIZE, LowBits, Pixels, near_ink
+from compression.low_bits import FIRST, LEVEL, SIZE, LowBits, Pixels, near_ink
 
 PIXEL = stream.model.Categorical(perfect=False)
 

@@ -11,13 +11,13 @@ import torch
 from pytorch_lightning.utilities.seed import isolate_rng
 
 import fmnist
-import low_bits
 from boundary.checkpoints import find_checkpoint
 from boundary.command_line import WorkError
 from boundary.files import read_idx
-from support.archive_file import OVERHEAD, read_header
-from support.bits_back import Codec
-from support.general_codecs import JPEG_XL_10, Contest, Format, codecs, single_image_codecs
+from compression import low_bits
+from compression.archive import OVERHEAD, read_header
+from compression.codec import Codec
+from compression.general_codecs import JPEG_XL_10, Contest, Format, codecs, single_image_codecs
 from train_pl import VAE, load_model, trained_on
 from utils import elbo_to_bpd
 

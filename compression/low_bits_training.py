@@ -1,0 +1,77 @@
+"""Trains the model of the low bits: python -m compression.low_bits_training"""
+
+import argparse
+import math
+import time
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+import fmnist
+from boundary.command_line import OneLineParser, check_output, run_main, whole_number
+from boundary.files import read_idx, replacing
+from compression.low_bits import WEIGHTS, LowBits, bits_per_pixel, load, save
+from muon import Muon, warmup_and_cosine
+
+BATCH, PEAK_LR = 24, 3e-3  # of the training
+
+
+def grey_levels(root: Path, train: bool) -> Tensor:
+    """MNIST's images as they are: uint8 [N, 28, 28], 0..255."""
+    fmnist.prepare(root)
+    archive = f"{'train' if train else 't10k'}-images-idx3-ubyte.gz"
+    return torch.from_numpy(read_idx(Path(root, "MNIST", "raw", archive)).copy())
+
+
+def train(values: Tensor, steps: int) -> LowBits:
+    """A model fitted to images uint8 [N, 28, 28]; global random numbers choose their order."""
+    model = LowBits()
+    optimizer = Muon(model.parameters(), lr=PEAK_LR)
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: warmup_and_cosine(step, steps, 0.05)
+    )
+    epochs = math.ceil(steps * BATCH / len(values))
+    order = torch.cat([torch.randperm(len(values)) for _ in range(epochs)])[: steps * BATCH]
+    for batch in tqdm(order.split(BATCH), disable=None):
+        loss = model(values[batch].long()).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+    return model
+
+
+def run(args: argparse.Namespace) -> None:
+    torch.manual_seed(args.seed)
+    started = time.process_time()
+    values = grey_levels(args.data_dir, train=True)
+    train_index, val_index = fmnist.split_positions()
+    check_output("--output", args.output)
+    model = train(values[train_index], args.steps)
+    args.output.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(args.output, force=True) as new:
+        save(model, new)
+    seconds = time.process_time() - started
+    model = load(args.output)
+    print(f"{args.steps} steps in {seconds:.0f} s of processor time, {args.output}")
+    print(f"validation {bits_per_pixel(model, values[val_index]):.4f} bits per pixel")
+    test = grey_levels(args.data_dir, train=False)
+    print(f"test       {bits_per_pixel(model, test):.4f} bits per pixel")
+
+
+def main(argv: list[str] | None = None) -> None:
+    """The command line: see `run_main`."""
+    parser = OneLineParser(description="Train the model of the low bits.")
+    add = parser.add_argument
+    add("--data_dir", type=Path, default=fmnist.DATA_DIR, help="folder of the data files")
+    add("--steps", type=whole_number(1), default=2000, help="batches of 24 images")
+    seed = whole_number(0, 2**32 - 1)
+    add("--seed", type=seed, default=42, help="everything random derives from it")
+    add("--output", type=Path, default=WEIGHTS, help="file of the weights (default: %(default)s)")
+    run_main(parser, lambda: run(parser.parse_args(argv)))
+
+
+if __name__ == "__main__":
+    main()
