@@ -21,6 +21,7 @@ from torch import nn
 import explore
 import fmnist
 from cnn_encoder_decoder import ResidualBlock
+from page import contents
 from prior import LatentPrior
 from train_pl import PRETRAINED, VAE, load_model
 from utils import KLD, elbo_to_bpd, mean_image, reconstruction_loss
@@ -62,8 +63,8 @@ def page_of(model: VAE, name: str = "other.ckpt") -> str:
     """A page with the mean figures of few images and the sliders' ends from few draws."""
     fmnist.prepare()
     data = fmnist.load(train=False).subset(torch.arange(100))  # two of every class are among them
-    with mock.patch.object(explore, "NUM_DRAWS", 100):
-        return explore.page(model, data, name, "MNIST")
+    with mock.patch.object(contents, "NUM_DRAWS", 100):
+        return contents.page(model, data, name, "MNIST")
 
 
 @cache
@@ -125,19 +126,19 @@ class TestWritingThePage(InFolder):
                 self.subTest(layer=layer),
                 self.assertRaisesRegex(fmnist.InputError, re.escape(type(layer).__name__)),
             ):
-                explore.describe(nn.Sequential(nn.SiLU(), layer), explore.Weights())
+                contents.describe(nn.Sequential(nn.SiLU(), layer), contents.Weights())
 
     def test_packed_weights_are_close_whatever_their_size(self):
         torch.manual_seed(0)
         sizes = (1e-20, 1e-3, 1.0, 1e20)
-        tensors = [size * torch.randn(explore.BLOCK) for size in sizes] + [torch.zeros(7)]
-        weights = explore.Weights()
+        tensors = [size * torch.randn(contents.BLOCK) for size in sizes] + [torch.zeros(7)]
+        weights = contents.Weights()
         parts = [weights.add(tensor) for tensor in tensors]
-        self.assertEqual(parts[-1], {"start": 4 * explore.BLOCK, "length": 7})
+        self.assertEqual(parts[-1], {"start": 4 * contents.BLOCK, "length": 7})
         packed = weights.packed()
         scales = np.frombuffer(base64.b64decode(packed["scales"]), "<f4")
         integers = np.frombuffer(base64.b64decode(packed["integers"]), "<i2")
-        row = integers.reshape(-1, explore.BLOCK) * scales[:, None]
+        row = integers.reshape(-1, contents.BLOCK) * scales[:, None]
         for size, tensor, found in zip((*sizes, 1), tensors, row, strict=True):
             difference = np.abs(found[: len(tensor)] - tensor.numpy()).max()
             self.assertLess(difference, size * 1e-4)
@@ -153,10 +154,10 @@ class TestWritingThePage(InFolder):
         page = COMMITTED.read_text(encoding="utf-8")
         known = json.loads(re.search('type="application/json">(.*?)</script>', page, re.DOTALL)[1])
         self.assertEqual((known["name"], known["dataset"]), (PRETRAINED.name, "MNIST"))
-        for name, part in explore.networks(load_model(PRETRAINED)).items():
+        for name, part in contents.networks(load_model(PRETRAINED)).items():
             same = known[name] == json.loads(json.dumps(part))
             self.assertTrue(same, f"another model's {name}: {MAKE}")
-        self.assertTrue(explore.filled(known) == page, f"support/explore/ has changed: {MAKE}")
+        self.assertTrue(contents.filled(known) == page, f"page/ has changed: {MAKE}")
 
 
 def current() -> list[float]:
@@ -442,8 +443,8 @@ class TestOtherModels(InBrowser):
             nn.Flatten(),
         ).double()
         nn.init.normal_(net[1].net[-1].weight)
-        x, weights = torch.randn(1, 2, 11, 12, dtype=torch.double), explore.Weights()
-        layers = json.dumps(explore.describe(net, weights))
+        x, weights = torch.randn(1, 2, 11, 12, dtype=torch.double), contents.Weights()
+        layers = json.dumps(contents.describe(net, weights))
         data = x[0].permute(1, 2, 0).flatten().tolist()
         start = f"{{channels: 2, height: 11, width: 12, data: {data}}}"
         packed = json.dumps(weights.packed())
