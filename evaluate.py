@@ -54,8 +54,8 @@ def pictures(
         kl: float [z_dim], in nats, of each latent dimension.
     """
     torch.manual_seed(seed)
-    z = model.prior.sample(64, None, model.TEMPERATURE)
-    source = "the learned prior" if model.prior.learned else "N(0, I)"
+    z = model.sample_latents(64)
+    source = "the learned prior" if model.prior.is_trained else "N(0, I)"
     imgs = data.images[:32].long()
     reconstructions = model.reconstruct(imgs.to(model.decoder.device)).cpu()
     most = kl.argsort(descending=True)[:8].tolist()
@@ -104,7 +104,7 @@ def sample_quality(
         kinds = {"training_images": encoded.images, **drawn}
         metrics["samples"] = {
             "of_each_kind": len(test),
-            "temperature": model.TEMPERATURE,
+            "temperature": model.hparams.temperature,
             **judge_samples(load_classifier().to(device), kinds, encoded.labels, test.images),
         }
     samples = drawn.get("learned_prior_by_class", drawn["unit_gaussian"])
@@ -164,7 +164,7 @@ def evaluate(args: argparse.Namespace) -> dict[str, object]:
     metrics = {
         "checkpoint": path.name,
         "trained_on": own_dataset,
-        "learned_prior": model.prior.learned,
+        "learned_prior": model.prior.is_trained,
         "dataset": dataset,
         "split": args.split,
         "images": len(data),

@@ -58,7 +58,7 @@ class LatentPrior(nn.Module):
         nn.init.zeros_(self.last.bias)
 
     @property
-    def learned(self) -> bool:
+    def is_trained(self) -> bool:
         """Whether it has learned anything, and is not N(0, I) as at the start."""
         return bool(self.middle.weight.any())
 
@@ -97,7 +97,9 @@ class LatentPrior(nn.Module):
         log_weights, means, log_stds = out.unbind(dim=2)
         return log_weights.log_softmax(dim=-1), means, log_stds
 
-    def one_by_one(self, labels: Tensor) -> Generator[tuple[Tensor, Tensor, Tensor], Tensor, None]:
+    def autoregressive_steps(
+        self, labels: Tensor
+    ) -> Generator[tuple[Tensor, Tensor, Tensor], Tensor, None]:
         """What `conditionals` gives, latent by latent: each is sent back before the next mixture.
 
         It is the same up to rounding, and bit for bit for two runs that are sent the same latents:

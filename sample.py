@@ -38,7 +38,7 @@ def sample(args: argparse.Namespace) -> None:
     model = load_model(args.checkpoint)
     torch.manual_seed(args.seed)
     labels = None if args.label is None else torch.full((args.num,), args.label)
-    z = model.prior.sample(args.num, labels, model.TEMPERATURE)
+    z = model.sample_latents(args.num, labels)
     file = BytesIO()
     if output.suffix == ".npy":
         images = 15 * decoded(model.decoder, z) if args.mean else drawn(model, z).byte()
@@ -50,7 +50,7 @@ def sample(args: argparse.Namespace) -> None:
     output.parent.mkdir(parents=True, exist_ok=True)
     with replacing(output, force=True) as new:
         new.write_bytes(file.getvalue())
-    source = "the learned prior" if model.prior.learned else "N(0, I): no learned prior is there"
+    source = "the learned prior" if model.prior.is_trained else "N(0, I): no learned prior is there"
     print(f"{output}: {args.num} digits, drawn from {source}")
 
 

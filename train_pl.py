@@ -56,12 +56,12 @@ from utils import (
     KLD,
     active_units,
     elbo_to_bpd,
-    gaussian_log_prob,
     importance_weighted_bpd,
     kl_per_dimension,
     mean_image,
     reconstruction_loss,
     sample_reparameterize,
+    sampled_negative_elbo,
     unit_gaussian_log_prob,
 )
 
@@ -82,19 +82,31 @@ class VAE(pl.LightningModule):
     Args:
         num_filters: width of both networks, see cnn_encoder_decoder.py.
         z_dim: latent dimensions.
-        lr: peak learning rate; rises over the first steps, then falls to 0 on a line.
+        lr: peak learning rate of the networks; rises over the first steps, then falls to 0 on a
+            line.
+        warmup: share of the training steps over which the learning rate rises.
+        shift_probability: share of the batches that are moved by a pixel; without, the encoder
+            overfits.
+        shift_until: share of the training steps after which images are seen as they are.
+        prior_lr: peak learning rate of the prior, which Adam trains.
+        temperature: of the prior in samples; below 1 there are fewer z where no image ever was.
     Raises:
         ValueError: a size below 1 or a learning rate that is not a positive finite number.
     """
 
-    WARMUP = 0.05  # share of the training steps over which the learning rate rises
-    SHIFTED = 0.4  # share of the batches that are moved; without, the encoder overfits
-    SHIFT_UNTIL = 0.75  # share of the training steps after which images are seen as they are
-    PRIOR_LR = 3e-3  # of the prior, by Adam; the learning rate of the networks is no measure for it
-    TEMPERATURE = 0.9  # of the prior in samples, below 1: fewer z where no image ever was
     IW_SAMPLES = 4  # of the importance-weighted bounds in a test; evaluate.py takes more
 
-    def __init__(self, num_filters: int = 32, z_dim: int = 32, lr: float = 2.2e-3):
+    def __init__(
+        self,
+        num_filters: int = 32,
+        z_dim: int = 32,
+        lr: float = 2.2e-3,
+        warmup: float = 0.05,
+        shift_probability: float = 0.4,
+        shift_until: float = 0.75,
+        prior_lr: float = 3e-3,
+        temperature: float = 0.9,
+    ):
         super().__init__()
         num_filters, z_dim = check_size("num_filters", num_filters), check_size("z_dim", z_dim)
         lr = float(lr)
@@ -118,30 +130,30 @@ class VAE(pl.LightningModule):
         Raises:
             TypeError, ValueError: see `check_images`; a batch without images, which has no mean.
         """
-        L_rec, L_reg, *_ = self.terms(imgs)
+        L_rec, L_reg, *_ = self.elbo_terms(imgs)
         L_rec, L_reg = L_rec.mean(), L_reg.mean()
         return L_rec, L_reg, elbo_to_bpd(L_rec + L_reg, imgs.shape)
 
-    def terms(self, imgs: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def elbo_terms(self, imgs: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         """What the bounds of every image consist of, from one sample of z each.
 
         Returns:
             L_rec, L_reg: float [B], in nats, see `forward`.
             z: float [B, z_dim], drawn from q(z|x).
-            log_qz: log q(z|x), float [B], in nats.
+            mean, log_std: float [B, z_dim], of q(z|x).
         """
         mean, log_std = self.encoder(imgs)
         if len(imgs) == 0:
             raise ValueError("imgs: expected at least one image, got none")
         z = sample_reparameterize(mean, log_std.exp())
         L_rec = reconstruction_loss(self.decoder(z), imgs)
-        return L_rec, KLD(mean, log_std), z, gaussian_log_prob(z, mean, log_std)
+        return L_rec, KLD(mean, log_std), z, mean, log_std
 
     @torch.no_grad()
     def sample(self, batch_size: int, labels: Tensor | None = None) -> Tensor:
         """New images: z from the learned prior, then every pixel from the decoder's categorical.
 
-        `TEMPERATURE` keeps z to the denser places of the prior; the bounds are those without it.
+        The temperature keeps z to the denser places of the prior; the bounds are those without it.
 
         Args:
             batch_size: how many.
@@ -152,7 +164,11 @@ class VAE(pl.LightningModule):
             TypeError, ValueError: batch_size is no whole number of at least 1, labels do not fit.
             FloatingPointError: the model's outputs are not finite numbers.
         """
-        return self.draw_pixels(self.prior.sample(batch_size, labels, self.TEMPERATURE))
+        return self.draw_pixels(self.sample_latents(batch_size, labels))
+
+    def sample_latents(self, num: int, labels: Tensor | None = None) -> Tensor:
+        """z from the learned prior at the model's temperature: float [num, z_dim], see `sample`."""
+        return self.prior.sample(num, labels, self.hparams.temperature)
 
     @torch.no_grad()
     def draw_pixels(self, z: Tensor) -> Tensor:
@@ -179,13 +195,13 @@ class VAE(pl.LightningModule):
             imgs: long [B, 1, 28, 28].
             progress: share of the training steps that have been taken, 0 to 1.
         """
-        if progress >= self.SHIFT_UNTIL or torch.rand(()) >= self.SHIFTED:
+        if progress >= self.hparams.shift_until or torch.rand(()) >= self.hparams.shift_probability:
             return imgs
         return imgs.roll(torch.randint(-1, 2, (2,)).tolist(), dims=(2, 3))
 
     def make_optimizer(self) -> Muon:
         networks = [*self.encoder.parameters(), *self.decoder.parameters()]
-        prior = {"params": self.prior.parameters(), "adam": True, "lr": self.PRIOR_LR}
+        prior = {"params": self.prior.parameters(), "adam": True, "lr": self.hparams.prior_lr}
         groups = [{"params": networks, "name": "networks"}, {**prior, "name": "prior"}]
         return Muon(groups, lr=self.hparams.lr)
 
@@ -193,7 +209,7 @@ class VAE(pl.LightningModule):
         optimizer = self.make_optimizer()
         total = self.trainer.estimated_stepping_batches
         schedule = torch.optim.lr_scheduler.LambdaLR(
-            optimizer, lambda step: warmup_and_line(step, total, self.WARMUP)
+            optimizer, lambda step: warmup_and_line(step, total, self.hparams.warmup)
         )
         lr_scheduler = {"scheduler": schedule, "interval": "step"}
         return {"optimizer": optimizer, "lr_scheduler": lr_scheduler}
@@ -208,7 +224,7 @@ class VAE(pl.LightningModule):
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         imgs, labels = batch
         progress = self.global_step / self.trainer.estimated_stepping_batches
-        L_rec, L_reg, z, _ = self.terms(self.augmented(imgs, progress))
+        L_rec, L_reg, z, *_ = self.elbo_terms(self.augmented(imgs, progress))
         bpd = elbo_to_bpd(L_rec + L_reg, imgs.shape).mean()
         # Only means are logged: calls of log in every step made it a tenth longer.
         if batch_idx == 0:
@@ -247,10 +263,10 @@ class VAE(pl.LightningModule):
 
     def _judge(self, stage: str, imgs: Tensor) -> None:
         """Logs both bounds: the one with the unit Gaussian, and with the learned prior."""
-        L_rec, L_reg, z, log_qz = self.terms(imgs)
+        L_rec, L_reg, z, mean, log_std = self.elbo_terms(imgs)
         self._log_losses(stage, L_rec.mean(), L_reg.mean(), imgs.shape)
-        elbo = L_rec + log_qz - self.prior.log_prob(z)
-        bpd = elbo_to_bpd(elbo, imgs.shape).mean()
+        negative_elbo = sampled_negative_elbo(L_rec, z, mean, log_std, self.prior.log_prob(z))
+        bpd = elbo_to_bpd(negative_elbo, imgs.shape).mean()
         self.log(f"{stage}_prior_bpd", bpd, prog_bar=True, sync_dist=True, batch_size=len(imgs))
 
     def _log_losses(self, stage: str, L_rec: Tensor, L_reg: Tensor, img_shape: torch.Size) -> None:
@@ -345,7 +361,7 @@ class GenerateCallback(Callback):
         bpd = trainer.callback_metrics.get("val_bpd")  # every process: to read is to average
         if not trainer.is_global_zero:
             return
-        when = epoch_line(epoch, bpd, pl_module.prior.learned)
+        when = epoch_line(epoch, bpd, pl_module.prior.is_trained)
         writers, was_training = writers_of(trainer), pl_module.training
         pl_module.eval()
         with isolate_rng():

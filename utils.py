@@ -118,6 +118,26 @@ def reconstruction_loss(logits: Tensor, imgs: Tensor) -> Tensor:
     return nats.view_as(imgs).flatten(1).sum(dim=1)
 
 
+def sampled_negative_elbo(
+    L_rec: Tensor, z: Tensor, mean: Tensor, log_std: Tensor, log_pz: Tensor
+) -> Tensor:
+    """The negative ELBO with any prior p(z), from the z that L_rec was computed with.
+
+        -log p(x|z) + log q(z|x) - log p(z)
+
+    For the unit Gaussian, `KLD` has its last two terms in closed form (Kingma & Welling 2014,
+    eq. 2 and 3).
+
+    Args:
+        L_rec: float [B], -log p(x|z) in nats.
+        z, mean, log_std: float [B, z_dim], z drawn from q(z|x) = N(mean, std^2).
+        log_pz: float [B], log p(z) in nats.
+    Returns:
+        float [B], in nats.
+    """
+    return L_rec + gaussian_log_prob(z, mean, log_std) - log_pz
+
+
 def elbo_to_bpd(elbo: Tensor, img_shape: Sequence[int]) -> Tensor:
     """Negative ELBO in nats per image to bits per dimension: elbo / (ln 2 * C * H * W).
 

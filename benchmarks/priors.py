@@ -125,10 +125,12 @@ def compare(path: str, epochs: int) -> None:
         right = judged["learned_prior_by_class"]["right_class"]
         print(f"| {path} | {name} | {seconds:.0f} | {nats} | {shown} | {right:.3f} |", flush=True)
 
-    judge("beside the VAE", model.prior, 0, model.TEMPERATURE)
+    judge("beside the VAE", model.prior, 0, model.hparams.temperature)
     started = time.process_time()
     afterwards = own_stage(mean, log_std, train.labels, epochs)
-    judge("a stage of its own", afterwards, time.process_time() - started, model.TEMPERATURE)
+    judge(
+        "a stage of its own", afterwards, time.process_time() - started, model.hparams.temperature
+    )
     started = time.process_time()
     gaussians = ClassGaussians(z, train.labels)
     judge("10 Gaussians per class", gaussians, time.process_time() - started, 1.0)

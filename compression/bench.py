@@ -19,7 +19,7 @@ from compression.archive import OVERHEAD, read_header
 from compression.codec import Codec
 from compression.general_codecs import JPEG_XL_10, Contest, Format, codecs, single_image_codecs
 from train_pl import VAE, load_model, trained_on
-from utils import elbo_to_bpd
+from utils import elbo_to_bpd, sampled_negative_elbo
 
 SINGLE = 100  # images that are put into archives of their own
 ORDERS = 3  # of the same images, as their order decides which z is drawn
@@ -49,8 +49,8 @@ def negative_elbo(model: VAE, images: np.ndarray) -> float:
     with isolate_rng():
         torch.manual_seed(0)
         for part in torch.from_numpy(images).long().unsqueeze(1).split(500):
-            L_rec, _, z, log_qz = model.terms(part)
-            elbo = L_rec + log_qz - model.prior.log_prob(z)
+            L_rec, _, z, mean, log_std = model.elbo_terms(part)
+            elbo = sampled_negative_elbo(L_rec, z, mean, log_std, model.prior.log_prob(z))
             total += elbo_to_bpd(elbo, part.shape).sum().item()
     return total / len(images)
 

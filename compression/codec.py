@@ -323,7 +323,7 @@ class Codec:
     def _push_latents(self, stack: stream.stack.AnsCoder, z: Tensor) -> None:
         """Latents in bins, int32 [B, z_dim], onto the stack under the learned prior."""
         y = stack.decode(TABLE, self._class_probabilities(z))
-        steps, sent, each = self.prior.one_by_one(torch.from_numpy(y).long()), None, []
+        steps, sent, each = self.prior.autoregressive_steps(torch.from_numpy(y).long()), None, []
         for i in range(self.z_dim):
             each.append(Mixtures.in_bins(*steps.send(sent)))
             sent = z[:, i] * BIN
@@ -339,7 +339,7 @@ class Codec:
     def _pop_latents(self, stack: stream.stack.AnsCoder, size: int) -> Tensor:
         """`_push_latents` backwards: int32 [size, z_dim]."""
         y = stack.decode(CLASS, size)
-        steps, sent, each = self.prior.one_by_one(torch.from_numpy(y).long()), None, []
+        steps, sent, each = self.prior.autoregressive_steps(torch.from_numpy(y).long()), None, []
         z = torch.zeros(size, self.z_dim, dtype=torch.int32)
         k = np.zeros((size, self.z_dim), np.int32)
         for i in range(self.z_dim):

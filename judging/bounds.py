@@ -11,10 +11,10 @@ from tqdm import tqdm
 from utils import (
     active_units,
     elbo_to_bpd,
-    gaussian_log_prob,
     importance_weighted_bpd,
     kl_per_dimension,
     reconstruction_loss,
+    sampled_negative_elbo,
     unit_gaussian_log_prob,
 )
 
@@ -73,7 +73,7 @@ def judge(
         priors = (unit_gaussian_log_prob, model.prior.log_prob)
         bpd, prior_bpd = importance_weighted_bpd(model.decoder, imgs, mean, log_std, noise, priors)
         log_prior = model.prior.log_prob(z)
-        prior_elbo = L_rec + gaussian_log_prob(z, mean, log_std) - log_prior
+        prior_elbo = sampled_negative_elbo(L_rec, z, mean, log_std, log_prior)
         result = {
             "log_prior": log_prior,
             "prior_gain": log_prior - unit_gaussian_log_prob(z),

@@ -12,7 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from judging.bounds import image_noise, over_images
-from utils import KLD, elbo_to_bpd, gaussian_log_prob, reconstruction_loss, unit_gaussian_log_prob
+from utils import (
+    KLD,
+    elbo_to_bpd,
+    reconstruction_loss,
+    sampled_negative_elbo,
+    unit_gaussian_log_prob,
+)
 
 # Found on 200 validation images; twice as much makes the steps overshoot.
 MEAN_RATE, LOG_STD_RATE = 0.3, 0.2
@@ -78,10 +84,12 @@ def refined_elbo(
         noise = torch.cat(list(image_noise(indices, 1 + steps, z_dim, seed))).to(device)
         mean, log_std = refine(model.decoder, imgs, *model.encoder(imgs), log_prior, noise[1:])
         z = mean + log_std.exp() * noise[0]
-        L_rec, L_reg = reconstruction_loss(model.decoder(z), imgs), KLD(mean, log_std)
+        L_rec = reconstruction_loss(model.decoder(z), imgs)
         if learned:
-            L_reg = gaussian_log_prob(z, mean, log_std) - log_prior(z)
-        elbos.append((L_rec + L_reg).cpu())
+            elbo = sampled_negative_elbo(L_rec, z, mean, log_std, log_prior(z))
+        else:
+            elbo = L_rec + KLD(mean, log_std)
+        elbos.append(elbo.cpu())
     return torch.cat(elbos)
 
 
@@ -103,7 +111,7 @@ def judge_refined(
         the images and its standard error; seconds, the wall time.
     """
     result = {"steps": steps}
-    for name in ("elbo", "prior_elbo") if model.prior.learned else ("elbo",):
+    for name in ("elbo", "prior_elbo") if model.prior.is_trained else ("elbo",):
         started = time.monotonic()
         elbo = refined_elbo(model, images, steps, name == "prior_elbo", batch_size, seed)
         bpd = elbo_to_bpd(elbo, images.shape)

@@ -76,7 +76,7 @@ def draw_samples(
         "posterior_samples": decoded(posterior),
         "unit_gaussian": decoded(torch.randn(posterior.shape)),
     }
-    if model.prior.learned:
+    if model.prior.is_trained:
         parts = labels.to(device).split(BATCH)
         drawn["learned_prior"] = together(model.sample(len(part)) for part in parts)
         drawn["learned_prior_by_class"] = together(model.sample(len(y), y) for y in parts)
@@ -165,7 +165,7 @@ def judge_run(
     classifier.to(model.decoder.device)
     return {
         "of_each_kind": len(test),
-        "temperature": model.TEMPERATURE,
+        "temperature": model.hparams.temperature,
         **judge_samples(classifier, kinds, train.labels, test.images),
     }
 

@@ -136,7 +136,7 @@ def bias_of(layer: nn.Module, size: int) -> Tensor:
 
 def trained_prior(model: nn.Module) -> LatentPrior | None:
     """The model's prior if it has learned anything; without, it is N(0, I)."""
-    return model.prior if model.prior.learned else None
+    return model.prior if model.prior.is_trained else None
 
 
 def describe_prior(prior: LatentPrior, weights: Weights) -> dict[str, object]:
@@ -267,7 +267,7 @@ def networks(model: nn.Module) -> dict[str, object]:
     weights, prior = Weights(), trained_prior(model)
     return {
         "zDim": model.decoder.z_dim,
-        "temperature": model.TEMPERATURE,
+        "temperature": model.hparams.temperature,
         "encoder": describe(model.encoder.net, weights),
         "decoder": describe(model.decoder.net, weights),
         "prior": prior and describe_prior(prior, weights),

@@ -32,11 +32,11 @@ def epoch_samples(model: nn.Module, num: int, when: str) -> dict[str, Figure]:
         num: how many, of any class.
         when: what stands behind the titles, see `epoch_line`.
     """
-    z = model.prior.sample(num, None, model.TEMPERATURE)
+    z = model.sample_latents(num)
     figures = {"Samples": samples_figure(model, z, f"Samples ({when})")}
-    if model.prior.learned:
+    if model.prior.is_trained:
         digits = torch.arange(10, device=z.device).repeat_interleave(10)
-        z, names = model.prior.sample(100, digits, model.TEMPERATURE), [*"0123456789"]
+        z, names = model.sample_latents(100, digits), [*"0123456789"]
         by_class = samples_figure(model, z, f"Samples by class ({when})", names)
         figures["Samples by class"] = by_class
     return figures

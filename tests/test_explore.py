@@ -405,7 +405,7 @@ class TestOtherModels(InBrowser):
         script = "Array.from({length: 3000}, () => [...drawPrior(3, random)])"
         z = torch.tensor(BROWSER.run(script))
         torch.manual_seed(0)
-        truth = model.prior.sample(20_000, torch.full((20_000,), 3), VAE.TEMPERATURE)
+        truth = model.prior.sample(20_000, torch.full((20_000,), 3), VAE().hparams.temperature)
         self.assertLess(((z.mean(0) - truth.mean(0)).abs() / truth.std(0)).max().item(), 0.1)
         self.assertLess((z.std(0) / truth.std(0) - 1).abs().max().item(), 0.07)
 

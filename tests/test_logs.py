@@ -135,7 +135,7 @@ class TestPages(unittest.TestCase):
     def test_result_json_says_how_good_samples_of_each_kind_are(self):
         samples = json.loads((self.folder / "result.json").read_text())["samples"]
         self.assertEqual(samples.pop("of_each_kind"), NUM_TEST)
-        self.assertEqual(samples.pop("temperature"), VAE.TEMPERATURE)
+        self.assertEqual(samples.pop("temperature"), VAE().hparams.temperature)
         kinds = {"posterior_samples", "unit_gaussian", "learned_prior", "learned_prior_by_class"}
         self.assertEqual(samples.keys(), kinds)
         for kind in samples.values():
@@ -167,7 +167,7 @@ class TestWithinTheEpoch(InFolder):
         losses, terms = [], VAE.terms
 
         class Recorded(VAE):
-            def terms(self, imgs):
+            def elbo_terms(self, imgs):
                 found = terms(self, imgs)
                 if self.training:
                     losses.append((found[0] + found[1]).mean().item())

@@ -55,13 +55,17 @@ class TestDensity(unittest.TestCase):
             ]
             self.assertAlmostEqual(sum(parts).item() * 0.05**2, 1, delta=1e-3)
 
-    def test_one_by_one_its_mixtures_are_those_of_one_pass_whatever_the_widths(self):
+    def test_step_by_step_its_mixtures_are_those_of_one_pass_whatever_the_widths(self):
         for z_dim, width in ((5, 32), (7, 3), (1, 1)):
             prior = random_prior(z_dim, width=width)
             z, labels = torch.randn(6, z_dim), torch.arange(6)
             order = getattr(prior, "order", torch.arange(z_dim)).tolist()
             with torch.no_grad():
-                whole, steps, sent = prior.conditionals(z, labels), prior.one_by_one(labels), None
+                whole, steps, sent = (
+                    prior.conditionals(z, labels),
+                    prior.autoregressive_steps(labels),
+                    None,
+                )
                 for i, latent in enumerate(order):
                     for part, expected in zip(steps.send(sent), whole, strict=True):
                         torch.testing.assert_close(part, expected[:, i], atol=1e-5, rtol=1e-5)

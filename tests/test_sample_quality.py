@@ -226,7 +226,7 @@ class TestReport(EvaluationTest):
             self.assertEqual(judged["right_class"] is None, free, name)
         self.assertEqual(metrics["samples"]["of_each_kind"], 12)
         self.assertGreater(metrics["samples"]["training_images"]["right_class"], 0.9)
-        self.assertIn(f"T = {VAE.TEMPERATURE:g}", self.said)
+        self.assertIn(f"T = {VAE().hparams.temperature:g}", self.said)
         for name, distance in metrics["nearest_training_image"].items():
             if name != "of_each_kind":
                 self.assertIn(

@@ -31,7 +31,7 @@ from muon import Muon
 from prior import LatentPrior
 from runs.trainer import SeedEpochs, quiet_lightning
 from train_pl import VAE, GenerateCallback, load_model, train_vae
-from utils import unit_gaussian_log_prob
+from utils import sampled_negative_elbo, unit_gaussian_log_prob
 
 PARTS = ("reconstruction_loss", "regularization_loss", "ELBO", "bpd")
 
@@ -303,18 +303,18 @@ class TestLearnedPrior(InFolder):
             return [*model.encoder.parameters(), *model.decoder.parameters()]
 
         with_prior = fit()
-        self.assertTrue(with_prior.prior.learned)
+        self.assertTrue(with_prior.prior.is_trained)
         zero = mock.patch.object(LatentPrior, "log_prob", lambda self, z, y=None: z.sum(dim=1) * 0)
         with zero:
             without = fit()
-        self.assertFalse(without.prior.learned)
+        self.assertFalse(without.prior.is_trained)
         for one, other in zip(networks(with_prior), networks(without), strict=True):
             self.assertTrue(torch.equal(one, other))
 
     def test_its_loss_reaches_neither_encoder_nor_decoder(self):
         model = VAE(num_filters=4, z_dim=3)
         imgs, labels = torch.randint(0, 16, (8, 1, 28, 28)), torch.arange(8)
-        *_, z, _ = model.terms(imgs)
+        _, _, z, *_ = model.elbo_terms(imgs)
         (-model.prior.log_prob(z.detach(), labels).mean()).backward()
         for p in [*model.encoder.parameters(), *model.decoder.parameters()]:
             self.assertIsNone(p.grad)
@@ -322,8 +322,8 @@ class TestLearnedPrior(InFolder):
 
     def test_an_untrained_one_gives_the_bound_of_the_unit_gaussian(self):
         model = VAE(num_filters=4, z_dim=3)
-        _, L_reg, z, log_qz = model.terms(torch.randint(0, 16, (500, 1, 28, 28)))
-        sampled = log_qz - model.prior.log_prob(z)
+        L_rec, L_reg, *sample = model.elbo_terms(torch.randint(0, 16, (500, 1, 28, 28)))
+        sampled = sampled_negative_elbo(L_rec, *sample, model.prior.log_prob(sample[0])) - L_rec
         self.assertAlmostEqual(sampled.mean().item(), L_reg.mean().item(), delta=0.1)
 
     def test_a_checkpoint_without_one_is_loaded_with_the_unit_gaussian(self):
@@ -332,7 +332,7 @@ class TestLearnedPrior(InFolder):
         path = self.folder / "before.ckpt"
         torch.save({"state_dict": weights, "hyper_parameters": dict(model.hparams)}, path)
         loaded = load_model(path)
-        self.assertFalse(loaded.prior.learned)
+        self.assertFalse(loaded.prior.is_trained)
         z = torch.randn(5, 3)
         torch.testing.assert_close(loaded.prior.log_prob(z), unit_gaussian_log_prob(z))
         weights["prior.first.weight"] = torch.zeros(512, 4)  # of a prior of four latents
