@@ -213,7 +213,7 @@ class TestModel(unittest.TestCase):
         for other in moved:
             self.assertEqual(other.sum(), imgs.sum())
         share = 1 - places.count((4, 4)) / len(places)
-        self.assertAlmostEqual(share, model.SHIFTED * 8 / 9, delta=0.1)
+        self.assertAlmostEqual(share, model.hparams.shift_probability * 8 / 9, delta=0.1)
         self.assertTrue(all(model.augmented(imgs, progress=0.95) is imgs for _ in range(50)))
 
     def test_learning_rates_that_are_no_positive_number_are_refused(self):

@@ -42,7 +42,7 @@ def main() -> None:
     loaders = fmnist.mnist(batch_size=args.batch_size)
     total = args.epochs * len(loaders[0])
     schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda step: warmup_and_line(step, total, VAE.WARMUP)
+        optimizer, lambda step: warmup_and_line(step, total, VAE().hparams.warmup)
     )
     train_and_record(
         lambda imgs: model(imgs)[2],
