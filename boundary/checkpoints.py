@@ -15,7 +15,7 @@ from pytorch_lightning.plugins import TorchCheckpointIO
 from torch import Tensor, nn
 
 from boundary.command_line import InputError, one_line
-from boundary.files import atomic_write, check_memory, check_regular
+from boundary.files import check_memory, check_regular, write_whole
 
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -255,7 +255,7 @@ def load_shipped(model: Model, path: Path) -> Model:
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Lightning's checkpoints, by `atomic_write` and `read_checkpoint`.
+    """Lightning's checkpoints, by `write_whole` and `read_checkpoint`.
 
     Lightning itself writes into the system's temporary folder; where that is another file system,
     what then puts the file into place is a copy, which a kill can leave half-done.
@@ -266,7 +266,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     ) -> None:
         buffer = BytesIO()
         torch.save(checkpoint, buffer)
-        atomic_write(path, buffer.getvalue())
+        write_whole(path, buffer.getvalue())
 
     def load_checkpoint(
         self, path: str | Path, map_location: object = None, weights_only: bool | None = None

@@ -116,11 +116,22 @@ def replacing(target: Path, force: bool) -> Iterator[Path]:
         ) from error
 
 
-def atomic_write(path: str | Path, content: bytes) -> None:
-    """Writes a file so that, whatever happens, either the old or the new one is there, complete."""
-    beside = Path(path).with_name("unfinished")
-    with open(beside, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(beside, path)
+def write_whole(path: str | Path, content: bytes) -> None:
+    """Writes a file so that, whatever happens, either the old or the new one is there, complete.
+
+    A link at the path is replaced, not followed. What a kill leaves is a folder `.unfinished-*`.
+
+    Raises:
+        OSError: it cannot be written; the error names the path.
+    """
+    path = Path(path)
+    try:
+        with tempfile.TemporaryDirectory(dir=path.parent, prefix=".unfinished-") as fresh:
+            new = Path(fresh, path.name)
+            with open(new, "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(new, path)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error

@@ -12,7 +12,7 @@ from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loggers import Logger, TensorBoardLogger
 from pytorch_lightning.utilities import rank_zero_only
 
-from boundary.files import atomic_write
+from boundary.files import write_whole
 from runs.checkpointing import RunCheckpoint, epoch_metrics, log_step
 from runs.folders import RESULT
 from runs.run import Run
@@ -82,7 +82,7 @@ class EpochTable(Callback):
         writer = csv.DictWriter(table, names, lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
-        atomic_write(path, table.getvalue().encode())
+        write_whole(path, table.getvalue().encode())
 
 
 def read_rows(path: Path) -> list[dict[str, str]]:

@@ -3,7 +3,7 @@
 Nothing here knows what is trained. A run that is killed at any moment goes on from `last.ckpt` and
 ends with the same files, because
 - all randomness of an epoch derives from (seed, epoch, process), never from what came before;
-- a file is complete beside its place before it is moved there (`atomic_write`);
+- a file is complete beside its place before it is moved there (`write_whole`);
 - `last.ckpt` is the last thing that an epoch writes, and says how long the logs were by then;
 - an outdated best checkpoint is removed only after that.
 """
@@ -23,7 +23,7 @@ from pytorch_lightning.utilities import rank_zero_only
 
 from boundary.checkpoints import read_checkpoint
 from boundary.command_line import InputError, given_options, one_line, to_argv
-from boundary.files import atomic_write
+from boundary.files import write_whole
 from runs.folders import (
     LAST,
     RESULT,
@@ -206,7 +206,7 @@ class Run:
         if rank_zero_only.rank == 0:
             about = {"options": self.options, "seconds": round(self.seconds, 1)}
             result = {**result, **about, "logs": log_lengths(self.folder)}
-            atomic_write(self.folder / RESULT, json.dumps(result, indent=2).encode())
+            write_whole(self.folder / RESULT, json.dumps(result, indent=2).encode())
 
     @contextmanager
     def explain_failures(self) -> Iterator[None]:

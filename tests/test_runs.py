@@ -30,7 +30,7 @@ from tiny import NUM_TRAIN, InFolder, tiny_data
 import train_pl
 from boundary.checkpoints import find_checkpoint
 from boundary.command_line import InputError
-from boundary.files import atomic_write
+from boundary.files import write_whole
 from muon import warmup_and_line
 from runs import folders, stopping
 from runs import run as run_module
@@ -387,11 +387,11 @@ class TestFaults(RunTest):
 class TestFolders(InFolder):
     def test_a_file_is_old_or_new_and_whole_whatever_happens(self):
         path = self.folder / "file"
-        atomic_write(path, b"old")
+        write_whole(path, b"old")
         with mock.patch.object(os, "fsync", side_effect=OSError), self.assertRaises(OSError):
-            atomic_write(path, b"new")
+            write_whole(path, b"new")
         self.assertEqual(path.read_bytes(), b"old")
-        atomic_write(path, b"new")
+        write_whole(path, b"new")
         self.assertEqual(path.read_bytes(), b"new")
         self.assertEqual(list(self.folder.iterdir()), [path])
 
@@ -417,7 +417,7 @@ class TestFolders(InFolder):
             last.touch()
             os.utime(last, (1000 - number, 1000 - number))
             if finished:
-                atomic_write(last.parent.parent / folders.RESULT, b"{}")
+                write_whole(last.parent.parent / folders.RESULT, b"{}")
         self.assertEqual(newest_unfinished(self.folder).name, "version_0")
 
     def test_logs_are_cut_to_their_length_and_later_ones_removed(self):
