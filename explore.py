@@ -18,7 +18,7 @@ from boundary.command_line import (
 )
 from boundary.files import replacing
 from fmnist import DATA_DIR, DATASETS
-from page.contents import page, trained_prior
+from page.contents import page
 from train_pl import PRETRAINED, load_model, trained_on
 
 
@@ -39,8 +39,6 @@ def explore(args: argparse.Namespace) -> Path:
     output.parent.mkdir(parents=True, exist_ok=True)
     with replacing(output, force=True) as new:
         new.write_bytes(html)
-    if trained_prior(model) is None:
-        print("The model has no learned prior: the page draws new images from N(0, I).")
     print(f"{output}: {len(html) / 1e6:.1f} MB, for any browser. Double-click it, or open")
     print(output.absolute().as_uri())
     return output

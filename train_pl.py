@@ -38,6 +38,7 @@ from pictures.figures import kl_figure, pairs_figure, rendered
 from pictures.in_training import epoch_line, epoch_samples, show_latents
 from prior import LatentPrior
 from runs.checkpointing import RunCheckpoint, log_step
+from runs.epochs import KeepEpochs
 from runs.logs import (
     EpochLines,
     EpochTable,
@@ -425,6 +426,7 @@ def train_vae(
             GenerateCallback(save_to_disk=True),
             LearningRateMonitor("step"),
             EpochTable(run),
+            *([KeepEpochs()] if s.keep_epochs else []),
             checkpoint,
             TQDMProgressBar() if s.progress_bar else EpochLines(),
         ]
@@ -470,6 +472,7 @@ def make_parser() -> argparse.ArgumentParser:
     add("--num_workers", type=whole_number(0, 64), default=0, help="loader processes; 0 is fastest")
     add("--log_dir", type=path_name, default="VAE_logs", help="for logs, pictures, checkpoints")
     add("--progress_bar", action="store_true", help="a progress bar instead of a line per epoch")
+    add("--keep_epochs", action="store_true", help="keep every epoch's networks, for explore.py")
     add("--compile", action="store_true", help="torch.compile the networks: pays on long runs")
     resume = "continue this run (a folder or its checkpoint), or the newest unfinished one"
     how = {"nargs": "?", "const": True, "default": False, "metavar": "RUN"}

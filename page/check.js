@@ -5,9 +5,8 @@
 // The largest differences between this page's numbers and PyTorch's, on the inputs in the page.
 async function selfTest() {
   const { check, labels, zDim } = MODEL, count = labels.length;
-  const [noise, mean, logStd, logits] = ["noise", "mean", "logStd", "logits"]
-    .map((name) => floatsOf(check[name]));
-  const mixtures = check.mixtures === null ? [] : floatsOf(check.mixtures);
+  const [noise, mean, logStd, logits, mixtures] =
+    ["noise", "mean", "logStd", "logits", "mixtures"].map((name) => floatsOf(check[name]));
   const worst = { inputs: 0, encoder: 0, decoder: 0, bpd: 0, prior: 0 };
   const compare = (name, value, truth) => { // NaN must not pass
     const difference = Math.abs(value - truth);
@@ -30,16 +29,14 @@ async function selfTest() {
         compare("decoder", decoded[pixel * LEVELS + v], logits[nextLogit++]);
       }
     }
-    if (MODEL.prior) {
-      const mixture = conditionals(labels[n]);
-      for (let i = 0; i < zDim; i++) {
-        const { logWeights, means, logStds } = mixture(i, z);
-        for (const value of [...logWeights, ...means, ...logStds]) {
-          compare("prior", value, mixtures[nextMixture++]);
-        }
+    const mixture = conditionals(labels[n]);
+    for (let i = 0; i < zDim; i++) {
+      const { logWeights, means, logStds } = mixture(i, z);
+      for (const value of [...logWeights, ...means, ...logStds]) {
+        compare("prior", value, mixtures[nextMixture++]);
       }
-      compare("prior", logPrior(z, labels[n]), check.logPrior[n]);
     }
+    compare("prior", logPrior(z, labels[n]), check.logPrior[n]);
     worst.inputs++;
   });
   const all = worst.inputs === count && nextLogit === logits.length
@@ -54,6 +51,6 @@ async function tellCheck() {
   const worst = await selfTest(), told = (name) => worst[name].toExponential(1);
   $("checked").textContent = `${worst.passed ? "The same" : "NOT the same"}: largest differences on `
     + `${worst.inputs} test images ${told("encoder")} in the encoder's means and log stds, `
-    + `${told("decoder")} in the decoder's logits, ${told("bpd")} in bits per dimension`
-    + (MODEL.prior ? `, ${told("prior")} in the learned prior.` : ".");
+    + `${told("decoder")} in the decoder's logits, ${told("bpd")} in bits per dimension, `
+    + `${told("prior")} in the learned prior.`;
 }

@@ -134,11 +134,6 @@ def bias_of(layer: nn.Module, size: int) -> Tensor:
     return torch.zeros(size) if layer.bias is None else layer.bias
 
 
-def trained_prior(model: nn.Module) -> LatentPrior | None:
-    """The model's prior if it has learned anything; without, it is N(0, I)."""
-    return model.prior if model.prior.is_trained else None
-
-
 def describe_prior(prior: LatentPrior, weights: Weights) -> dict[str, object]:
     """The learned prior as the page runs it, latent by latent.
 
@@ -210,13 +205,10 @@ def typical(model: nn.Module, data: DiscreteImages) -> dict[str, object]:
 
 def slider_range(model: nn.Module) -> tuple[Tensor, Tensor]:
     """The ends of the sliders, float [z_dim] each: what the prior reaches, all but 1 in 500."""
-    if (prior := trained_prior(model)) is not None:
-        with isolate_rng(include_cuda=False):
-            torch.manual_seed(SEED)
-            z = prior.sample(NUM_DRAWS)
-        low, high = z.quantile(0.001, dim=0), z.quantile(0.999, dim=0)
-        return low, high
-    return torch.full((model.decoder.z_dim,), -3.0), torch.full((model.decoder.z_dim,), 3.0)
+    with isolate_rng(include_cuda=False):
+        torch.manual_seed(SEED)
+        z = model.prior.sample(NUM_DRAWS)
+    return z.quantile(0.001, dim=0), z.quantile(0.999, dim=0)
 
 
 @torch.no_grad()
@@ -235,7 +227,7 @@ def self_test(model: nn.Module, images: Tensor, labels: Tensor) -> dict[str, obj
     L_rec, L_reg = reconstruction_loss(logits, imgs), KLD(mean, log_std)
     pixels = logits.flatten(2).mT  # [N, 784, 16]
     checked = [image[-n % CHECKED :: CHECKED] for n, image in enumerate(pixels)]
-    prior = trained_prior(model)
+    mixtures = torch.stack(model.prior.conditionals(z, labels), dim=2)
     return {
         "every": CHECKED,
         "noise": packed(noise, "<f4"),
@@ -243,8 +235,8 @@ def self_test(model: nn.Module, images: Tensor, labels: Tensor) -> dict[str, obj
         "logStd": packed(log_std, "<f4"),
         "logits": packed(torch.cat(checked), "<f4"),
         "bpd": elbo_to_bpd(L_rec + L_reg, imgs.shape).tolist(),
-        "mixtures": prior and packed(torch.stack(prior.conditionals(z, labels), dim=2), "<f4"),
-        "logPrior": prior and prior.log_prob(z, labels).tolist(),
+        "mixtures": packed(mixtures, "<f4"),
+        "logPrior": model.prior.log_prob(z, labels).tolist(),
     }
 
 
@@ -264,13 +256,13 @@ def class_names(dataset: str) -> list[str]:
 
 def networks(model: nn.Module) -> dict[str, object]:
     """The model itself: encoder, decoder and prior as the page runs them, with their weights."""
-    weights, prior = Weights(), trained_prior(model)
+    weights = Weights()
     return {
         "zDim": model.decoder.z_dim,
         "temperature": model.hparams.temperature,
         "encoder": describe(model.encoder.net, weights),
         "decoder": describe(model.decoder.net, weights),
-        "prior": prior and describe_prior(prior, weights),
+        "prior": describe_prior(model.prior, weights),
         "weights": weights.packed(),
     }
 

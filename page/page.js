@@ -158,7 +158,7 @@ function renderLoss(shown) {
   $("rec-bar").style.width = `${Math.min(100, 100 * cost.reconstruction / end)}%`;
   $("reg-bar").style.width = `${Math.min(100, 100 * cost.regularization / end)}%`;
   $("loss-source").textContent = now.read ? "x, as read" : "x, as drawn";
-  if (MODEL.prior) renderPrior(cost, posterior);
+  renderPrior(cost, posterior);
 }
 
 // What the same z costs with the learned prior, p(z) = mean of p(z|class), and which class it fits.
@@ -177,10 +177,8 @@ function renderPrior({ z, reconstruction }, { logStd }) {
 // ---- new images --------------------------------------------------------------------------------
 
 function makeClasses() {
-  const { classes } = MODEL, learned = MODEL.prior !== null;
-  const choices = learned
-    ? [["Any", null], ...classes.map((name, label) => [name, label]), ["N(0, I)", "unit"]]
-    : [["24 others", "unit"]];
+  const { classes } = MODEL;
+  const choices = [["Any", null], ...classes.map((name, n) => [name, n]), ["N(0, I)", "unit"]];
   for (const [text, label] of choices) {
     const button = make("button", { type: "button" }, text);
     button.addEventListener("click", () => {
@@ -189,11 +187,7 @@ function makeClasses() {
     });
     $("classes").append(button);
   }
-  $("classes").classList.toggle("few", !learned);
-  $("classes").classList.toggle("named", learned && classes.some((name) => name.length > 2));
-  for (const lesson of $("lessons").children) {
-    lesson.hidden = (lesson.dataset.lesson === "alone") === learned;
-  }
+  $("classes").classList.toggle("named", classes.some((name) => name.length > 2));
   for (let i = 0; i < TILES; i++) $("tiles").append(tile());
   oneStop($("tiles"));
 }
@@ -205,7 +199,7 @@ function tile() {
 // 24 draws from p(z|label), from p(z) where the label is null, from N(0, I) where it is "unit".
 function newImages(label) {
   press($("tiles"), null);
-  const lesson = label !== "unit" ? "learned" : MODEL.prior ? "unit" : "alone";
+  const lesson = label !== "unit" ? "learned" : "unit";
   for (const each of $("lessons").children) {
     each.classList.toggle("shown", each.dataset.lesson === lesson);
   }

@@ -41,7 +41,6 @@ const latents = MODEL.zDim === 1 ? "one latent" : `${MODEL.zDim} latents`;
 $("about").textContent = `Model: ${MODEL.name}, ${latents}, ${MODEL.dataset}. `
   + `The averages are over ${MODEL.typical.images.toLocaleString("en")} test images.`;
 $("average").textContent = MODEL.typical.bpd.toFixed(3);
-$("prior-cost").hidden = MODEL.prior === null;
 if (MODEL.points) makeMap();
 takeTestImage();
 for (const [slot, label] of [["A", 2], ["B", 6]]) {
