@@ -12,11 +12,10 @@ from boundary.command_line import (
     InputError,
     OneLineParser,
     add_checkpoint,
-    check_output,
     path_name,
     run_main,
 )
-from boundary.files import replacing
+from boundary.files import write_whole
 from fmnist import DATA_DIR, DATASETS
 from page.contents import page
 from train_pl import PRETRAINED, load_model, trained_on
@@ -32,13 +31,16 @@ def explore(args: argparse.Namespace) -> Path:
     model, dataset = load_model(path), args.dataset or trained_on(path) or "MNIST"
     if output.suffix != ".html":
         raise InputError(f"argument --output: {output}: give a file whose name ends in .html")
-    check_output("--output", output)
     fmnist.prepare(args.data_dir, dataset)
     data = fmnist.load(args.data_dir, dataset, train=False)
     html = page(model, data, path.name, dataset).encode()
-    output.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(output, force=True) as new:
-        new.write_bytes(html)
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(output, html)
+    except OSError as error:
+        raise InputError(
+            f"argument --output: {output} cannot be written ({error.strerror}): choose another"
+        ) from error
     print(f"{output}: {len(html) / 1e6:.1f} MB, for any browser. Double-click it, or open")
     print(output.absolute().as_uri())
     return output

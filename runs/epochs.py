@@ -11,7 +11,7 @@ from torch import nn
 
 from boundary.checkpoints import read_checkpoint
 from boundary.command_line import InputError, one_line
-from boundary.files import atomic_write
+from boundary.files import write_whole
 from runs.logs import log_folder
 
 FOLDER = "epochs"  # in that of the run
@@ -52,7 +52,7 @@ class KeepEpochs(Callback):
         content = BytesIO()
         torch.save(kept, content)
         self.folder.mkdir(exist_ok=True)
-        atomic_write(self.folder / f"epoch_{epoch:.3f}.pt", content.getvalue())
+        write_whole(self.folder / f"epoch_{epoch:.3f}.pt", content.getvalue())
 
 
 def kept_epochs(run: Path, model: nn.Module) -> list[tuple[float, nn.Module]]:
