@@ -1,14 +1,13 @@
 """MNIST with 16 grey levels: the data that the model is trained on.
 
-Torchvision verifies and downloads the archives; this module reads them, turns their 256 grey levels
-into 16 once, keeps the result in memory as uint8, and hands out whole batches.
+Torchvision downloads the archives; this module reads them, turns their 256 grey levels into 16,
+keeps the result in memory as uint8, and hands out whole batches.
 """
 
-import os
-import shutil
 import tempfile
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from functools import cached_property
 from http.client import HTTPException
 from pathlib import Path
 
@@ -18,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 from torchvision import datasets
-from torchvision.datasets.utils import check_integrity
+from torchvision.datasets.utils import check_integrity, download_url
 
 from boundary.command_line import InputError, nearest_folder, one_line
 from boundary.files import read_idx
@@ -92,18 +91,15 @@ class DiscreteImages(Dataset):
     def __len__(self) -> int:
         return len(self.labels)
 
-    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        return self.images[index].long(), self.labels[index]
-
-    def __getitems__(self, indices: list[int]) -> "_Fetched":
-        """A DataLoader's batched fetch, also through torch's `Subset`."""
-        index = torch.as_tensor(indices)
+    def __getitem__(self, index: int | list[int]) -> tuple[Tensor, Tensor]:
+        """An image long [1, 28, 28] and its label or, of a list of positions, the whole batch."""
+        if not isinstance(index, list):
+            return self.images[index].long(), self.labels[index]
+        where = torch.as_tensor(index)
         if self.images.is_cuda:  # from pinned memory the copy does not make the host wait
-            index = index.pin_memory().to(self.images.device, non_blocking=True)
+            where = where.pin_memory().to(self.images.device, non_blocking=True)
         # index_select copies whole images, where indexing in brackets goes pixel by pixel.
-        return _Fetched(
-            self.images.index_select(0, index).long(), self.labels.index_select(0, index)
-        )
+        return self.images.index_select(0, where).long(), self.labels.index_select(0, where)
 
     def subset(self, index: Tensor) -> "DiscreteImages":
         """The images at these positions, long [M], as a set of their own."""
@@ -114,68 +110,42 @@ class DiscreteImages(Dataset):
         return DiscreteImages(self.images.to(device), self.labels.to(device))
 
 
-class _Fetched(Sequence):
-    """Images long [B, 1, 28, 28] and labels long [B] that look like a list of B pairs.
-
-    What a DataLoader collates by default is such a list; `_together` need not take it apart.
-    """
-
-    def __init__(self, images: Tensor, labels: Tensor):
-        self.images, self.labels = images, labels
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        return self.images[index], self.labels[index]
-
-
-def _together(fetched: _Fetched) -> tuple[Tensor, Tensor]:
-    """The collate function of this module's own loaders: the batch is complete already."""
-    return fetched.images, fetched.labels
-
-
 def prepare(root: str | Path = DATA_DIR, dataset: str = "MNIST", download: bool = True) -> None:
     """Makes sure that the four archives in `<root>/<dataset>/raw` are the official ones.
 
-    Torchvision knows their MD5s. Where one is missing or altered, torchvision downloads it into a
-    temporary folder first, and whole files are then moved into place, so that an interrupted or
-    concurrent preparation never leaves half a file.
+    Torchvision knows their addresses and MD5s. What is missing is downloaded; a file that is there
+    is never replaced.
 
     Raises:
-        InputError: an archive is missing or altered and could not be replaced.
+        InputError: an archive is missing and cannot be downloaded, or is another file.
         ValueError: an unknown dataset.
     """
     if dataset not in DATASETS:
         raise ValueError(f"unknown dataset {dataset!r}, choose one of {', '.join(DATASETS)}")
-    torchvision_class = getattr(datasets, dataset)
-    folder = Path(root, dataset, "raw")
-    archives = {folder / name: md5 for name, md5 in torchvision_class.resources}
-    bad: list[Path] = []
-    try:
-        bad = [path for path, md5 in archives.items() if not check_integrity(path, md5)]
-        if not bad:
-            return
-        if not download:
-            raise OSError("not allowed")
-        with tempfile.TemporaryDirectory(dir=nearest_folder(folder), prefix="preparing-") as staged:
-            staging = Path(staged, dataset, "raw")
-            staging.mkdir(parents=True)
-            for path in archives.keys() - set(bad):
-                shutil.copy(path, staging)  # torchvision then need not download it
-            torchvision_class(staged, download=True)
-            folder.mkdir(parents=True, exist_ok=True)
-            for path in bad:
-                os.replace(staging / path.name, path)
-    except (OSError, HTTPException, RuntimeError) as error:  # RuntimeError: torchvision's own
-        names = ", ".join(
-            f"{path.name} is {'altered' if os.path.exists(path) else 'missing'}" for path in bad
-        )
-        what = f"in {folder}, {names}; to download" if bad else f"to read {folder}"
-        raise InputError(
-            f"{what} failed ({one_line(error)}): connect to the network, restore the files or "
-            "choose another --data_dir"
-        ) from error
+    official, folder = getattr(datasets, dataset), Path(root, dataset, "raw")
+    for name, md5 in official.resources:
+        path = folder / name
+        try:
+            if check_integrity(path, md5):
+                continue
+            if path.exists():
+                raise InputError(
+                    f"{path} is not the official file of {dataset} and is left as it is: move it "
+                    "away to have the official one downloaded, or choose another --data_dir"
+                )
+            if not download:
+                raise OSError("not allowed")
+            # It is whole before it is put into place, whatever may interrupt the download.
+            beside = nearest_folder(folder)
+            with tempfile.TemporaryDirectory(dir=beside, prefix="preparing-") as new:
+                download_url(f"{official.mirrors[0]}{name}", new, name, md5)
+                folder.mkdir(parents=True, exist_ok=True)
+                Path(new, name).rename(path)
+        except (OSError, HTTPException, RuntimeError) as error:  # RuntimeError: torchvision's own
+            raise InputError(
+                f"{path} is missing, and to download it failed ({one_line(error)}): connect to the "
+                "network, restore the file or choose another --data_dir"
+            ) from error
 
 
 def load(root: str | Path = DATA_DIR, dataset: str = "MNIST", train: bool = True) -> DiscreteImages:
@@ -203,19 +173,19 @@ def load(root: str | Path = DATA_DIR, dataset: str = "MNIST", train: bool = True
 
 
 def split(data: DiscreteImages) -> tuple[DiscreteImages, DiscreteImages]:
-    """The training set's 54,000 images to train on and 6,000 to choose a checkpoint by."""
+    """The training set in two: 54,000 images for training and 6,000 for validation."""
     train, val = split_positions()
     return data.subset(train), data.subset(val)
 
 
 def split_positions() -> tuple[Tensor, Tensor]:
-    """Where the images to train on and those to choose by stand, long [54000] and [6000]."""
+    """The positions in the training set of `split`'s two parts: long [54000] and [6000]."""
     order = torch.randperm(NUM_TRAIN + NUM_VAL, generator=torch.Generator().manual_seed(SPLIT_SEED))
     return order.split([NUM_TRAIN, NUM_VAL])
 
 
 class EpochOrder(DistributedSampler):
-    """Separate shares, one per process, of an order that derives from a hash of (seed, epoch).
+    """Each process's share of an epoch's order, which derives from a hash of (seed, epoch).
 
     Torch's own order derives from their sum: seed 1 would see seed 0's, an epoch earlier.
     """
@@ -228,27 +198,41 @@ class EpochOrder(DistributedSampler):
         return iter(order[self.rank : self.total_size : self.num_replicas].tolist())
 
 
-class _Loader(DataLoader):
-    """A DataLoader whose processes begin to fetch when the first batch is asked for, not before.
+class EveryImageOnce(DistributedSampler):
+    """Each process's share of all images in their order; torch's own repeats some to fill up.
 
-    Lightning makes the iterator of a resumed run before it restores the epoch, which the order
-    derives from; it sets the sampler's epoch before it asks for a batch.
+    As it is a DistributedSampler, Lightning does not divide the share again.
     """
 
+    def __iter__(self) -> Iterator[int]:
+        return iter(range(self.rank, len(self.dataset), self.num_replicas))
+
+    def __len__(self) -> int:
+        return len(range(self.rank, len(self.dataset), self.num_replicas))
+
+
+class MemoryLoader(DataLoader):
+    """A DataLoader that fetches each batch of a `DiscreteImages` in one indexing operation.
+
+    It looks like any loader of images, in which Lightning can replace the sampler. The one that
+    does the work begins when the first batch is asked for: Lightning makes the iterator of a
+    resumed run before it restores the epoch, which the order derives from.
+    """
+
+    @cached_property
+    def _batches(self) -> DataLoader:
+        return DataLoader(
+            self.dataset,
+            batch_size=None,
+            sampler=self.batch_sampler,
+            num_workers=self.num_workers,
+            persistent_workers=self.num_workers > 0,
+            # Without one, every pass over a loader draws a number from the global random stream.
+            generator=self.generator or torch.Generator(),
+        )
+
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        yield from super().__iter__()
-
-
-def _loader(data: DiscreteImages, num_workers: int, **how: object) -> DataLoader:
-    return _Loader(
-        data,
-        num_workers=num_workers,
-        persistent_workers=num_workers > 0,
-        collate_fn=_together,
-        # Without one, every pass over a loader draws a number from the global random stream.
-        generator=torch.Generator().manual_seed(torch.initial_seed()),
-        **how,
-    )
+        yield from self._batches
 
 
 def mnist(
@@ -258,17 +242,22 @@ def mnist(
 
     Each yields images long [B, 1, 28, 28] with values 0..15 and labels long [B]. The order of the
     training images derives from the global seed at the time of the call. These are loaders for
-    models of one's own, in batches of 128, as those of the origin; train_pl.py takes
-    `MNISTDataModule`, with the batches of its own recipe.
+    models of one's own, with the usual batches of 128; train_pl.py takes `MNISTDataModule`, with
+    the batches of its own recipe.
 
     Raises:
         InputError: see `prepare`.
     """
     prepare(root, "MNIST", download)
     train, val = split(load(root))
-    how = {"num_workers": num_workers, "batch_size": batch_size}
     test = load(root, train=False)
-    return _loader(train, shuffle=True, **how), _loader(val, **how), _loader(test, **how)
+    order = torch.Generator().manual_seed(torch.initial_seed())
+    sizes = {"batch_size": batch_size, "num_workers": num_workers}
+    return (
+        MemoryLoader(train, shuffle=True, generator=order, **sizes),
+        MemoryLoader(val, **sizes),
+        MemoryLoader(test, **sizes),
+    )
 
 
 class MNISTDataModule(pl.LightningDataModule):
@@ -286,8 +275,6 @@ class MNISTDataModule(pl.LightningDataModule):
             no measure for other models, for which `mnist` has its own default.
         num_workers: loader processes; 0 is fastest, as a batch is one indexing operation.
         seed: of the training order.
-    Raises:
-        ValueError: a batch_size or num_workers that makes no sense.
     """
 
     EVAL_BATCH_SIZE = 500  # divides both sets; not an option, so that no figure depends on it
@@ -302,17 +289,8 @@ class MNISTDataModule(pl.LightningDataModule):
     ):
         super().__init__()
         self.save_hyperparameters("dataset")  # so that a checkpoint says what it was trained on
-        for name, value, minimum in (
-            ("batch_size", batch_size, 1),
-            ("num_workers", num_workers, 0),
-        ):
-            if value < minimum:
-                raise ValueError(f"{name} must be at least {minimum}, got {value}")
-        self.data_dir = data_dir
-        self.dataset = dataset
-        self.batch_size = batch_size
-        self.num_workers = num_workers
-        self.seed = seed
+        self.data_dir, self.dataset = data_dir, dataset
+        self.batch_size, self.num_workers, self.seed = batch_size, num_workers, seed
 
     def prepare_data(self) -> None:
         prepare(self.data_dir, self.dataset)
@@ -322,28 +300,29 @@ class MNISTDataModule(pl.LightningDataModule):
             return
         self.train, self.val = split(load(self.data_dir, self.dataset))
         self.test = load(self.data_dir, self.dataset, train=False)
-        device = self.trainer.strategy.root_device
+        device = self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
         if device.type == "cuda" and self.num_workers == 0:
-            self.train, self.val, self.test = (
-                data.to(device) for data in (self.train, self.val, self.test)
-            )
+            parts = (self.train, self.val, self.test)
+            self.train, self.val, self.test = (data.to(device) for data in parts)
+
+    @property
+    def _process(self) -> dict[str, int]:
+        """Which of how many processes this is; a single one without a trainer."""
+        if self.trainer is None:
+            return {"num_replicas": 1, "rank": 0}
+        return {"num_replicas": self.trainer.world_size, "rank": self.trainer.global_rank}
 
     def train_dataloader(self) -> DataLoader:
-        sampler = EpochOrder(
-            self.train,
-            num_replicas=self.trainer.world_size,
-            rank=self.trainer.global_rank,
-            seed=self.seed,
-            drop_last=True,  # no image twice in an epoch
-        )
-        return _loader(self.train, self.num_workers, batch_size=self.batch_size, sampler=sampler)
+        # To drop the last ones is to take no image twice in an epoch.
+        sampler = EpochOrder(self.train, **self._process, seed=self.seed, drop_last=True)
+        return self._loader(sampler, self.batch_size)
 
     def val_dataloader(self) -> DataLoader:
-        return self._eval_loader(self.val)
+        return self._loader(EveryImageOnce(self.val, **self._process), self.EVAL_BATCH_SIZE)
 
     def test_dataloader(self) -> DataLoader:
-        return self._eval_loader(self.test)
+        return self._loader(EveryImageOnce(self.test, **self._process), self.EVAL_BATCH_SIZE)
 
-    def _eval_loader(self, data: DiscreteImages) -> DataLoader:
-        share = torch.arange(self.trainer.global_rank, len(data), self.trainer.world_size)
-        return _loader(data.subset(share), self.num_workers, batch_size=self.EVAL_BATCH_SIZE)
+    def _loader(self, sampler: DistributedSampler, batch_size: int) -> DataLoader:
+        how = {"sampler": sampler, "batch_size": batch_size, "num_workers": self.num_workers}
+        return MemoryLoader(sampler.dataset, **how)

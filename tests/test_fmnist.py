@@ -1,0 +1,410 @@
+"""The data: discretisation, split, loaders, and files that are missing or altered."""
+
+import gzip
+import itertools
+import os
+import random
+import shutil
+import struct
+import sys
+import tempfile
+import unittest
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr
+from fractions import Fraction
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from io import StringIO
+from pathlib import Path
+from threading import Thread
+from types import SimpleNamespace
+from unittest import mock
+from urllib.error import URLError
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Subset
+from torchvision.datasets import MNIST
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+import forked  # noqa: E402
+from tiny import InFolder  # noqa: E402
+
+import fmnist  # noqa: E402
+from boundary.command_line import InputError  # noqa: E402
+from fmnist import DATA_DIR, DiscreteImages, MNISTDataModule, discretize, load, mnist, prepare  # noqa: E402
+
+OFFICIAL = DATA_DIR / "MNIST" / "raw"
+no_network = mock.patch("urllib.request.urlopen", side_effect=URLError("no network"))
+
+
+@contextmanager
+def mirror() -> Iterator[None]:
+    """A web server on this machine, from which torchvision gets MNIST."""
+
+    class Archives(SimpleHTTPRequestHandler):
+        def __init__(self, *args):
+            super().__init__(*args, directory=OFFICIAL)
+
+        def log_message(self, *args):
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Archives) as server:
+        Thread(target=server.serve_forever).start()
+        address = [f"http://127.0.0.1:{server.server_port}/"]
+        with (
+            mock.patch.object(MNIST, "mirrors", address),
+            mock.patch.dict(os.environ, {"no_proxy": "127.0.0.1"}),
+            redirect_stderr(StringIO()),
+        ):
+            yield
+        server.shutdown()
+
+
+def numbered(count: int) -> DiscreteImages:
+    """Images of three pixels that hold the number which is their label, so that both are known."""
+    numbers = torch.arange(count)
+    digits = torch.stack([numbers // 256, numbers // 16 % 16, numbers % 16], dim=1)
+    return DiscreteImages(digits.to(torch.uint8).view(-1, 1, 1, 3), numbers)
+
+
+def numbers_in(batches: DataLoader | list) -> list[int]:
+    """The numbers of `numbered` images in the order of the batches."""
+    seen = []
+    for imgs, labels in batches:
+        digits = imgs.flatten(1) * torch.tensor([256, 16, 1])
+        assert digits.sum(dim=1).tolist() == labels.tolist()
+        seen += labels.tolist()
+    return seen
+
+
+class TestDiscretize(unittest.TestCase):
+    def test_all_256_grey_levels_go_to_the_nearest_sixteenth(self):
+        # Worked out in fractions; 255 is odd, so no level lies halfway between two.
+        expected = [min(round(Fraction(grey, 255) * 16), 15) for grey in range(256)]
+        levels = discretize(torch.arange(256) / 255)
+        self.assertEqual(levels.tolist(), expected)
+        self.assertEqual(levels.dtype, torch.long)
+
+    def test_any_shape_and_number_of_values(self):
+        images = torch.rand(2, 3, 5)
+        self.assertEqual(discretize(images).shape, images.shape)
+        self.assertEqual(discretize(torch.tensor(1.0), num_values=4).item(), 3)
+        self.assertEqual(discretize(torch.tensor([0.0, 0.24, 0.26, 1.0]), 2).tolist(), [0, 0, 1, 1])
+
+    def test_images_that_are_not_between_zero_and_one_are_refused(self):
+        for images in (torch.tensor([0.0, 255.0]), torch.tensor([-0.1]), torch.tensor([torch.nan])):
+            with self.assertRaisesRegex(ValueError, r"\[0, 1\]"):
+                discretize(images)
+        with self.assertRaisesRegex(TypeError, "uint8"):
+            discretize(torch.zeros(3, dtype=torch.uint8))
+
+
+class TestLoaders(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.train, cls.val, cls.test = cls.loaders = mnist()
+        with tempfile.TemporaryDirectory() as folder:  # torchvision's own reader, to compare with
+            shutil.copytree(DATA_DIR / "MNIST", Path(folder, "MNIST"))
+            cls.source = [MNIST(folder, train=flag, download=True) for flag in (True, False)]
+
+    def test_training_and_validation_images_are_the_training_set_without_overlap(self):
+        self.assertEqual([len(loader.dataset) for loader in self.loaders], [54_000, 6_000, 10_000])
+        order = torch.randperm(60_000, generator=torch.Generator().manual_seed(42))
+        expected = discretize(self.source[0].data / 255).to(torch.uint8).unsqueeze(1)[order]
+        parts = [self.train.dataset.images, self.val.dataset.images]
+        self.assertTrue(torch.equal(torch.cat(parts), expected))
+        parts = [self.train.dataset.labels, self.val.dataset.labels]
+        self.assertTrue(torch.equal(torch.cat(parts), self.source[0].targets[order]))
+
+    def test_the_test_set_is_the_official_one_in_its_order(self):
+        expected = discretize(self.source[1].data / 255).to(torch.uint8).unsqueeze(1)
+        self.assertTrue(torch.equal(self.test.dataset.images, expected))
+        self.assertTrue(torch.equal(self.test.dataset.labels, self.source[1].targets))
+
+    def test_batches_are_long_images_and_labels(self):
+        for loader in self.loaders:
+            imgs, labels = next(iter(loader))
+            self.assertEqual((imgs.shape, imgs.dtype), ((128, 1, 28, 28), torch.long))
+            self.assertEqual((labels.shape, labels.dtype), ((128,), torch.long))
+            self.assertTrue(imgs.min() == 0 and imgs.max() == 15)
+
+    def test_every_image_comes_once_per_pass(self):
+        for loader in self.loaders:
+            batches = [imgs.to(torch.uint8) for imgs, _ in loader]
+            self.assertEqual(len(batches), len(loader))
+            seen = Counter(image.numpy().tobytes() for image in torch.cat(batches))
+            images = Counter(image.numpy().tobytes() for image in loader.dataset.images)
+            self.assertEqual(seen, images)
+
+    def test_only_the_training_loader_shuffles_and_anew_every_pass(self):
+        first, second = (next(iter(self.train))[1] for _ in range(2))
+        self.assertFalse(torch.equal(first, second))
+        for loader in (self.val, self.test):
+            self.assertTrue(torch.equal(next(iter(loader))[1], loader.dataset.labels[:128]))
+
+    def test_a_pass_leaves_the_global_random_stream_alone(self):
+        before = torch.get_rng_state()
+        for loader in (self.train, self.val):
+            next(iter(loader))
+        self.assertTrue(torch.equal(torch.get_rng_state(), before))
+
+    def test_a_batch_is_fetched_at_once_never_image_by_image(self):
+        fetched = []
+
+        def fetch(data: DiscreteImages, index: list[int]) -> tuple[Tensor, Tensor]:
+            fetched.append(len(index))
+            return data.images[index].long(), data.labels[index]
+
+        with mock.patch.object(DiscreteImages, "__getitem__", fetch):
+            list(itertools.islice(self.train, 3))
+        self.assertEqual(fetched, [128] * 3)
+
+    def test_torchs_own_loader_and_subset_give_the_same_images(self):
+        data = self.test.dataset
+        part = Subset(data, range(5, 400))
+        for loader in (DataLoader(part, batch_size=100), fmnist.MemoryLoader(part, batch_size=100)):
+            batches = list(loader)
+            self.assertEqual([len(labels) for _, labels in batches], [100, 100, 100, 95])
+            imgs = torch.cat([imgs for imgs, _ in batches])
+            self.assertTrue(torch.equal(imgs, data.images[5:400].long()))
+            labels = torch.cat([labels for _, labels in batches])
+            self.assertTrue(torch.equal(labels, data.labels[5:400]))
+        imgs, labels = next(iter(DataLoader(data, batch_size=3, num_workers=1)))
+        self.assertEqual((imgs.shape, imgs.dtype), ((3, 1, 28, 28), torch.long))
+        self.assertEqual(labels.tolist(), [7, 2, 1])
+
+    def test_worker_processes_give_the_same_batches(self):
+        # Small on purpose: what is handed to a process is the data set itself.
+        loader = fmnist.MemoryLoader(numbered(100), num_workers=1, batch_size=30)
+        for _ in range(2):
+            self.assertEqual(numbers_in(loader), [*range(100)])
+
+
+class TestDataModule(unittest.TestCase):
+    def share(self, rank: int, world_size: int, **options: int) -> MNISTDataModule:
+        data = MNISTDataModule(**{"batch_size": 100, **options})
+        data.train = data.val = data.test = numbered(1001)
+        data.trainer = SimpleNamespace(global_rank=rank, world_size=world_size)
+        return data
+
+    def test_it_works_without_a_trainer(self):
+        data = MNISTDataModule(batch_size=100)
+        data.prepare_data()
+        data.setup("fit")
+        for loader, size in ((data.train_dataloader(), 540), (data.val_dataloader(), 12)):
+            self.assertEqual(len(loader), size)
+            self.assertEqual(next(iter(loader))[0].shape[1:], (1, 28, 28))
+
+    def test_processes_train_on_separate_shares_of_one_order(self):
+        shares = [numbers_in(self.share(rank, 2).train_dataloader()) for rank in range(2)]
+        self.assertEqual([len(share) for share in shares], [500, 500])
+        self.assertEqual(len(set(shares[0] + shares[1])), 1000)
+
+    def test_no_two_seeds_share_an_order_not_even_of_other_epochs(self):
+        orders = set()
+        for seed in range(4):
+            loaders = [self.share(0, 1, seed=seed).train_dataloader() for _ in range(2)]
+            for epoch in range(4):
+                for loader in loaders:
+                    loader.sampler.set_epoch(epoch)
+                order, again = map(numbers_in, loaders)
+                self.assertEqual(order, again)
+                self.assertEqual(sorted(order), [*range(1001)])
+                orders.add(tuple(order))
+        self.assertEqual(len(orders), 16)
+
+    def test_an_epoch_that_is_set_after_the_iterator_was_made_decides_the_order(self):
+        # As Lightning does when it resumes a run.
+        orders = []
+        for num_workers in (0, 1):
+            loader = self.share(0, 1, num_workers=num_workers).train_dataloader()
+            batches = iter(loader)
+            loader.sampler.set_epoch(3)
+            orders.append(numbers_in(list(batches)))
+        self.assertEqual(*orders)
+        loader = self.share(0, 1).train_dataloader()
+        self.assertNotEqual(numbers_in(loader), orders[0])
+        loader.sampler.set_epoch(3)
+        self.assertEqual(numbers_in(loader), orders[0])
+
+    def test_processes_evaluate_every_image_once(self):
+        for name in ("val_dataloader", "test_dataloader"):
+            loaders = [getattr(self.share(rank, 3), name)() for rank in range(3)]
+            self.assertEqual(
+                sorted(n for each in loaders for n in numbers_in(each)), [*range(1001)]
+            )
+            self.assertEqual([len(loader) for loader in loaders], [1, 1, 1])
+
+
+class Recorder(pl.LightningModule):
+    """Writes the numbers of the images that a process sees, a file per process and stage."""
+
+    def __init__(self, folder: Path):
+        super().__init__()
+        self.folder, self.weight = folder, torch.nn.Parameter(torch.zeros(()))
+
+    def record(self, stage: str, batch: tuple[Tensor, Tensor]) -> None:
+        with open(self.folder / f"{stage}_{self.global_rank}", "a") as file:
+            file.writelines(f"{number}\n" for number in numbers_in([batch]))
+
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        self.record("train", batch)
+        return self.weight
+
+    def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+        self.record("val", batch)
+
+    def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+        self.record("test", batch)
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+
+def train_and_test(folder: Path, options: dict[str, object]) -> None:
+    """For a process of its own: a trainer as anybody makes one, with Lightning's defaults."""
+    torch.set_num_threads(1)
+    data = MNISTDataModule(batch_size=10)
+    data.train, data.val, data.test = numbered(100), numbered(61), numbered(41)
+    quiet = {"enable_checkpointing": False, "enable_progress_bar": False, "logger": False}
+    trainer = pl.Trainer(
+        accelerator="cpu", max_epochs=1, num_sanity_val_steps=0, **quiet, **options
+    )
+    model = Recorder(folder)
+    trainer.fit(model, datamodule=data)
+    trainer.test(model, datamodule=data, verbose=False)
+
+
+class TestForeignTrainer(InFolder):
+    def seen(self, **options: object) -> dict[str, list[int]]:
+        """The numbers that all processes of such a trainer saw, by stage."""
+        code, _, complaints = forked.run(train_and_test, self.folder, options)
+        self.assertEqual(code, 0, complaints)
+        numbers = {"train": [], "val": [], "test": []}
+        for file in self.folder.iterdir():
+            numbers[file.name.split("_")[0]] += map(int, file.read_text().split())
+        self.processes = len([*self.folder.glob("test_*")])
+        return numbers
+
+    def test_two_processes_see_every_image_once(self):
+        seen = self.seen(devices=2, strategy="ddp_fork")
+        self.assertEqual(self.processes, 2)
+        for stage, count in (("train", 100), ("val", 61), ("test", 41)):
+            self.assertEqual(sorted(seen[stage]), [*range(count)], stage)
+
+    def test_lightnings_own_sampler_of_overfit_batches_finds_its_images(self):
+        seen = self.seen(overfit_batches=2)
+        self.assertEqual(seen["train"], [*range(20)])
+
+
+class TestFiles(InFolder):
+    def setUp(self):
+        super().setUp()
+        self.root = self.folder
+        self.raw = self.root / "MNIST" / "raw"
+        self.raw.mkdir(parents=True)
+        for archive in OFFICIAL.glob("*.gz"):
+            shutil.copy(archive, self.raw)
+        self.archive = self.raw / "t10k-labels-idx1-ubyte.gz"
+
+    def files(self) -> dict[str, tuple[bytes, int]]:
+        """What every file contains, and when it was written."""
+        files = [path for path in self.root.rglob("*") if path.is_file()]
+        return {str(file): (file.read_bytes(), file.stat().st_mtime_ns) for file in files}
+
+    def test_the_archives_are_read_as_they_are_without_a_network_and_nothing_is_written(self):
+        self.archive.with_suffix("").write_bytes(b"extracted by an older version, or altered")
+        before = self.files()
+        with no_network:
+            prepare(self.root)
+        self.assertEqual(load(self.root, train=False).labels[:5].tolist(), [7, 2, 1, 0, 4])
+        self.assertEqual(self.files(), before)
+
+    def test_missing_archives_are_downloaded_and_the_others_left_alone(self):
+        whole = self.files()
+        missing = (self.archive, self.raw / "t10k-images-idx3-ubyte.gz")
+        for archive in missing:
+            archive.unlink()
+        with mirror():
+            prepare(self.root)
+        now = self.files()
+        self.assertEqual(now.keys(), whole.keys())
+        for name, (content, written) in whole.items():
+            self.assertEqual(now[name][0], content)
+            self.assertEqual(now[name][1] == written, Path(name) not in missing)
+
+    def test_a_download_that_is_not_the_official_file_leaves_nothing(self):
+        self.archive.unlink()
+        before = self.files()
+        wrong = [(name, "0" * 32 if "labels" in name else md5) for name, md5 in MNIST.resources]
+        refused = self.assertRaisesRegex(InputError, f"{self.archive.name}.*corrupted")
+        with mock.patch.object(MNIST, "resources", wrong[-1:]), mirror(), refused:
+            prepare(self.root)
+        self.assertEqual(self.files(), before)
+
+    def test_a_file_that_is_not_the_official_one_is_named_and_never_replaced(self):
+        whole = self.archive.read_bytes()
+        for other in (whole[:100], whole[:-1] + b"x", b"", b"images of somebody's own"):
+            self.archive.write_bytes(other)
+            before = self.files()
+            with mirror(), self.assertRaisesRegex(InputError, f"{self.archive.name} is not the"):
+                prepare(self.root)
+            self.assertEqual(self.files(), before)
+
+    def test_a_missing_file_without_network_is_named_and_no_folder_is_made(self):
+        nowhere = self.root / "nowhere"
+        for name in ("MNIST", "FashionMNIST", "KMNIST"):
+            line = f"nowhere.{name}.raw.train-images.*missing.*--data_dir"
+            with no_network, self.assertRaisesRegex(InputError, line):
+                prepare(nowhere, name)
+        self.assertFalse(nowhere.exists())
+        self.archive.unlink()
+        with self.assertRaisesRegex(InputError, f"{self.archive.name} is missing"):
+            prepare(self.root, download=False)
+
+    def test_a_folder_that_cannot_be_read_or_made_is_named(self):
+        for root in (self.root / ("x" * 300), self.archive / "below_a_file"):
+            with no_network, self.assertRaisesRegex(InputError, "--data_dir"):
+                prepare(root)
+
+    def test_an_unknown_dataset_is_refused_with_the_known_ones(self):
+        with self.assertRaisesRegex(ValueError, "EMNIST.*MNIST, FashionMNIST, KMNIST"):
+            prepare(self.root, "EMNIST")
+
+    def test_altered_archives_are_read_as_images_with_their_labels_or_refused_in_one_line(self):
+        chance, outcomes = random.Random(0), Counter()
+        names = [self.raw / f"t10k-{kind}-ubyte.gz" for kind in ("images-idx3", "labels-idx1")]
+        for path in names:  # twelve images
+            content = gzip.decompress(path.read_bytes())
+            header = 16 if "images" in path.name else 8
+            size = 12 * (784 if header == 16 else 1)
+            small = content[:4] + struct.pack(">I", 12) + content[8 : header + size]
+            path.write_bytes(small)
+        contents = {path: path.read_bytes() for path in names}
+        for case in range(100):
+            path = chance.choice(names)
+            altered = bytearray(contents[path])
+            place = chance.randrange(24 if case % 2 else len(altered))
+            place = min(place, len(altered) - 1)
+            if case % 3:
+                altered[place] ^= 1 << chance.randrange(8)
+            else:
+                del altered[place:]
+            path.write_bytes(altered if case % 5 else gzip.compress(altered)[:-1])
+            try:
+                data = load(self.root, train=False)
+                self.assertEqual(data.images.shape, (len(data.labels), 1, 28, 28))
+                self.assertTrue(((data.labels >= 0) & (data.labels <= 9)).all())
+                outcomes["read"] += 1
+            except InputError as error:
+                self.assertEqual(len(str(error).splitlines()), 1, error)
+                outcomes["refused"] += 1
+            path.write_bytes(contents[path])
+        self.assertTrue(min(outcomes["read"], outcomes["refused"]) > 10, outcomes)
+
+
+if __name__ == "__main__":
+    unittest.main()
