@@ -10,13 +10,14 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from boundary.checks import at_least_float32, check_floats, check_size, values_are_checked
+from boundary.checks import at_least_float32, check_size, check_tensor
 
+MAKE_IMAGES = "fmnist.discretize(images in [0, 1]).view(-1, 1, 28, 28) makes them"
 GRID = 7  # the smallest feature maps are 7x7, a quarter of the image's side
 
 
 class ResidualBlock(nn.Module):
-    """x + f(x), f being a SiLU and a convolution in turn, starting as the identity (zero last one).
+    """x + f(x), f being SiLU and convolution in turn; it starts as the identity, f(x) = 0.
 
     Args:
         channels: of x.
@@ -59,7 +60,7 @@ class CNNEncoder(nn.Module):
         num_input_channels = check_size("num_input_channels", num_input_channels)
         f = check_size("num_filters", num_filters)
         z_dim = check_size("z_dim", z_dim)
-        narrow = max(1, f // 2)  # a wider linear layer learns the training images by heart
+        narrow = max(1, f // 2)  # a wider linear layer overfits
         self.net = nn.Sequential(
             nn.Conv2d(num_input_channels, f, 3, stride=2, padding=1),  # 28 -> 14
             bottleneck(f),
@@ -75,7 +76,8 @@ class CNNEncoder(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Images long [B, 1, 28, 28] in 0..15 to mean and log_std, float [B, z_dim] each."""
-        check_images(x, self.net[0].weight.device)
+        device = self.net[0].weight.device
+        check_tensor("imgs", x, torch.long, ("B", 1, 28, 28), device, 16, hint=MAKE_IMAGES)
         x = x.to(self.net[0].weight.dtype) / 15 * 2 - 1
         x = x.contiguous(memory_format=torch.channels_last)
         mean, log_std = at_least_float32(self.net(x)).chunk(2, dim=1)
@@ -116,7 +118,7 @@ class CNNDecoder(nn.Module):
 
     def forward(self, z: Tensor) -> Tensor:
         """Latents float [B, z_dim] to logits float [B, 16, 28, 28], no softmax."""
-        check_latents(z, self.z_dim, self.device)
+        check_tensor("z", z, None, ("B", self.z_dim), self.device)
         grid = self.net[:2](z.to(self.net[0].weight.dtype))
         # Made the faster layout here once, the convolutions keep it.
         return self.net[2:](grid.contiguous(memory_format=torch.channels_last))
@@ -125,43 +127,3 @@ class CNNDecoder(nn.Module):
     def device(self) -> torch.device:
         """The device that the parameters are on, and that z must be on."""
         return next(self.parameters()).device
-
-
-def check_images(imgs: Tensor, device: torch.device) -> None:
-    """Raises TypeError or ValueError unless these are 4-bit images on that device.
-
-    Args:
-        imgs: expected to be long [B, 1, 28, 28], values 0..15. The values are looked at where
-            `values_are_checked`.
-        device: where the model is.
-    """
-    if not isinstance(imgs, Tensor) or imgs.dtype != torch.long:
-        kind = imgs.dtype if isinstance(imgs, Tensor) else type(imgs).__name__
-        raise TypeError(f"imgs: expected long [B, 1, 28, 28] with values 0..15, got {kind}")
-    if imgs.ndim != 4 or imgs.shape[1:] != (1, 28, 28):
-        raise ValueError(f"imgs: expected the shape [B, 1, 28, 28], got {list(imgs.shape)}")
-    if imgs.device != device:
-        raise ValueError(f"imgs: expected on the model's device {device}, got {imgs.device}")
-    if values_are_checked(imgs) and imgs.numel():
-        low, high = (value.item() for value in imgs.aminmax())
-        if low < 0 or high > 15:
-            raise ValueError(
-                f"imgs: expected values 0..15, got {low} to {high}: see fmnist.discretize"
-            )
-
-
-def check_latents(z: Tensor, z_dim: int, device: torch.device) -> None:
-    """Raises TypeError or ValueError unless these are latents of a decoder on that device.
-
-    Their values may be anything: a z that is not finite gives logits that are not finite.
-
-    Args:
-        z: expected to be float [B, z_dim].
-        z_dim: the decoder's.
-        device: where the decoder is.
-    """
-    check_floats("z", f"[B, {z_dim}]", 2, z)
-    if z.ndim != 2 or z.shape[1] != z_dim:
-        raise ValueError(f"z: expected the shape [B, {z_dim}], got {list(z.shape)}")
-    if z.device != device:
-        raise ValueError(f"z: expected on the decoder's device {device}, got {z.device}")

@@ -9,22 +9,19 @@ better bound, and leaves encoder and decoder as they are: ex-post density estima
 
 import math
 from collections.abc import Generator
-from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.amp import is_autocast_available
 
-from boundary.checks import check_finite, check_floats, check_size, values_are_checked
-
-NUM_CLASSES = 10
+from boundary.checks import check_finite, check_positive, check_size, check_tensor
 
 
 class LatentPrior(nn.Module):
     """p(z): an autoregressive mixture of Gaussians given the class of the image.
 
-        p(z|y) = prod_i sum_k w_ik N(z_i; m_ik, s_ik^2),    p(z) = 1/10 sum_y p(z|y)
+        p(z|y) = prod_i sum_k w_ik N(z_i; m_ik, s_ik^2),    p(z) = 1/C sum_y p(z|y)
 
     Weights w_ik, means m_ik and standard deviations s_ik depend on the class y and on z_1..z_{i-1}.
     One masked network gives all of them in one pass (MADE, Germain et al. 2015), with mixtures of
@@ -38,28 +35,38 @@ class LatentPrior(nn.Module):
         z_dim: latent dimensions.
         width: hidden units per layer.
         num_components: Gaussians per mixture.
+        num_classes: C; 1 for images without labels.
     Raises:
         ValueError: a size below 1.
     """
 
-    def __init__(self, z_dim: int, width: int = 512, num_components: int = 8):
+    def __init__(
+        self, z_dim: int, width: int = 512, num_components: int = 8, num_classes: int = 10
+    ):
         super().__init__()
-        check_size("z_dim", z_dim)
-        check_size("width", width)
-        check_size("num_components", num_components)
-        self.z_dim = z_dim
-        self.num_components = num_components
-        self.class_embedding = nn.Embedding(NUM_CLASSES, width)
+        self.z_dim = check_size("z_dim", z_dim)
+        self.num_components = check_size("num_components", num_components)
+        self.num_classes = check_size("num_classes", num_classes)
+        self.class_embedding = nn.Embedding(num_classes, check_size("width", width))
         self.first = nn.Linear(z_dim, width)
         self.middle = nn.Linear(width, width)
         self.last = nn.Linear(width, z_dim * 3 * num_components)
         nn.init.zeros_(self.middle.weight)
         nn.init.zeros_(self.middle.bias)
         nn.init.zeros_(self.last.bias)
+        # A hidden unit of degree d sees z_1..z_d, and what units of degrees up to d see; the
+        # mixture of latent i sees units of degrees below i. Ones where a weight is used.
+        latents = torch.arange(1, z_dim + 1)
+        hidden = torch.arange(width) * z_dim // width  # degrees 0..z_dim-1, equally often
+        outputs = (latents - 1).repeat_interleave(3 * num_components)
+        pairs = {"first": (hidden, latents), "middle": (hidden, hidden), "last": (outputs, hidden)}
+        for name, (above, below) in pairs.items():
+            mask = (above.unsqueeze(1) >= below).to(self.first.weight.dtype)
+            self.register_buffer(f"{name}_mask", mask, persistent=False)
 
     @property
     def is_trained(self) -> bool:
-        """Whether it has learned anything, and is not N(0, I) as at the start."""
+        """Whether it has learned anything; before, it is N(0, I)."""
         return bool(self.middle.weight.any())
 
     def conditionals(self, z: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -70,28 +77,22 @@ class LatentPrior(nn.Module):
 
         Args:
             z: float [B, z_dim].
-            labels: long [B], values 0..9.
+            labels: long [B], values 0..num_classes-1.
         Returns:
             log_weights (normalised: their exp sums to 1), means and log_stds, float
             [B, z_dim, num_components] each, in float32 or better.
         Raises:
             TypeError, ValueError: z or labels are of another type, shape, device or range.
         """
-        check_floats("z", f"[B, {self.z_dim}]", 2, z)
-        if z.shape[1:] != (self.z_dim,):
-            raise ValueError(f"z: expected the shape [B, {self.z_dim}], got {list(z.shape)}")
-        if z.device != self.first.weight.device:
-            found = f"{self.first.weight.device}, got {z.device}"
-            raise ValueError(f"z: expected on the prior's device {found}")
-        check_labels(labels, len(z), z.device)
-        width, dtype = self.first.out_features, self.first.weight.dtype
-        first, middle, last = masks(self.z_dim, width, self.num_components, z.device, dtype)
+        check_tensor("z", z, None, ("B", self.z_dim), self.first.weight.device)
+        self._check_labels(labels, len(z))
         kind = z.device.type if is_autocast_available(z.device.type) else "cpu"
         with torch.autocast(kind, enabled=False):  # half precision loses tenths of nats
-            h = F.linear(z.to(dtype), self.first.weight * first, self.first.bias)
+            z = z.to(self.first.weight.dtype)
+            h = F.linear(z, self.first.weight * self.first_mask, self.first.bias)
             h = h + self.class_embedding(labels)
-            h = F.linear(F.silu(h), self.middle.weight * middle, self.middle.bias)
-            out = F.linear(F.silu(h), self.last.weight * last, self.last.bias)
+            h = F.linear(F.silu(h), self.middle.weight * self.middle_mask, self.middle.bias)
+            out = F.linear(F.silu(h), self.last.weight * self.last_mask, self.last.bias)
         out = out.to(torch.promote_types(out.dtype, torch.float32))
         out = out.view(len(z), self.z_dim, 3, self.num_components)
         log_weights, means, log_stds = out.unbind(dim=2)
@@ -107,13 +108,13 @@ class LatentPrior(nn.Module):
         that it sees is known, so that all steps together take no longer than one pass.
 
         Args:
-            labels: long [B], values 0..9.
+            labels: long [B], values 0..num_classes-1.
         Yields:
             log_weights, means and log_stds, float [B, num_components] each; float [B], the latent's
             values, have to be sent back.
         """
         width = self.first.out_features
-        degrees = torch.arange(width) * self.z_dim // width  # as in `masks`
+        degrees = torch.arange(width) * self.z_dim // width  # as in the masks
         stops = degrees.bincount(minlength=self.z_dim).cumsum(0).tolist()
         bias = self.first.bias + self.class_embedding(labels)
         z = bias.new_zeros(len(labels), self.z_dim)
@@ -135,16 +136,16 @@ class LatentPrior(nn.Module):
 
         Args:
             z: float [B, z_dim].
-            labels: long [B], values 0..9.
+            labels: long [B], values 0..num_classes-1.
         Returns:
             float [B], in nats.
         Raises:
             TypeError, ValueError: see `conditionals`.
         """
         if labels is None:
-            classes = torch.arange(NUM_CLASSES, device=z.device)
+            classes = torch.arange(self.num_classes, device=z.device)
             each = torch.stack([self.log_prob(z, y.expand(len(z))) for y in classes])
-            return each.logsumexp(dim=0) - math.log(NUM_CLASSES)
+            return each.logsumexp(dim=0) - math.log(self.num_classes)
         log_weights, means, log_stds = self.conditionals(z, labels)
         distance = (z.unsqueeze(-1) - means) * torch.exp(-log_stds)
         log_gaussians = -0.5 * (distance.square() + math.log(2 * math.pi)) - log_stds
@@ -156,7 +157,8 @@ class LatentPrior(nn.Module):
 
         Args:
             num: how many.
-            labels: long [num], values 0..9: draws from p(z|y); without, the classes are drawn too.
+            labels: long [num], values 0..num_classes-1: draws from p(z|y); without, the classes
+                are drawn too.
             temperature: T below 1 keeps to the denser places: of each mixture a Gaussian is chosen
                 in proportion to w_k^(1/T^2) and drawn from with std T * s_k. 1 draws from p(z|y).
         Returns:
@@ -167,55 +169,20 @@ class LatentPrior(nn.Module):
             FloatingPointError: the prior's outputs are not finite numbers.
         """
         check_size("num", num)
-        if not 0 < temperature < math.inf:
-            raise ValueError(f"temperature must be a number above 0, got {temperature}")
-        device = self.first.weight.device
+        check_positive("temperature", temperature)
         if labels is None:
-            labels = torch.randint(NUM_CLASSES, (num,), device=device)
-        check_labels(labels, num, device)
-        z = torch.zeros(num, self.z_dim, device=device)
-        for i in range(self.z_dim):
-            log_weights, means, log_stds = (part[:, i] for part in self.conditionals(z, labels))
+            labels = torch.randint(self.num_classes, (num,), device=self.first.weight.device)
+        self._check_labels(labels, num)
+        steps, latents = self.autoregressive_steps(labels), [None]
+        for _ in range(self.z_dim):
+            log_weights, means, log_stds = steps.send(latents[-1])
             weights = (log_weights / temperature**2).softmax(dim=-1)
             check_finite(weights)
             chosen = torch.multinomial(weights, num_samples=1)
             mean, log_std = means.gather(1, chosen), log_stds.gather(1, chosen)
-            z[:, i : i + 1] = mean + temperature * log_std.exp() * torch.randn_like(mean)
-        check_finite(z)
-        return z
+            latents.append((mean + temperature * log_std.exp() * torch.randn_like(mean)).squeeze(1))
+        return torch.stack(latents[1:], dim=1)
 
-
-@lru_cache(maxsize=8)
-@torch.inference_mode(False)  # or those made in a validation could not be used in training
-def masks(
-    z_dim: int, width: int, num_components: int, device: torch.device, dtype: torch.dtype
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Ones where a weight is used, for the three layers: [outputs, inputs] each.
-
-    A hidden unit of degree d sees z_1..z_d, and what units of degrees up to d see; the mixture of
-    latent i sees units of degrees below i. The masks follow from the sizes alone, so that no
-    checkpoint can alter them.
-    """
-    latents = torch.arange(1, z_dim + 1, device=device)
-    hidden = torch.arange(width, device=device) * z_dim // width  # 0..z_dim-1, equally often
-    outputs = (latents - 1).repeat_interleave(3 * num_components)
-    pairs = ((hidden, latents), (hidden, hidden), (outputs, hidden))
-    return tuple((below.unsqueeze(1) >= above).to(dtype) for below, above in pairs)
-
-
-def check_labels(labels: Tensor, num: int, device: torch.device) -> None:
-    """Raises TypeError or ValueError unless these are so many classes there, long [num], 0..9.
-
-    The values are looked at where `values_are_checked`.
-    """
-    if not isinstance(labels, Tensor) or labels.dtype != torch.long:
-        kind = labels.dtype if isinstance(labels, Tensor) else type(labels).__name__
-        raise TypeError(f"labels: expected long [{num}] with values 0..9, got {kind}")
-    if labels.shape != (num,):
-        raise ValueError(f"labels: expected the shape [{num}], got {list(labels.shape)}")
-    if labels.device != device:
-        raise ValueError(f"labels: expected on the prior's device {device}, got {labels.device}")
-    if values_are_checked(labels) and labels.numel():
-        low, high = (value.item() for value in labels.aminmax())
-        if low < 0 or high >= NUM_CLASSES:
-            raise ValueError(f"labels: expected values 0..9, got {low} to {high}")
+    def _check_labels(self, labels: Tensor, num: int) -> None:
+        device = self.first.weight.device
+        check_tensor("labels", labels, torch.long, (num,), device, self.num_classes)

@@ -5,20 +5,18 @@ and its training), fmnist.py (the data).
 """
 
 import argparse
-import math
 from collections.abc import Iterable
 from pathlib import Path
 
 import pytorch_lightning as pl
 import torch
-from PIL import Image
 from pytorch_lightning.callbacks import Callback, LearningRateMonitor, TQDMProgressBar
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities.seed import isolate_rng
-from torch import Tensor
+from torch import Tensor, nn
 
-from boundary.checkpoints import fill_model, find_checkpoint, read_checkpoint
-from boundary.checks import check_finite, check_size
+from boundary.checkpoints import find_checkpoint, read_checkpoint
+from boundary.checks import check_finite, check_positive, check_size
 from boundary.command_line import (
     InputError,
     OneLineParser,
@@ -34,14 +32,22 @@ from cnn_encoder_decoder import CNNDecoder, CNNEncoder
 from fmnist import DATA_DIR, DATASETS, MNISTDataModule
 from judging.samples import CLASSIFIER, KNOWN, judge_run, load_classifier
 from muon import Muon, warmup_and_line
-from pictures.figures import kl_figure, pairs_figure, rendered
-from pictures.in_training import epoch_line, epoch_samples, show_latents
+from pictures.figures import kl_figure, pairs_figure
+from pictures.in_training import (
+    epoch_line,
+    epoch_samples,
+    first_images,
+    latent_use,
+    show_latents,
+    write_figures,
+)
 from prior import LatentPrior
 from runs.checkpointing import RunCheckpoint, log_step
 from runs.epochs import KeepEpochs
 from runs.logs import (
     EpochLines,
     EpochTable,
+    RunningMeans,
     close_logs,
     log_folder,
     log_now,
@@ -55,10 +61,8 @@ from runs.stopping import EndTogether, StopIfNotFinite, as_work_errors, stop_on_
 from runs.trainer import SeedEpochs, compile_networks, make_trainer
 from utils import (
     KLD,
-    active_units,
     elbo_to_bpd,
     importance_weighted_bpd,
-    kl_per_dimension,
     mean_image,
     reconstruction_loss,
     sample_reparameterize,
@@ -85,14 +89,19 @@ class VAE(pl.LightningModule):
         z_dim: latent dimensions.
         lr: peak learning rate of the networks; rises over the first steps, then falls to 0 on a
             line.
+        beta: weight of the KL in the training loss (Higgins et al. 2017), 1 for the ELBO. What is
+            reported is the ELBO with any.
         warmup: share of the training steps over which the learning rate rises.
         shift_probability: share of the batches that are moved by a pixel; without, the encoder
             overfits.
         shift_until: share of the training steps after which images are seen as they are.
         prior_lr: peak learning rate of the prior, which Adam trains.
         temperature: of the prior in samples; below 1 there are fewer z where no image ever was.
+        num_classes: of the labels that the prior learns, 1 without labels.
+        encoder: in place of CNNEncoder: images to mean and log_std, see there.
+        decoder: in place of CNNDecoder: z to logits, see there.
     Raises:
-        ValueError: a size below 1 or a learning rate that is not a positive finite number.
+        ValueError: a size below 1; lr, beta or temperature that is not a positive finite number.
     """
 
     IW_SAMPLES = 4  # of the importance-weighted bounds in a test; evaluate.py takes more
@@ -102,22 +111,27 @@ class VAE(pl.LightningModule):
         num_filters: int = 32,
         z_dim: int = 32,
         lr: float = 2.2e-3,
+        beta: float = 1.0,
         warmup: float = 0.05,
         shift_probability: float = 0.4,
         shift_until: float = 0.75,
         prior_lr: float = 3e-3,
         temperature: float = 0.9,
+        num_classes: int = 10,
+        encoder: nn.Module | None = None,
+        decoder: nn.Module | None = None,
     ):
         super().__init__()
+        # Python's own numbers, as a checkpoint holds nothing else.
         num_filters, z_dim = check_size("num_filters", num_filters), check_size("z_dim", z_dim)
-        lr = float(lr)
-        if not (math.isfinite(lr) and lr > 0):
-            raise ValueError(f"lr must be a positive number, got {lr}")
-        self.save_hyperparameters()  # what a checkpoint holds: Python's own numbers, see above
-        self.encoder = CNNEncoder(num_filters=num_filters, z_dim=z_dim)
-        self.decoder = CNNDecoder(num_filters=num_filters, z_dim=z_dim)
+        lr, beta = check_positive("lr", lr), check_positive("beta", beta)
+        temperature = check_positive("temperature", temperature)
+        self.save_hyperparameters(ignore=["encoder", "decoder"])
+        self.encoder = encoder or CNNEncoder(num_filters=num_filters, z_dim=z_dim)
+        self.decoder = decoder or CNNDecoder(num_filters=num_filters, z_dim=z_dim)
         self.to(memory_format=torch.channels_last)  # the faster layout for these convolutions
-        self.prior = LatentPrior(z_dim)
+        self.prior = LatentPrior(z_dim, num_classes=num_classes)
+        self.train_means = RunningMeans()
 
     def forward(self, imgs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The negative ELBO with one sample of z per image, and its two parts.
@@ -129,7 +143,7 @@ class VAE(pl.LightningModule):
             L_reg: mean KL to the unit Gaussian in nats per image, a scalar.
             bpd: mean negative ELBO in bits per dimension, a scalar; the training loss.
         Raises:
-            TypeError, ValueError: see `check_images`; a batch without images, which has no mean.
+            TypeError, ValueError: imgs are something else; no image, which has no mean.
         """
         L_rec, L_reg, *_ = self.elbo_terms(imgs)
         L_rec, L_reg = L_rec.mean(), L_reg.mean()
@@ -158,7 +172,7 @@ class VAE(pl.LightningModule):
 
         Args:
             batch_size: how many.
-            labels: long [batch_size], values 0..9: digits of these classes; without, of any.
+            labels: long [batch_size], values 0..num_classes-1: of these classes; without, of any.
         Returns:
             long [batch_size, 1, 28, 28], values 0..15, on the model's device, no gradients.
         Raises:
@@ -181,7 +195,11 @@ class VAE(pl.LightningModule):
 
     @torch.no_grad()
     def reconstruct(self, imgs: Tensor) -> Tensor:
-        """The decoder's mean image at the posterior mean: float [B, 1, 28, 28] in [0, 1]."""
+        """The decoder's mean image at the posterior mean: float [B, 1, 28, 28] in [0, 1].
+
+        Args:
+            imgs: long [B, 1, 28, 28], values 0..15; `fmnist.discretize` makes them.
+        """
         mean, _ = self.encoder(imgs)
         return mean_image(self.decoder(mean))
 
@@ -226,34 +244,34 @@ class VAE(pl.LightningModule):
         imgs, labels = batch
         progress = self.global_step / self.trainer.estimated_stepping_batches
         L_rec, L_reg, z, *_ = self.elbo_terms(self.augmented(imgs, progress))
-        bpd = elbo_to_bpd(L_rec + L_reg, imgs.shape).mean()
-        # Only means are logged: calls of log in every step made it a tenth longer.
-        if batch_idx == 0:
-            # Of the epoch, and since the last point within it. The losses' dtype: torch's default
-            # is float16 here with --precision 16-true.
-            self.train_sums = torch.zeros(2, 3, dtype=bpd.dtype, device=self.device)
-        self.train_sums += torch.stack([L_rec, L_reg, torch.ones_like(L_rec)]).detach().sum(dim=1)
-        every = self.trainer.log_every_n_steps
-        if every and (self.global_step + 1) % every == 0:
-            L_rec, L_reg, count = self.train_sums[1]
-            point = elbo_to_bpd((L_rec + L_reg) / count, imgs.shape)
-            self.train_sums[1] = 0
-            # The progress bar reads it in every step, for which an accelerator would have to wait.
-            how = {"prog_bar": self.device.type == "cpu", "sync_dist": True}
-            self.log("train_bpd_step", point, on_step=True, on_epoch=False, **how)
-        if self.trainer.is_last_batch:
-            L_rec, L_reg, count = self.train_sums[0]
-            self._log_losses("train", L_rec / count, L_reg / count, imgs.shape)
+        self.train_means.add(L_rec, L_reg)
+        loss = elbo_to_bpd(L_rec + self.hparams.beta * L_reg, imgs.shape).mean()
         # The prior learns from z as it is: no gradient of its loss reaches encoder or decoder.
         prior_loss = -self.prior.log_prob(z.detach(), labels).mean()
-        return bpd + elbo_to_bpd(prior_loss, imgs.shape)
+        return loss + elbo_to_bpd(prior_loss, imgs.shape)
+
+    def on_train_batch_end(
+        self, outputs: dict[str, Tensor], batch: tuple[Tensor, Tensor], batch_idx: int
+    ) -> None:
+        # Logging in every step would make it a tenth longer.
+        every, trainer = self.trainer.log_every_n_steps, self.trainer
+        point = every and self.global_step % every == 0
+        if not (point or trainer.is_last_batch or trainer.should_stop):
+            return
+        L_rec, L_reg, count = self.train_means.take()
+        self._log_losses("train", L_rec, L_reg, batch[0].shape, count)
+        if point:
+            # A progress bar reads it in every step, for which an accelerator would have to wait.
+            show = self.device.type == "cpu"
+            bpd = elbo_to_bpd(L_rec + L_reg, batch[0].shape)
+            self.log("train_bpd_step", bpd, on_epoch=False, prog_bar=show, sync_dist=True)
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
-        self._judge("val", batch[0])
+        self._eval_step("val", batch[0])
 
     def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         imgs, _ = batch
-        self._judge("test", imgs)
+        self._eval_step("test", imgs)
         mean, log_std = self.encoder(imgs)
         noise = (torch.randn_like(mean).unsqueeze(0) for _ in range(self.IW_SAMPLES))
         priors = (unit_gaussian_log_prob, self.prior.log_prob)
@@ -262,45 +280,59 @@ class VAE(pl.LightningModule):
         for name, bpd in zip(names, bpds, strict=True):
             self.log(name, bpd.mean(), sync_dist=True, batch_size=len(imgs))
 
-    def _judge(self, stage: str, imgs: Tensor) -> None:
+    def predict_step(self, batch: Tensor | tuple[Tensor, ...], batch_idx: int) -> Tensor:
+        """Reconstructions, see `reconstruct`; for latents call `encoder`."""
+        return self.reconstruct(batch if isinstance(batch, Tensor) else batch[0])
+
+    def _eval_step(self, stage: str, imgs: Tensor) -> None:
         """Logs both bounds: the one with the unit Gaussian, and with the learned prior."""
         L_rec, L_reg, z, mean, log_std = self.elbo_terms(imgs)
-        self._log_losses(stage, L_rec.mean(), L_reg.mean(), imgs.shape)
-        negative_elbo = sampled_negative_elbo(L_rec, z, mean, log_std, self.prior.log_prob(z))
-        bpd = elbo_to_bpd(negative_elbo, imgs.shape).mean()
+        self._log_losses(stage, L_rec.mean(), L_reg.mean(), imgs.shape, len(imgs))
+        log_pz = self.prior.log_prob(z)
+        bpd = elbo_to_bpd(sampled_negative_elbo(L_rec, z, mean, log_std, log_pz), imgs.shape).mean()
         self.log(f"{stage}_prior_bpd", bpd, prog_bar=True, sync_dist=True, batch_size=len(imgs))
 
-    def _log_losses(self, stage: str, L_rec: Tensor, L_reg: Tensor, img_shape: torch.Size) -> None:
-        """Logs the means over the epoch and over all processes, the ELBO as its negative."""
-        elbo = L_rec + L_reg
+    def _log_losses(
+        self, stage: str, L_rec: Tensor, L_reg: Tensor, img_shape: torch.Size, count: int
+    ) -> None:
+        """Logs means over `count` images, of which Lightning makes those of the epoch."""
+        negative_elbo = L_rec + L_reg
         losses = {
             f"{stage}_reconstruction_loss": L_rec,
             f"{stage}_regularization_loss": L_reg,
-            f"{stage}_ELBO": elbo,
+            f"{stage}_ELBO": negative_elbo,
+            f"{stage}_bpd": elbo_to_bpd(negative_elbo, img_shape),
         }
-        how = {"on_step": False, "on_epoch": True, "sync_dist": True, "batch_size": img_shape[0]}
-        self.log_dict(losses, **how)
-        self.log(f"{stage}_bpd", elbo_to_bpd(elbo, img_shape), prog_bar=True, **how)
+        self.log_dict(losses, on_step=False, on_epoch=True, sync_dist=True, batch_size=count)
 
 
-def load_model(path: str | Path) -> VAE:
-    """The model in a checkpoint, on the CPU, in eval mode; the file is not trusted.
-
-    In a checkpoint without a learned prior the unit Gaussian serves as one.
+def load_model(path: str | Path, model_class: type[VAE] = VAE, **networks: nn.Module) -> VAE:
+    """The model in a checkpoint, on the CPU, in eval mode.
 
     Args:
         path: a checkpoint, or the folder of a run, for its best one.
+        model_class: of the model that was saved.
+        networks: `encoder` and `decoder`, where the model was given its own.
     Raises:
-        InputError: see `find_checkpoint` and `read_checkpoint`, and for hyperparameters or weights
-            of another model.
+        InputError: see `find_checkpoint` and `read_checkpoint`, and for a checkpoint of another
+            model or with weights that are not finite.
     """
     path = find_checkpoint(path)
-    checkpoint = read_checkpoint(path)
-    model = fill_model(VAE, checkpoint, path, may_lack="prior")
-    if not hasattr(model, "prior"):  # made now that z_dim is known to be that of the weights
+    read_checkpoint(path)  # finds out a damaged file, which Lightning and torch do not
+    try:
         with isolate_rng():
-            model.prior = LatentPrior(model.decoder.z_dim)
-    return model.to("cpu", memory_format=torch.channels_last).eval()  # it was made on `meta`
+            model = model_class.load_from_checkpoint(
+                path, map_location="cpu", weights_only=True, **networks
+            )
+        for name, weights in model.state_dict().items():
+            if not weights.isfinite().all():
+                raise ValueError(f"{name} has values that are not finite")
+    except Exception as error:  # there is no end to what the file of another model can raise
+        raise InputError(
+            f"checkpoint {path} is of another model ({one_line(error)}): give one that this "
+            f"version of {model_class.__name__} wrote"
+        ) from error
+    return model.eval()
 
 
 def trained_on(path: str | Path) -> str | None:
@@ -359,35 +391,29 @@ class GenerateCallback(Callback):
         active units; all of it at the step of the epoch's other figures.
         """
         folder, step = log_folder(trainer) if self.save_to_disk else None, log_step(trainer)
-        bpd = trainer.callback_metrics.get("val_bpd")  # every process: to read is to average
+        bpd = trainer.callback_metrics.get("val_bpd")  # is averaged over the processes: all ask
         if not trainer.is_global_zero:
             return
-        when = epoch_line(epoch, bpd, pl_module.prior.is_trained)
-        writers, was_training = writers_of(trainer), pl_module.training
+        when = epoch_line(epoch, bpd, pl_module)
+        was_training = pl_module.training
         pl_module.eval()
         with isolate_rng():
             torch.manual_seed(self.SEED)
             figures = epoch_samples(pl_module, self.batch_size, when)
             if (loader := trainer.val_dataloaders) is not None:
-                images = loader.dataset.images[: self.NUM_ENCODED].long()
-                with torch.no_grad():
-                    mean, log_std = pl_module.encoder(images.to(pl_module.device))
-                kl = kl_per_dimension(mean, log_std).mean(dim=0).cpu()
-                log_now(trainer, {"val_active_units": float(active_units(mean))}, step)
-                for writer in writers:
+                images = first_images(loader, self.NUM_ENCODED)
+                kl, units = latent_use(pl_module, images)
+                log_now(trainer, {"val_active_units": float(units)}, step)
+                for writer in writers_of(trainer):
                     writer.add_figure("latents/KL per dimension", kl_figure(kl), step)
-                imgs = images[: self.NUM_RECONSTRUCTIONS].to(pl_module.device)
+                images = images[: self.NUM_RECONSTRUCTIONS]
                 figures["Reconstructions"] = pairs_figure(
-                    imgs.cpu() / 15, pl_module.reconstruct(imgs).cpu(), f"Reconstructions ({when})"
+                    images / 15,
+                    pl_module.reconstruct(images.to(pl_module.device)).cpu(),
+                    f"Reconstructions ({when})",
                 )
         pl_module.train(was_training)
-        for tag, figure in figures.items():
-            picture = rendered(figure)
-            for writer in writers:
-                writer.add_image(f"images/{tag}", picture, step, dataformats="HWC")
-            if folder is not None:
-                name = tag.lower().replace(" ", "_")
-                Image.fromarray(picture).save(folder / f"epoch_{epoch}_{name}.png")
+        write_figures(trainer, figures, step, epoch, folder)
 
 
 def train_vae(

@@ -36,10 +36,8 @@ from origin import OriginVAE, mean_bpd, origin_loaders  # noqa: E402
 
 import fmnist  # noqa: E402
 from boundary.checkpoints import AtomicCheckpointIO  # noqa: E402
-from boundary.checks import check_floats  # noqa: E402
-from cnn_encoder_decoder import check_images, check_latents  # noqa: E402
+from boundary.checks import check_floats, check_tensor  # noqa: E402
 from judging.bounds import DECODER_BATCH  # noqa: E402
-from prior import check_labels  # noqa: E402
 from runs.record import num_parameters  # noqa: E402
 from runs.trainer import keep_freed_memory  # noqa: E402
 from train_pl import VAE, make_parser, train_vae  # noqa: E402
@@ -287,11 +285,11 @@ def bench_safety(rounds: int, steps: int = 1000) -> None:
     def checks() -> None:
         device = model.decoder.device
         for _ in range(steps):
-            check_images(imgs, device)
-            check_latents(z, model.hparams.z_dim, device)
+            check_tensor("imgs", imgs, torch.long, ("B", 1, 28, 28), device, 16)
+            check_tensor("z", z, None, ("B", model.hparams.z_dim), device)
             for _ in range(3):
                 check_floats("", "", 1, mean, log_std)
-            check_labels(labels, len(labels), device)
+            check_tensor("labels", labels, torch.long, ("B",), device, 10)
             # What StopIfNotFinite does:
             torch.minimum(first, torch.where(loss.isfinite(), torch.inf, 1.0)).item()
 

@@ -1,5 +1,6 @@
 """What public functions expect: types, shapes, values. A training step does not wait for them."""
 
+import math
 import operator
 from typing import SupportsIndex
 
@@ -31,6 +32,47 @@ def check_floats(what: str, shape: str, num_dims: int, *tensors: Tensor) -> None
     if any(tensor.device != first.device for tensor in tensors):
         got = " and ".join(str(tensor.device) for tensor in tensors)
         raise ValueError(f"{what}: expected one device, got {got}")
+
+
+def check_tensor(
+    name: str,
+    tensor: Tensor,
+    dtype: torch.dtype | None,
+    shape: tuple[int | str, ...],
+    device: torch.device,
+    num_values: int | None = None,
+    hint: str = "",
+) -> None:
+    """Raises TypeError (dtype) or ValueError (shape, device, values) with one line that says all.
+
+    Args:
+        dtype: None for any floating point.
+        shape: sizes; a letter stands for any size.
+        num_values: of whole numbers 0..num_values-1. They are looked at where `values_are_checked`.
+        hint: what to call.
+    """
+    fits = isinstance(tensor, Tensor) and tensor.ndim == len(shape)
+    fits = fits and all(
+        isinstance(size, str) or size == n for size, n in zip(shape, tensor.shape, strict=True)
+    )
+    error = ValueError
+    if not isinstance(tensor, Tensor):
+        error, found = TypeError, type(tensor).__name__
+    elif not (tensor.is_floating_point() if dtype is None else tensor.dtype == dtype):
+        error, found = TypeError, f"{tensor.dtype} {list(tensor.shape)}"
+    elif not fits or tensor.device != device:
+        found = f"{list(tensor.shape)} on {tensor.device}"
+    elif num_values is None or not tensor.numel() or not values_are_checked(tensor):
+        return
+    else:
+        low, high = (value.item() for value in tensor.aminmax())
+        if low >= 0 and high < num_values:
+            return
+        found = f"{low} to {high}"
+    kind = {None: "float", torch.long: "long"}.get(dtype, dtype)
+    values = "" if num_values is None else f" with values 0..{num_values - 1}"
+    expected = f"{kind} [{', '.join(map(str, shape))}]{values} on {device}"
+    raise error(f"{name}: expected {expected}, got {found}{hint and ': '}{hint}")
 
 
 def check_finite(*outputs: Tensor) -> None:
@@ -66,3 +108,14 @@ def check_size(name: str, value: SupportsIndex) -> int:
     if size < 1:
         raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
     return size
+
+
+def check_positive(name: str, value: float) -> float:
+    """The value as a float, from any number above 0.
+
+    Raises:
+        ValueError: with the name, unless it is a finite number above 0.
+    """
+    if not 0 < float(value) < math.inf:
+        raise ValueError(f"{name} must be a number above 0, got {value}")
+    return float(value)

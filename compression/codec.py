@@ -57,7 +57,6 @@ from compression.archive import (
     seal,
 )
 from compression.low_bits import LEVEL, LowBits
-from prior import NUM_CLASSES
 
 BATCH = 64  # images per run of the networks; more are not faster
 
@@ -74,7 +73,6 @@ TAILS = 8
 POSTERIOR = {window: stream.model.QuantizedGaussian(-window, window) for window in WINDOWS}
 GAUSSIAN = stream.model.QuantizedGaussian(-2 * RADIUS, 2 * RADIUS)  # of the prior's mixtures
 TABLE = stream.model.Categorical(perfect=False)
-CLASS = stream.model.Uniform(NUM_CLASSES)
 
 
 def fingerprint(model: nn.Module, low_bits: nn.Module | None = None) -> bytes:
@@ -191,6 +189,7 @@ class Codec:
             for net in (model.encoder, model.decoder)
         )
         self.prior, self.low_bits = copy.deepcopy(model.prior), copy.deepcopy(low_bits)
+        self.class_model = stream.model.Uniform(model.prior.num_classes)
         self.bits = 8 if low_bits else 4
         self.z_dim = model.decoder.z_dim
         self.weights = fingerprint(model, low_bits)
@@ -334,11 +333,11 @@ class Codec:
             latent = np.ascontiguousarray(z[:, i].numpy())
             stack.encode_reverse(latent, GAUSSIAN, *each[i].chosen(chosen))
             stack.encode_reverse(chosen, TABLE, each[i].weights.numpy())
-        stack.encode_reverse(y, CLASS)
+        stack.encode_reverse(y, self.class_model)
 
     def _pop_latents(self, stack: stream.stack.AnsCoder, size: int) -> Tensor:
         """`_push_latents` backwards: int32 [size, z_dim]."""
-        y = stack.decode(CLASS, size)
+        y = stack.decode(self.class_model, size)
         steps, sent, each = self.prior.autoregressive_steps(torch.from_numpy(y).long()), None, []
         z = torch.zeros(size, self.z_dim, dtype=torch.int32)
         k = np.zeros((size, self.z_dim), np.int32)
@@ -375,9 +374,10 @@ class Codec:
 
     def _class_probabilities(self, z: Tensor) -> np.ndarray:
         """p(y|z) of latents in bins: float32 [B, 10]."""
-        classes = torch.arange(NUM_CLASSES).repeat(len(z))
-        log_pz = self.prior.log_prob((z * BIN).repeat_interleave(NUM_CLASSES, dim=0), classes)
-        (log_pz,) = finite(log_pz.view(-1, NUM_CLASSES))
+        num = self.prior.num_classes
+        classes = torch.arange(num).repeat(len(z))
+        log_pz = self.prior.log_prob((z * BIN).repeat_interleave(num, dim=0), classes)
+        (log_pz,) = finite(log_pz.view(-1, num))
         return log_pz.softmax(dim=1).numpy()
 
     def _responsibilities(self, each: list["Mixtures"], z: Tensor) -> np.ndarray:

@@ -23,7 +23,7 @@ from boundary.command_line import (
 )
 from cnn_encoder_decoder import ResidualBlock
 from fmnist import DiscreteImages
-from prior import LatentPrior, masks
+from prior import LatentPrior
 from utils import KLD, elbo_to_bpd, kl_per_dimension, reconstruction_loss
 
 PARTS = Path(__file__).resolve().parent  # page.html and what it takes in
@@ -146,10 +146,10 @@ def describe_prior(prior: LatentPrior, weights: Weights) -> dict[str, object]:
         bias, and starts, where each row begins in weight, with the end of the last one.
     """
     layers = {"first": prior.first, "middle": prior.middle, "last": prior.last}
-    width, device, dtype = prior.first.out_features, torch.device("cpu"), torch.bool
-    sizes = (prior.z_dim, width, prior.num_components)
+    width = prior.first.out_features
     described, lengths = {}, {}
-    for (name, layer), mask in zip(layers.items(), masks(*sizes, device, dtype), strict=True):
+    for name, layer in layers.items():
+        mask = getattr(prior, f"{name}_mask").bool()
         lengths[name] = mask.sum(dim=1)
         described[name] = {
             "weight": weights.add(layer.weight[mask]),

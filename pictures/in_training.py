@@ -1,27 +1,68 @@
 """Pictures of a training: samples after some epochs, and where the latents are at its end."""
 
+from collections.abc import Iterable
+from io import BytesIO
+from pathlib import Path
+
 import pytorch_lightning as pl
 import torch
 from matplotlib.figure import Figure
+from PIL import Image
 from torch import Tensor, nn
 
+from boundary.files import write_whole
 from fmnist import DiscreteImages
-from pictures.figures import latent_figure
+from pictures.figures import latent_figure, rendered
 from pictures.of_model import manifold_figure, samples_figure
 from runs.logs import log_folder, log_now, writers_of
-from utils import active_units
+from utils import active_units, kl_per_dimension
 
 
-def epoch_line(epoch: int, val_bpd: Tensor | None, learned: bool) -> str:
+def epoch_line(epoch: int, val_bpd: Tensor | None, model: nn.Module) -> str:
     """What pictures of a run say about the model that they show.
 
     Args:
         val_bpd: of the last validation, a scalar.
-        learned: whether it has learned anything so far.
+        model: the VAE; a beta that is not 1 is named.
     """
-    if epoch == 0:
-        return "epoch 0" if learned else "epoch 0: untrained"
-    return f"epoch {epoch}" + ("" if val_bpd is None else f", last validation {val_bpd:.4f} bpd")
+    when = f"epoch {epoch}" if epoch or model.prior.is_trained else "epoch 0: untrained"
+    if epoch and val_bpd is not None:
+        when += f", last validation {val_bpd:.4f} bpd"
+    beta = model.hparams.beta
+    return when if beta == 1 else f"{when}, trained with beta {beta:g}"
+
+
+def first_images(loader: Iterable, num: int) -> Tensor:
+    """The first images of a loader's batches of images and labels: long [num, 1, H, W]."""
+    found = []
+    for imgs, *_ in loader:
+        found.append(imgs[: num - sum(map(len, found))].cpu())
+        if sum(map(len, found)) == num:
+            break
+    return torch.cat(found)
+
+
+@torch.no_grad()
+def latent_use(model: nn.Module, images: Tensor) -> tuple[Tensor, int]:
+    """The mean KL of each latent dimension over images, float [z_dim] in nats; active units."""
+    encoded = [model.encoder(part.to(model.device)) for part in images.split(500)]
+    mean, log_std = (torch.cat(part) for part in zip(*encoded, strict=True))
+    return kl_per_dimension(mean, log_std).mean(dim=0).cpu(), active_units(mean)
+
+
+def write_figures(
+    trainer: pl.Trainer, figures: dict[str, Figure], step: int, epoch: int, folder: Path | None
+) -> None:
+    """Figures to TensorBoard's page "Images" and, if there is a folder, to epoch_N_*.png."""
+    for name, figure in figures.items():
+        picture = rendered(figure)
+        for writer in writers_of(trainer):
+            writer.add_image(f"images/{name}", picture, step, dataformats="HWC")
+        if folder is not None:
+            file = BytesIO()
+            Image.fromarray(picture).save(file, format="PNG")
+            name = name.lower().replace(" ", "_")
+            write_whole(folder / f"epoch_{epoch}_{name}.png", file.getvalue())
 
 
 def epoch_samples(model: nn.Module, num: int, when: str) -> dict[str, Figure]:

@@ -8,9 +8,11 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import pytorch_lightning as pl
+import torch
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loggers import Logger, TensorBoardLogger
 from pytorch_lightning.utilities import rank_zero_only
+from torch import Tensor
 
 from boundary.files import write_whole
 from runs.checkpointing import RunCheckpoint, epoch_metrics, log_step
@@ -193,3 +195,21 @@ def report(run: Run, trainer: pl.Trainer, test: dict[str, float], best: Path) ->
     )
     for command in watch_commands(trainer):
         say(f"TensorBoard:   {command}")
+
+
+class RunningMeans:
+    """Means over images of the losses that several steps gave, added up where they are."""
+
+    def __init__(self) -> None:
+        self.sums, self.count = 0.0, 0
+
+    def add(self, *losses: Tensor) -> None:
+        """Takes in the losses of a batch, float [B] each."""
+        self.sums = self.sums + torch.stack(losses).detach().sum(dim=1)
+        self.count += len(losses[0])
+
+    def take(self) -> tuple[Tensor, Tensor, int]:
+        """The mean of each loss and the number of images since it was last asked."""
+        means, count = self.sums / self.count, self.count
+        self.sums, self.count = 0.0, 0
+        return *means, count

@@ -8,7 +8,7 @@ from types import ModuleType
 from unittest import mock
 
 import torch
-from tiny import InFolder, tiny_data
+from tiny import InFolder, save_model, tiny_data
 
 import evaluate
 import explore
@@ -89,7 +89,7 @@ class TestOutputsThatAreNotFinite(InFolder):
             (explore, "--output", self.folder / "page.html"),
         )
         weights = {name: 1e25 * (1 + w.abs()) for name, w in model.state_dict().items()}
-        torch.save({"state_dict": weights, "hyper_parameters": dict(model.hparams)}, path)
+        save_model(model, path, state_dict=weights)
         for module, *arguments in commands:
             with self.subTest(module.__name__, arguments=arguments):
                 code, said = ending(module, path, *arguments)

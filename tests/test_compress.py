@@ -16,7 +16,7 @@ import forked
 import numpy as np
 import torch
 from PIL import Image
-from tiny import InFolder
+from tiny import InFolder, save_model
 
 import compress
 import fmnist
@@ -415,9 +415,7 @@ class CommandLine(InFolder):
         self.output = self.folder / "decoded.npy"
 
     def save_model(self, model: VAE, name: str) -> Path:
-        parts = {"hyper_parameters": dict(model.hparams), "state_dict": model.state_dict()}
-        torch.save(parts, self.folder / name)
-        return self.folder / name
+        return save_model(model, self.folder / name)
 
     def run_main(self, *arguments: object, checkpoint: Path | None = None) -> tuple[int, str, str]:
         """Exit code, standard output and standard error."""

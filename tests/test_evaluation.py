@@ -17,7 +17,7 @@ from unittest import mock
 
 import torch
 from matplotlib.image import imread
-from tiny import InFolder, tiny_data
+from tiny import InFolder, save_model, tiny_data
 from torch import nn
 from torch.distributions import Categorical, Normal
 
@@ -157,7 +157,7 @@ def write_checkpoint(path: Path, **hyper_parameters: float) -> VAE:
     """A checkpoint as train_pl.py leaves it, of an untrained model."""
     torch.manual_seed(0)
     model = VAE(**{"num_filters": 4, "z_dim": 3, "lr": 1e-3, **hyper_parameters})
-    torch.save({"hyper_parameters": dict(model.hparams), "state_dict": model.state_dict()}, path)
+    save_model(model, path)
     return model
 
 
@@ -180,7 +180,7 @@ class TestReport(EvaluationTest):
     def test_a_model_of_zeros_has_four_bpd_by_both_bounds(self):
         model = write_checkpoint(self.checkpoint)
         zeros = {name: torch.zeros_like(value) for name, value in model.state_dict().items()}
-        torch.save({"hyper_parameters": dict(model.hparams), "state_dict": zeros}, self.checkpoint)
+        save_model(model, self.checkpoint, state_dict=zeros)
         metrics = self.run_it("--iwae_samples", 3)
         for name in ("elbo_bpd", "importance_weighted_bpd"):
             self.assertAlmostEqual(metrics[name]["mean"], 4.0, delta=1e-5)

@@ -9,9 +9,8 @@ from pathlib import Path
 from unittest import mock
 
 import numpy as np
-import torch
 from matplotlib.image import imread
-from tiny import InFolder
+from tiny import InFolder, save_model
 
 import sample
 from cnn_encoder_decoder import CNNDecoder
@@ -56,15 +55,6 @@ class TestSample(InFolder):
         self.assertTrue(mean.min() >= 0 and mean.max() < 15.01)
         self.assertFalse(np.array_equal(mean, mean.round()))
 
-    def test_a_model_without_a_learned_prior_is_named(self):
-        model = VAE(num_filters=2, z_dim=3)
-        weights = {n: w for n, w in model.state_dict().items() if not n.startswith("prior.")}
-        path = self.folder / "before.ckpt"
-        torch.save({"state_dict": weights, "hyper_parameters": dict(model.hparams)}, path)
-        code, said, _ = self.run_main(path, "--output", self.folder / "a.png")
-        self.assertEqual(code, 0)
-        self.assertIn("N(0, I)", said)
-
     def test_a_file_appears_whole_in_a_new_folder_and_its_neighbours_stay(self):
         neighbour = self.folder / "unfinished"  # what a checkpoint on its way is called
         neighbour.write_text("mine")
@@ -93,9 +83,7 @@ class TestSample(InFolder):
 
         model = VAE(num_filters=2, z_dim=2)
         path = self.folder / "small.ckpt"
-        torch.save(
-            {"state_dict": dict(model.state_dict()), "hyper_parameters": dict(model.hparams)}, path
-        )
+        save_model(model, path)
         with mock.patch.object(CNNDecoder, "forward", forward):
             for how in ((), ("--mean",)):
                 self.run_main(path, "--num", 1200, "--output", self.folder / "many.npy", *how)

@@ -5,7 +5,7 @@ from unittest import mock
 
 import torch
 from test_evaluation import EvaluationTest, ToyDecoder, write_checkpoint
-from tiny import InFolder
+from tiny import InFolder, save_model
 
 import evaluate
 import fmnist
@@ -212,8 +212,7 @@ class TestReport(EvaluationTest):
     def write_learned(self) -> None:
         model = write_checkpoint(self.checkpoint)
         torch.nn.init.normal_(model.prior.middle.weight, std=0.05)
-        content = {"hyper_parameters": dict(model.hparams), "state_dict": model.state_dict()}
-        torch.save(content, self.checkpoint)
+        save_model(model, self.checkpoint)
 
     def test_samples_are_judged_and_all_numbers_stand_in_the_table(self):
         self.write_learned()
@@ -252,19 +251,6 @@ class TestReport(EvaluationTest):
             self.assertGreater(found[name]["seconds"], 0)
             self.assertIn(f"{gain:.4f} ±", self.said)
         self.assertIn("refined by 2 steps", self.said)
-
-    def test_a_checkpoint_without_a_prior_is_judged_with_the_unit_gaussian_which_is_named(self):
-        write_checkpoint(self.checkpoint)
-        content = torch.load(self.checkpoint, weights_only=True)
-        weights = content["state_dict"]
-        content["state_dict"] = {n: w for n, w in weights.items() if not n.startswith("prior.")}
-        torch.save(content, self.checkpoint)
-        metrics = self.run_it(*self.few, "--refine", 1)
-        self.assertIn("no learned prior: N(0, I) serves as one\n", self.said)
-        self.assertNotIn("from the learned prior", self.said)
-        kinds = {"training_images", "posterior_samples", "unit_gaussian"}
-        self.assertEqual(metrics["samples"].keys() & {*kinds, "learned_prior"}, kinds)
-        self.assertEqual(set(metrics["refined"]), {"steps", "elbo"})
 
     def test_images_that_the_classifier_does_not_know_are_compared_with_the_nearest_only(self):
         write_checkpoint(self.checkpoint)

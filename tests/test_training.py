@@ -24,14 +24,13 @@ from tiny import NUM_TRAIN, NUM_VAL, InFolder, tiny_data
 from torch.nn import Parameter
 
 import fmnist
-import train_pl
-from boundary.command_line import InputError
 from cnn_encoder_decoder import CNNDecoder, CNNEncoder
 from muon import Muon
+from pictures import in_training
 from prior import LatentPrior
 from runs.trainer import SeedEpochs, quiet_lightning
-from train_pl import VAE, GenerateCallback, load_model, train_vae
-from utils import sampled_negative_elbo, unit_gaussian_log_prob
+from train_pl import VAE, GenerateCallback, train_vae
+from utils import sampled_negative_elbo
 
 PARTS = ("reconstruction_loss", "regularization_loss", "ELBO", "bpd")
 
@@ -326,20 +325,6 @@ class TestLearnedPrior(InFolder):
         sampled = sampled_negative_elbo(L_rec, *sample, model.prior.log_prob(sample[0])) - L_rec
         self.assertAlmostEqual(sampled.mean().item(), L_reg.mean().item(), delta=0.1)
 
-    def test_a_checkpoint_without_one_is_loaded_with_the_unit_gaussian(self):
-        model = VAE(num_filters=2, z_dim=3)
-        weights = {n: w for n, w in model.state_dict().items() if not n.startswith("prior.")}
-        path = self.folder / "before.ckpt"
-        torch.save({"state_dict": weights, "hyper_parameters": dict(model.hparams)}, path)
-        loaded = load_model(path)
-        self.assertFalse(loaded.prior.is_trained)
-        z = torch.randn(5, 3)
-        torch.testing.assert_close(loaded.prior.log_prob(z), unit_gaussian_log_prob(z))
-        weights["prior.first.weight"] = torch.zeros(512, 4)  # of a prior of four latents
-        torch.save({"state_dict": weights, "hyper_parameters": dict(model.hparams)}, path)
-        with self.assertRaisesRegex(InputError, "before.ckpt is of another model.*prior"):
-            load_model(path)
-
     def test_samples_by_class_want_a_class_for_each(self):
         model = VAE(num_filters=2, z_dim=3)
         self.assertEqual(model.sample(4, torch.tensor([0, 9, 3, 3])).shape, (4, 1, 28, 28))
@@ -361,7 +346,7 @@ class TestGenerateCallback(InFolder):
         self.assertEqual(set(self.pictures()), names)
 
     def test_they_say_epoch_and_bpd_and_that_the_first_ones_are_untrained(self):
-        with mock.patch.object(train_pl, "rendered", wraps=train_pl.rendered) as drawn:
+        with mock.patch.object(in_training, "rendered", wraps=in_training.rendered) as drawn:
             model = fit(pictures=True, log_dir=str(self.folder))
         titles = [call.args[0].get_suptitle() for call in drawn.mock_calls]
         said = [title.split("(")[1].rstrip(")") for title in titles]

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from unittest import mock
 
+import pytorch_lightning as pl
 import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -30,6 +31,17 @@ def tiny_data() -> Iterator[None]:
 
     with mock.patch.multiple(fmnist, load=load, NUM_TRAIN=NUM_TRAIN, NUM_VAL=NUM_VAL):
         yield
+
+
+def save_model(model: train_pl.VAE, path: Path, **more: object) -> Path:
+    """A checkpoint as Lightning writes it, but for the state of a training."""
+    content = {
+        "pytorch-lightning_version": pl.__version__,
+        "hyper_parameters": dict(model.hparams),
+        "state_dict": dict(model.state_dict()),
+    }
+    torch.save({**content, **more}, path)
+    return path
 
 
 class InFolder(unittest.TestCase):
