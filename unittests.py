@@ -6,7 +6,6 @@ command line are in tests/ and are taken in by `load_tests`.
 
 import itertools
 import math
-import sys
 import unittest
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -367,13 +366,11 @@ class TestManifold(unittest.TestCase):
 
 
 def load_tests(loader: unittest.TestLoader, tests: unittest.TestSuite, pattern: str | None):
-    """unittest's own hook: adds the files of tests/, some of which run in a second process."""
-    sys.path.insert(0, str(TESTS))
-    from second_process import SECOND, InTwoProcesses
-
-    names = sorted(file.stem for file in TESTS.glob("test_*.py"))
-    tests.addTests(loader.loadTestsFromNames([name for name in names if name not in SECOND]))
-    return InTwoProcesses(tests, loader)
+    """unittest's own hook: adds the files of tests/."""
+    tests.addTests(
+        loader.loadTestsFromName(f"tests.{file.stem}") for file in sorted(TESTS.glob("test_*.py"))
+    )
+    return tests
 
 
 if __name__ == "__main__":
