@@ -14,19 +14,19 @@ from boundary.command_line import (
     InputError,
     OneLineParser,
     add_checkpoint,
-    check_output,
+    check_writable,
     path_name,
     run_main,
     whole_number,
 )
-from boundary.files import replacing
-from pictures.of_model import decoded, drawn, samples_figure
+from boundary.files import write_whole
+from pictures.of_model import drawn_images, mean_images, samples_figure
 from train_pl import PRETRAINED, load_model
 
 
 @torch.no_grad()
 def sample(args: argparse.Namespace) -> None:
-    """Draws digits and writes them as one picture, beside what they are drawn from, or as an array.
+    """Draws digits and writes them as an array, or as a picture beside their expected grey levels.
 
     Raises:
         InputError: the checkpoint or the output cannot be used.
@@ -34,24 +34,22 @@ def sample(args: argparse.Namespace) -> None:
     output = Path(args.output)
     if output.suffix not in (".png", ".npy"):
         raise InputError(f"argument --output: {output}: give a name that ends with .png or .npy")
-    check_output("--output", output)
+    check_writable("--output", output.parent)
     model = load_model(args.checkpoint)
     torch.manual_seed(args.seed)
     labels = None if args.label is None else torch.full((args.num,), args.label)
     z = model.sample_latents(args.num, labels)
     file = BytesIO()
     if output.suffix == ".npy":
-        images = 15 * decoded(model.decoder, z) if args.mean else drawn(model, z).byte()
+        images = 15 * mean_images(model.decoder, z) if args.mean else drawn_images(model, z).byte()
         np.save(file, images.squeeze(1).numpy())
     else:
         which = "" if args.label is None else f" of class {args.label}"
         title = f"Samples{which}, seed {args.seed}"
         samples_figure(model, z, title, draw=not args.mean).savefig(file, format="png")
     output.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(output, force=True) as new:
-        new.write_bytes(file.getvalue())
-    source = "the learned prior" if model.prior.is_trained else "N(0, I): no learned prior is there"
-    print(f"{output}: {args.num} digits, drawn from {source}")
+    write_whole(output, file.getvalue())
+    print(f"{output}: {args.num} digits, drawn from the learned prior")
 
 
 def make_parser() -> argparse.ArgumentParser:

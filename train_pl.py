@@ -30,7 +30,7 @@ from boundary.command_line import (
 )
 from cnn_encoder_decoder import CNNDecoder, CNNEncoder
 from fmnist import DATA_DIR, DATASETS, MNISTDataModule
-from judging.samples import CLASSIFIER, KNOWN, judge_run, load_classifier
+from judging.samples import CLASSIFIED_DATASET, CLASSIFIER, judge_run, load_classifier
 from muon import Muon, warmup_and_line
 from pictures.figures import kl_figure, pairs_figure
 from pictures.in_training import (
@@ -459,7 +459,7 @@ def train_vae(
         trainer = make_trainer(s, [*own_callbacks, *callbacks])
         if s.compile:
             compile_networks(trainer.strategy.root_device, model.encoder, model.decoder)
-        judged = s.dataset == KNOWN and CLASSIFIER.exists()
+        judged = s.dataset == CLASSIFIED_DATASET and CLASSIFIER.exists()
         classifier = load_classifier() if judged else None  # now, as a bad file ends the program
         if trainer.is_global_zero:
             data.prepare_data()  # before other processes start, which would wait for a failed one

@@ -1,13 +1,14 @@
 """How well a model codes images: the bounds of every image, what they consist of, their means."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from boundary.checks import check_finite
 from utils import (
     active_units,
     elbo_to_bpd,
@@ -18,8 +19,11 @@ from utils import (
     unit_gaussian_log_prob,
 )
 
-BOUNDS = ("elbo", "importance_weighted", "prior_elbo", "importance_weighted_prior")
-NATS = ("reconstruction", "kl", *BOUNDS, "log_prior", "prior_gain")  # per image
+# With N(0, I) as prior, and with the learned one; both are bounds on -log p(x).
+BOUNDS = (
+    *("negative_elbo", "importance_weighted"),
+    *("negative_elbo_prior", "importance_weighted_prior"),
+)
 DECODER_BATCH = 200  # latents decoded at a time: the memory that any number of samples needs
 
 
@@ -38,7 +42,7 @@ def image_noise(indices: range, num_samples: int, z_dim: int, seed: int) -> Iter
 
 
 @torch.no_grad()
-def judge(
+def image_bounds(
     model: nn.Module,
     images: Tensor,
     num_samples: int = 64,
@@ -50,14 +54,14 @@ def judge(
 
     Args:
         images: uint8 [N, 1, 28, 28], values 0..15.
-        num_samples: K of the importance-weighted bound.
+        num_samples: K of the importance-weighted bounds.
     Returns:
-        On the CPU: reconstruction, kl, elbo (negative), importance_weighted, float [N] in nats, the
-        first three from one sample of z; elbo_bpd and importance_weighted_bpd, float [N] in bits
-        per dimension; the same bounds with the learned prior, prior_elbo and
-        importance_weighted_prior; of the same z log_prior, its log p(z) in nats, and prior_gain,
-        how far that is above the unit Gaussian's; mean, the latent means, and kl_per_dimension,
-        in nats, float [N, z_dim].
+        On the CPU, float [N] in nats: `BOUNDS`; reconstruction and kl, whose sum is negative_elbo;
+        log_prior, the learned prior's log p(z), and prior_gain, how far that is above the unit
+        Gaussian's. All but the importance-weighted ones are from the same single sample of z.
+        float [N, z_dim]: mean, the posterior means, and kl_per_dimension, in nats.
+    Raises:
+        FloatingPointError: the model's outputs are not finite numbers.
     """
     device, z_dim = model.decoder.device, model.decoder.z_dim
     batches = []
@@ -67,45 +71,48 @@ def judge(
         mean, log_std = model.encoder(imgs)
         (one,) = image_noise(indices, 1, z_dim, seed)
         z = mean + log_std.exp() * one[0].to(device)
-        noise = (part.to(device) for part in image_noise(indices, num_samples, z_dim, seed))
         L_rec, kl = reconstruction_loss(model.decoder(z), imgs), kl_per_dimension(mean, log_std)
-        L_reg = kl.sum(dim=1)
-        priors = (unit_gaussian_log_prob, model.prior.log_prob)
-        bpd, prior_bpd = importance_weighted_bpd(model.decoder, imgs, mean, log_std, noise, priors)
         log_prior = model.prior.log_prob(z)
-        prior_elbo = sampled_negative_elbo(L_rec, z, mean, log_std, log_prior)
+        noise = (part.to(device) for part in image_noise(indices, num_samples, z_dim, seed))
+        priors = (unit_gaussian_log_prob, model.prior.log_prob)
+        bpd = importance_weighted_bpd(model.decoder, imgs, mean, log_std, noise, priors)
+        importance_weighted = bpd * math.log(2) * imgs[0].numel()
         result = {
+            "reconstruction": L_rec,
+            "kl": kl.sum(dim=1),
+            "negative_elbo": L_rec + kl.sum(dim=1),
+            "importance_weighted": importance_weighted[0],
+            "negative_elbo_prior": sampled_negative_elbo(L_rec, z, mean, log_std, log_prior),
+            "importance_weighted_prior": importance_weighted[1],
             "log_prior": log_prior,
             "prior_gain": log_prior - unit_gaussian_log_prob(z),
-            "prior_elbo": prior_elbo,
-            "prior_elbo_bpd": elbo_to_bpd(prior_elbo, imgs.shape),
-            "importance_weighted_prior": prior_bpd * math.log(2) * imgs[0].numel(),
-            "importance_weighted_prior_bpd": prior_bpd,
-            "reconstruction": L_rec,
-            "kl": L_reg,
-            "elbo": L_rec + L_reg,
-            "elbo_bpd": elbo_to_bpd(L_rec + L_reg, imgs.shape),
-            "importance_weighted": bpd * math.log(2) * imgs[0].numel(),
-            "importance_weighted_bpd": bpd,
             "mean": mean,
             "kl_per_dimension": kl,
         }
+        check_finite(*result.values())
         batches.append({name: value.cpu() for name, value in result.items()})
     return {name: torch.cat([batch[name] for batch in batches]) for name in batches[0]}
 
 
-def over_images(values: Tensor) -> dict[str, float | None]:
-    """The mean of values, float [N], and its standard error; none of a single image."""
+def mean_and_error(values: Tensor) -> dict[str, float | None]:
+    """The mean of values, float [N], and its standard error; none of a single one."""
     values = values.double()
     error = values.std().item() / math.sqrt(len(values)) if len(values) > 1 else None
     return {"mean": values.mean().item(), "standard_error": error}
 
 
-def summary(judged: dict[str, Tensor]) -> dict[str, object]:
-    """Means over the images with their standard errors, and what the latent dimensions hold."""
+def summary(bounds: dict[str, Tensor], img_shape: Sequence[int]) -> dict[str, object]:
+    """Means over the images with their standard errors, and what the latent dimensions hold.
+
+    Args:
+        bounds: what `image_bounds` returned.
+        img_shape: [N, C, H, W] of the images.
+    """
+    of_images = {name: values for name, values in bounds.items() if values.ndim == 1}
+    bpd = {name: elbo_to_bpd(bounds[name], img_shape) for name in BOUNDS}
     return {
-        **{f"{name}_nats": over_images(judged[name]) for name in NATS},
-        **{f"{name}_bpd": over_images(judged[f"{name}_bpd"]) for name in BOUNDS},
-        "kl_per_dimension_nats": judged["kl_per_dimension"].mean(dim=0).tolist(),
-        "active_units": active_units(judged["mean"]),
+        **{f"{name}_nats": mean_and_error(values) for name, values in of_images.items()},
+        **{f"{name}_bpd": mean_and_error(values) for name, values in bpd.items()},
+        "kl_per_dimension_nats": bounds["kl_per_dimension"].mean(dim=0).tolist(),
+        "active_units": active_units(bounds["mean"]),
     }

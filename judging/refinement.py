@@ -11,7 +11,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from judging.bounds import image_noise, over_images
+from judging.bounds import image_noise, mean_and_error
 from utils import (
     KLD,
     elbo_to_bpd,
@@ -63,13 +63,13 @@ def refine(
 
 
 @torch.no_grad()
-def refined_elbo(
+def refined_negative_elbo(
     model: nn.Module, images: Tensor, steps: int, learned: bool, batch_size: int, seed: int
 ) -> Tensor:
     """The negative ELBO of every image by refined posteriors, float [N] in nats, on the CPU.
 
-    It is judged with the noise that `judge` takes for this seed, of which the refinement sees
-    nothing.
+    Its z are drawn with the noise that `image_bounds` takes for this seed, of which the refinement
+    sees nothing.
 
     Args:
         images: uint8 [N, 1, 28, 28], values 0..15.
@@ -77,7 +77,7 @@ def refined_elbo(
         learned: with the learned prior in place of the unit Gaussian, in the steps too.
     """
     log_prior = model.prior.log_prob if learned else unit_gaussian_log_prob
-    device, z_dim, elbos = model.decoder.device, model.decoder.z_dim, []
+    device, z_dim, results = model.decoder.device, model.decoder.z_dim, []
     for start in range(0, len(images), batch_size):
         imgs = images[start : start + batch_size].long().to(device)
         indices = range(start, start + len(imgs))
@@ -86,17 +86,17 @@ def refined_elbo(
         z = mean + log_std.exp() * noise[0]
         L_rec = reconstruction_loss(model.decoder(z), imgs)
         if learned:
-            elbo = sampled_negative_elbo(L_rec, z, mean, log_std, log_prior(z))
+            negative_elbo = sampled_negative_elbo(L_rec, z, mean, log_std, log_prior(z))
         else:
-            elbo = L_rec + KLD(mean, log_std)
-        elbos.append(elbo.cpu())
-    return torch.cat(elbos)
+            negative_elbo = L_rec + KLD(mean, log_std)
+        results.append(negative_elbo.cpu())
+    return torch.cat(results)
 
 
-def judge_refined(
+def refined_summary(
     model: nn.Module,
     images: Tensor,
-    judged: dict[str, Tensor],
+    bounds: dict[str, Tensor],
     steps: int,
     batch_size: int,
     seed: int,
@@ -104,21 +104,20 @@ def judge_refined(
     """What refined posteriors gain, and what they cost.
 
     Args:
-        judged: what `judge` returned for the same images and seed.
+        bounds: what `image_bounds` returned for the same images and seed.
     Returns:
-        steps and, for the bounds elbo and prior_elbo (that one where there is a learned prior):
-        nats and bpd, the refined bound; gain_bpd, by how much it is lower; each with the mean over
-        the images and its standard error; seconds, the wall time.
+        steps and, for negative_elbo and negative_elbo_prior: nats and bpd, the refined bound;
+        gain_bpd, by how much it is lower; each with the mean over the images and its standard
+        error; seconds, the wall time.
     """
     result = {"steps": steps}
-    for name in ("elbo", "prior_elbo") if model.prior.is_trained else ("elbo",):
+    for name, learned in (("negative_elbo", False), ("negative_elbo_prior", True)):
         started = time.monotonic()
-        elbo = refined_elbo(model, images, steps, name == "prior_elbo", batch_size, seed)
-        bpd = elbo_to_bpd(elbo, images.shape)
+        nats = refined_negative_elbo(model, images, steps, learned, batch_size, seed)
         result[name] = {
-            "nats": over_images(elbo),
-            "bpd": over_images(bpd),
-            "gain_bpd": over_images(judged[f"{name}_bpd"] - bpd),
+            "nats": mean_and_error(nats),
+            "bpd": mean_and_error(elbo_to_bpd(nats, images.shape)),
+            "gain_bpd": mean_and_error(elbo_to_bpd(bounds[name] - nats, images.shape)),
             "seconds": time.monotonic() - started,
         }
     return result

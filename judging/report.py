@@ -2,14 +2,16 @@
 
 import json
 import math
-import os
-import tempfile
+from io import BytesIO
 from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from boundary.command_line import InputError, nearest_folder
+from boundary.command_line import InputError, check_writable
+from boundary.files import write_whole
 
+METRICS = "metrics.json"
+NOT_OF_EVERY_MODEL = ("latent_means.png", "manifold.png")  # pictures, by the number of latents
 SAMPLES = {
     "training_images": "training images",
     "posterior_samples": "training images, encoded and drawn",
@@ -21,29 +23,33 @@ SAMPLES = {
 
 def table(metrics: dict[str, dict]) -> str:
     """The metrics for a reader."""
+    codecs = ", ".join(f"{name} {bpd:.3f}" for name, bpd in metrics["codec_bpd"].items())
     lines = [
         f"{metrics['checkpoint']}: {metrics['images']:,} images, {metrics['dataset']} "
-        f"{metrics['split']}, seed {metrics['seed']}",
-        *_origin(metrics),
-        "",
-        *_bounds(metrics),
+        f"{metrics['split']}, seed {metrics['seed']}"
+    ]
+    if metrics["trained_on"] is None:
+        lines.append("the checkpoint does not say what it was trained on")
+    elif metrics["trained_on"] != metrics["dataset"]:
+        lines.append(f"the model was trained on other images, those of {metrics['trained_on']}")
+    lines += ["", *_bounds(metrics)]
+    if "refined" in metrics:
+        lines += _refined(metrics["refined"])
+    lines += [
         "",
         f"active units: {metrics['active_units']} of {len(metrics['kl_per_dimension_nats'])}",
-        "general codecs on the same images, bits per dimension: "
-        + ", ".join(f"{name} {bpd:.3f}" for name, bpd in metrics["codec_bpd"].items()),
+        f"general codecs on the same images, bits per dimension: {codecs}",
         "",
-        *(_samples(metrics["samples"]) if "samples" in metrics else []),
-        *_nearest(metrics["nearest_training_image"]),
     ]
+    if "samples" in metrics:
+        lines += _samples(metrics["samples"])
+    nearest = metrics["nearest_training_image"]
+    titles = {"test_images": "test images", "samples": "samples"}
+    titles["posterior_samples"] = SAMPLES["posterior_samples"]
+    distances = "; ".join(f"{title} {_entry(nearest[name], 1)}" for name, title in titles.items())
+    number = f"{nearest['of_each_kind']:,}"
+    lines.append(f"grey levels to the nearest training image, means of {number}: {distances}")
     return "\n".join(lines)
-
-
-def _origin(metrics: dict[str, dict]) -> list[str]:
-    if metrics["trained_on"] is None:
-        return ["the checkpoint does not say what it was trained on"]
-    if metrics["trained_on"] != metrics["dataset"]:
-        return [f"the model was trained on other images, those of {metrics['trained_on']}"]
-    return []
 
 
 def _entry(value: dict[str, float | None], digits: int) -> str:
@@ -65,81 +71,73 @@ def _bounds(metrics: dict[str, dict]) -> list[str]:
         f"{'':32}{'nats per image':>18}{'bits per dimension':>22}",
         _row("reconstruction", metrics["reconstruction_nats"]),
         _row("KL to the unit Gaussian", metrics["kl_nats"]),
-        bound("negative ELBO", "elbo"),
+        bound("negative ELBO", "negative_elbo"),
         bound(K, "importance_weighted"),
+        "with the learned prior:",
+        bound("negative ELBO", "negative_elbo_prior"),
+        bound(K, "importance_weighted_prior"),
+        _row("gain in log p(z) over N(0, I)", metrics["prior_gain_nats"]),
     ]
-    if metrics["learned_prior"]:
-        lines += [
-            "with the learned prior:",
-            bound("negative ELBO", "prior_elbo"),
-            bound(K, "importance_weighted_prior"),
-            _row("gain in log p(z) over N(0, I)", metrics["prior_gain_nats"]),
-        ]
-        if metrics["split"] != "train":
-            title = f"log p(z), training - {metrics['split']}"
-            lines += [_row(title, _difference(metrics, "log_prior_train_nats", "log_prior_nats"))]
-    else:
-        lines += ["the checkpoint has no learned prior: N(0, I) serves as one"]
-    if refined := metrics.get("refined"):
-        lines += [f"posteriors refined by {refined['steps']} steps for each image:"]
-        titles = {"elbo": "negative ELBO", "prior_elbo": "the same with the learned prior"}
-        for name, title in titles.items():
-            if name in refined:
-                nats, bpd, gain, seconds = refined[name].values()
-                lines += [f"{_row(title, nats, bpd)}    {_entry(gain, 4)} lower, {seconds:.0f} s"]
+    if metrics["split"] != "train":
+        train, judged = metrics["log_prior_train_nats"], metrics["log_prior_nats"]
+        errors = train["standard_error"], judged["standard_error"]
+        error = None if None in errors else math.hypot(*errors)  # of a difference of other images
+        apart = {"mean": train["mean"] - judged["mean"], "standard_error": error}
+        lines.append(_row(f"log p(z), training - {metrics['split']}", apart))
     return lines
 
 
-def _difference(metrics: dict[str, dict], name: str, other: str) -> dict[str, float | None]:
-    """The difference of two means over different images."""
-    (mean, error), (other_mean, other_error) = metrics[name].values(), metrics[other].values()
-    spread = None if None in (error, other_error) else math.hypot(error, other_error)
-    return {"mean": mean - other_mean, "standard_error": spread}
+def _refined(refined: dict[str, dict]) -> list[str]:
+    lines = [f"posteriors refined by {refined['steps']} steps for each image:"]
+    titles = {
+        "negative_elbo": "negative ELBO",
+        "negative_elbo_prior": "the same with the learned prior",
+    }
+    for name, title in titles.items():
+        nats, bpd, gain, seconds = refined[name].values()
+        lines.append(f"{_row(title, nats, bpd)}    {_entry(gain, 4)} lower, {seconds:.0f} s")
+    return lines
 
 
 def _samples(samples: dict[str, object]) -> list[str]:
-    def share(value: float | None, digits: int) -> str:
-        return "-" if value is None else f"{value:.{digits}f}"
+    def share(value: float | None, width: int) -> str:
+        return f"{'-' if value is None else f'{value:.3f}':>{width}}"
 
     images = f"{samples['of_each_kind']:,} images each, for a classifier"
     lines = [f"{images:44}{'Fréchet distance':>16}{'P > 0.9':>9}{'right class':>14}"]
     for name, title in SAMPLES.items():
-        if name not in samples:
-            continue
         if name == "learned_prior":
             title += f", T = {samples['temperature']:g}"
         distance, sure, right = samples[name].values()
-        lines += [f"{title:44}{share(distance, 3):>16}{share(sure, 3):>9}{share(right, 3):>14}"]
+        lines.append(f"{title:44}{share(distance, 16)}{share(sure, 9)}{share(right, 14)}")
     return lines
 
 
-def _nearest(nearest: dict[str, object]) -> list[str]:
-    titles = {"test_images": "test images", "samples": "samples"}
-    titles["posterior_samples"] = SAMPLES["posterior_samples"]
-    return [
-        f"grey levels to the nearest training image, means of {nearest['of_each_kind']:,}: "
-        + "; ".join(f"{title} {_entry(nearest[name], 1)}" for name, title in titles.items())
-    ]
+def check_report_folder(output: Path) -> None:
+    """Raises InputError unless the folder is new, empty or that of an earlier report.
+
+    No other file is ever replaced, such as a run's own latent_means.png.
+    """
+    check_writable("--output", output)
+    if output.is_dir() and any(output.iterdir()) and not Path(output, METRICS).is_file():
+        raise InputError(
+            f"argument --output: {output} has other files than a report's: choose a new folder"
+        )
 
 
 def write_report(output: Path, metrics: dict[str, object], figures: dict[str, Figure]) -> None:
     """metrics.json and the pictures, in place of those of a model that was judged before.
 
     Raises:
-        InputError: they cannot be written.
+        OSError: they cannot be written.
     """
-    try:
-        with tempfile.TemporaryDirectory(dir=nearest_folder(output), prefix="evaluating-") as stage:
-            for name, figure in figures.items():
-                figure.savefig(Path(stage, f"{name}.png"))
-            Path(stage, "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n")
-            output.mkdir(parents=True, exist_ok=True)
-            for file in Path(stage).iterdir():
-                os.replace(file, output / file.name)
-        for name in {"latent_means", "manifold"} - figures.keys():
-            (output / f"{name}.png").unlink(missing_ok=True)
-    except OSError as error:
-        raise InputError(
-            f"argument --output: {error.filename2 or error.filename or output} cannot be written "
-            f"({error.strerror}): choose another folder"
-        ) from error
+    files = {METRICS: (json.dumps(metrics, indent=2) + "\n").encode()}
+    for name, figure in figures.items():
+        picture = BytesIO()
+        figure.savefig(picture, format="png")
+        files[f"{name}.png"] = picture.getvalue()
+    output.mkdir(parents=True, exist_ok=True)
+    for name, content in files.items():
+        write_whole(output / name, content)
+    for name in set(NOT_OF_EVERY_MODEL) - files.keys():
+        Path(output, name).unlink(missing_ok=True)

@@ -3,7 +3,7 @@
 The Fréchet distance is that between two Gaussians, fitted to the classifier's features of samples
 and of test images (Heusel et al. 2017, "GANs trained by a two time-scale update rule", where the
 features are those of the Inception network): it grows where samples are no digits, and where some
-kinds of digits are missing. A model is the `VAE` of train_pl.py, which takes from here.
+kinds of digits are missing.
 """
 
 from collections.abc import Iterable
@@ -13,19 +13,19 @@ import torch
 from matplotlib.figure import Figure
 from pytorch_lightning.utilities.seed import isolate_rng
 from torch import Tensor, nn
-from torchmetrics.image.fid import FrechetInceptionDistance
 
 from boundary.checkpoints import load_shipped
 from fmnist import DiscreteImages
+from judging.bounds import mean_and_error
 from judging.classifier import Classifier
 from pictures.figures import grid_figure
 from utils import sample_reparameterize
 
 CLASSIFIER = Path(__file__).resolve().parent.parent / "pretrained" / "classifier.pt"
-KNOWN = "MNIST"  # the data set whose classes the classifier knows
+CLASSIFIED_DATASET = "MNIST"  # whose classes the classifier tells
 SURE = 0.9  # the probability above which it is sure of a class
 BATCH = 100  # images at a time; more are no faster
-OF_NO_CLASS = ("unit_gaussian", "learned_prior")  # the kinds that are drawn without a label
+WITHOUT_LABELS = ("unit_gaussian", "learned_prior")  # kinds of samples that nobody gave a class
 NUM_COMPARED = 1000  # images whose nearest training images are looked for
 
 
@@ -40,47 +40,40 @@ def load_classifier(path: Path = CLASSIFIER) -> Classifier:
 
 @torch.no_grad()
 def posterior_latents(model: nn.Module, images: Tensor, seed: int) -> Tensor:
-    """One z from q(z|x) for each image: uint8 [N, 1, 28, 28] to float [N, z_dim], on the CPU."""
+    """One z from q(z|x) for each image: uint8 [N, 1, 28, 28] to float [N, z_dim] on its device."""
     torch.manual_seed(seed)
-    latents = []
-    for part in images.split(BATCH):
-        mean, log_std = model.encoder(part.long().to(model.decoder.device))
-        latents.append(sample_reparameterize(mean, log_std.exp()).cpu())
-    return torch.cat(latents)
+    posteriors = [model.encoder(part.long().to(model.device)) for part in images.split(BATCH)]
+    return torch.cat([sample_reparameterize(mean, log_std.exp()) for mean, log_std in posteriors])
 
 
 @torch.no_grad()
 def draw_samples(
     model: nn.Module, posterior: Tensor, labels: Tensor, seed: int
 ) -> dict[str, Tensor]:
-    """As many images of each kind as there are labels, from z of four sources.
+    """As many images of each kind as there are labels.
 
     Args:
         posterior: float [N, z_dim], what `posterior_latents` returned.
-        labels: long [N], the classes to be drawn by class.
+        labels: long [N], the classes of learned_prior_by_class.
     Returns:
-        By kind, uint8 [N, 1, 28, 28] on the CPU: posterior_samples and unit_gaussian and, where
-        the model has a learned prior, learned_prior and learned_prior_by_class, both by
-        `model.sample`.
+        By what z was drawn from, uint8 [N, 1, 28, 28] on the CPU: posterior_samples,
+        unit_gaussian, learned_prior, learned_prior_by_class.
     """
-    device = model.decoder.device
 
     def together(batches: Iterable[Tensor]) -> Tensor:
         return torch.cat([batch.to("cpu", torch.uint8) for batch in batches])
 
-    def decoded(latents: Tensor) -> Tensor:
-        return together(model.draw_pixels(z.to(device)) for z in latents.split(BATCH))
+    def pixels(z: Tensor) -> Tensor:
+        return together(model.draw_pixels(part.to(model.device)) for part in z.split(BATCH))
 
     torch.manual_seed(seed)
-    drawn = {
-        "posterior_samples": decoded(posterior),
-        "unit_gaussian": decoded(torch.randn(posterior.shape)),
+    parts = labels.to(model.device).split(BATCH)
+    return {
+        "posterior_samples": pixels(posterior),
+        "unit_gaussian": pixels(torch.randn(posterior.shape)),
+        "learned_prior": together(model.sample(len(part)) for part in parts),
+        "learned_prior_by_class": together(model.sample(len(part), part) for part in parts),
     }
-    if model.prior.is_trained:
-        parts = labels.to(device).split(BATCH)
-        drawn["learned_prior"] = together(model.sample(len(part)) for part in parts)
-        drawn["learned_prior_by_class"] = together(model.sample(len(y), y) for y in parts)
-    return drawn
 
 
 @torch.no_grad()
@@ -96,7 +89,7 @@ def classify(classifier: Classifier, images: Tensor) -> tuple[Tensor, Tensor]:
     return torch.cat(features).cpu(), torch.cat(logits).cpu()
 
 
-def frechet_distance(features: Tensor, reference: Tensor) -> float | None:
+def frechet_distance(features: Tensor, reference: Tensor) -> float:
     """The Fréchet distance of two sets of features, the squared one that is known as FID.
 
         |m1 - m2|^2 + trace(C1 + C2 - 2 (C1 C2)^(1/2)),   means m, covariances C
@@ -104,19 +97,15 @@ def frechet_distance(features: Tensor, reference: Tensor) -> float | None:
     It is above 0 for two sets of one source too, and the more so the smaller they are.
 
     Args:
-        features, reference: float [N, F] and [M, F].
+        features, reference: float [N, F] and [M, F], N and M at least 2.
     Returns:
-        >= 0 up to rounding; None where a set has a single image, and so no covariance.
+        >= 0 up to rounding.
     """
-    if min(len(features), len(reference)) < 2:
-        return None
-    as_given = nn.Identity()
-    as_given.num_features = features.shape[1]  # or torchmetrics tries it on a random image
-    # On its own: of several processes, one may judge while the others go on.
-    metric = FrechetInceptionDistance(feature=as_given, sync_on_compute=False)
-    metric.update(reference.double(), real=True)
-    metric.update(features.double(), real=False)
-    return metric.compute().item()
+    one, other = features.double(), reference.double()
+    C1, C2 = one.T.cov(), other.T.cov()
+    root_trace = torch.linalg.eigvals(C1 @ C2).sqrt().real.sum()
+    apart = (one.mean(dim=0) - other.mean(dim=0)).square().sum()
+    return (apart + C1.trace() + C2.trace() - 2 * root_trace).item()
 
 
 def judge_samples(
@@ -126,24 +115,41 @@ def judge_samples(
 
     Args:
         kinds: by name, images uint8 [N, 1, 28, 28], values 0..15.
-        labels: long [N], the classes of the images of all kinds but those in `OF_NO_CLASS`.
+        labels: long [N], the classes of the images of all kinds but those `WITHOUT_LABELS`.
         test_images: uint8 [M, 1, 28, 28], which the distance is from.
     Returns:
-        By name: frechet_distance, see there; sure, the share of the images that it gives a class
-        with a probability above `SURE`; right_class, the share that it gives the label, or None.
+        By name: frechet_distance, see there, None of a single image; sure, the share of the images
+        that it gives a class with a probability above `SURE`; right_class, the share that it gives
+        the label, or None.
     """
     reference, _ = classify(classifier, test_images)
     judged = {}
     for name, images in kinds.items():
         features, logits = classify(classifier, images)
         highest, found = logits.softmax(dim=1).max(dim=1)
-        right = None if name in OF_NO_CLASS else (found == labels).double().mean().item()
+        enough, labelled = min(len(features), len(reference)) > 1, name not in WITHOUT_LABELS
         judged[name] = {
-            "frechet_distance": frechet_distance(features, reference),
+            "frechet_distance": frechet_distance(features, reference) if enough else None,
             "sure": (highest > SURE).double().mean().item(),
-            "right_class": right,
+            "right_class": (found == labels).double().mean().item() if labelled else None,
         }
     return judged
+
+
+def judge_drawn(
+    model: nn.Module,
+    classifier: Classifier,
+    drawn: dict[str, Tensor],
+    train: DiscreteImages,
+    test: DiscreteImages,
+) -> dict[str, object]:
+    """`judge_samples` of what `draw_samples` drew for these training images, and of themselves."""
+    kinds = {"training_images": train.images, **drawn}
+    return {
+        "of_each_kind": len(test),
+        "temperature": model.hparams.temperature,
+        **judge_samples(classifier.to(model.device), kinds, train.labels, test.images),
+    }
 
 
 def judge_run(
@@ -161,13 +167,43 @@ def judge_run(
     train, test = (data.subset(num).to(torch.device("cpu")) for data in (train, test))
     with isolate_rng():
         posterior = posterior_latents(model, train.images, seed)
-        kinds = draw_samples(model, posterior, train.labels, seed)
-    classifier.to(model.decoder.device)
-    return {
-        "of_each_kind": len(test),
-        "temperature": model.hparams.temperature,
-        **judge_samples(classifier, kinds, train.labels, test.images),
+        drawn = draw_samples(model, posterior, train.labels, seed)
+    return judge_drawn(model, classifier, drawn, train, test)
+
+
+@torch.no_grad()
+def sample_quality(
+    model: nn.Module, train: DiscreteImages, test: DiscreteImages, seed: int, classified: bool
+) -> tuple[dict[str, object], Figure]:
+    """How good samples are, of each kind as many as test images, and whether they are copies.
+
+    Args:
+        train: all training images.
+        classified: whether the classifier knows such images.
+    Returns:
+        log_prior_train_nats, log p(z) for one z each of as many training images; samples, see
+        `judge_drawn`, where they are classified; nearest_training_image, the mean distances to it
+        in grey levels, of test images, of samples and, to show what copies would have, of
+        posterior_samples; and a picture of eight samples with their nearest training images.
+    """
+    encoded = train.subset(torch.arange(min(len(train), len(test))))
+    posterior = posterior_latents(model, encoded.images, seed)
+    log_prior = torch.cat([model.prior.log_prob(z).cpu() for z in posterior.split(1000)])
+    drawn = draw_samples(model, posterior, encoded.labels, seed)
+    samples = drawn["learned_prior_by_class"]
+    compared = {
+        "test_images": test.images,
+        "samples": samples,
+        "posterior_samples": drawn["posterior_samples"],
     }
+    metrics = {"log_prior_train_nats": mean_and_error(log_prior)}
+    if classified:
+        metrics["samples"] = judge_drawn(model, load_classifier(), drawn, encoded, test)
+    metrics["nearest_training_image"] = {"of_each_kind": min(len(test), NUM_COMPARED)} | {
+        name: mean_and_error(nearest(images[:NUM_COMPARED], train.images, 1)[0])
+        for name, images in compared.items()
+    }
+    return metrics, nearest_figure(samples[:8], train.images)
 
 
 def nearest(images: Tensor, among: Tensor, num: int) -> tuple[Tensor, Tensor]:

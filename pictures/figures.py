@@ -11,8 +11,6 @@ from matplotlib.patheffects import withStroke
 from torch import Tensor
 from torchvision.utils import make_grid
 
-from boundary.checks import check_floats
-
 DPI = 128  # a power of two: so many pixels are exactly so many in inches too
 ZOOM = 3  # pixels of a figure per pixel of an image: a digit of 28 is small to look at
 MARGIN = 12  # pixels around images
@@ -122,12 +120,6 @@ def principal_plane(points: Tensor) -> tuple[Tensor, Tensor]:
         float [N, 2], the points' coordinates on their first two principal components, and
         float [2], the share of the points' variance that each component explains.
     """
-    check_floats("points", "[N, D]", 2, points)
-    if points.ndim != 2 or min(points.shape) < 2 or not bool(points.isfinite().all()):
-        raise ValueError(
-            f"points: expected finite [N, D] with N and D of at least 2, got {list(points.shape)}"
-            f"{'' if bool(points.isfinite().all()) else ' with NaN or infinity'}"
-        )
     centred = points - points.mean(dim=0)
     _, singular, directions = torch.linalg.svd(centred, full_matrices=False)
     return centred @ directions[:2].T, (singular.square() / singular.square().sum())[:2]
@@ -151,14 +143,6 @@ def latent_figure(means: Tensor, labels: Tensor, title: str = "Latent means") ->
         means: float [N, z_dim], z_dim >= 2.
         labels: long [N], classes 0..9.
     """
-    check_floats("means", "[N, z_dim]", 2, means)
-    if means.shape[1] < 2 or labels.shape != means.shape[:1]:
-        raise ValueError(
-            "expected means [N, z_dim], z_dim >= 2, and labels [N], got "
-            f"{list(means.shape)} and {list(labels.shape)}"
-        )
-    if not bool(means.isfinite().all()):
-        raise ValueError("means: expected finite values, got NaN or infinity")
     names = ["$z_1$", "$z_2$"]
     if means.shape[1] > 2:
         means, shares = principal_plane(means)
@@ -168,20 +152,19 @@ def latent_figure(means: Tensor, labels: Tensor, title: str = "Latent means") ->
     every = math.ceil(len(means) / SHOWN)
     shown, shown_labels = means[::every], labels[::every]
     for label in shown_labels.unique().tolist():
-        how = {"marker": f"${label}$", "s": 28, "linewidths": 0.4}
-        axes.scatter(*shown[shown_labels == label].T.numpy(), color=CLASS_COLOURS[label], **how)
+        points = shown[shown_labels == label].T.numpy()
+        colour = CLASS_COLOURS[label]
+        axes.scatter(*points, s=28, color=colour, marker=f"${label}$", linewidths=0.4)
     classes = labels.unique().tolist()
     centres = torch.stack([means[labels == label].median(dim=0).values for label in classes])
     centres = pushed_apart(centres, distance=0.05 * (means.amax() - means.amin()).item())
     for label, centre in zip(classes, centres.tolist(), strict=True):
-        how = {"ha": "center", "va": "center", "fontsize": 20, "weight": "bold"}
-        axes.text(
-            *centre, str(label), path_effects=[withStroke(linewidth=4, foreground="w")], **how
-        )
+        name = axes.text(*centre, str(label), ha="center", va="center", fontsize=20, weight="bold")
+        name.set_path_effects([withStroke(linewidth=4, foreground="w")])
     axes.set(xlabel=names[0], ylabel=names[1], aspect="equal")
     part = f"{len(shown):,} of {len(means):,}" if every > 1 else f"{len(means):,}"
-    how = f"{part} images, each as the number of its class; large: near the class's median"
-    axes.set_title(f"{title}\n{how}", fontsize=10)
+    legend = f"{part} images, each as the number of its class; large: near the class's median"
+    axes.set_title(f"{title}\n{legend}", fontsize=10)
     return figure
 
 

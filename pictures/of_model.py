@@ -8,7 +8,17 @@ from torch import Tensor, nn
 from torchvision.utils import make_grid
 
 from boundary.checks import check_finite
-from pictures.figures import MARGIN, ZOOM, image_figure, name_rows
+from fmnist import DiscreteImages
+from pictures.figures import (
+    MARGIN,
+    ZOOM,
+    grid_figure,
+    image_figure,
+    kl_figure,
+    latent_figure,
+    name_rows,
+    pairs_figure,
+)
 from utils import interpolate, mean_image, normal_percentiles, visualize_manifold
 
 DECODER_BATCH = 500  # latents decoded at a time: the memory that any number of images needs
@@ -25,11 +35,11 @@ def samples_figure(
         names: of the rows.
         draw: False leaves the drawn ones out.
     """
-    expected = decoded(model.decoder, z)
+    expected = mean_images(model.decoder, z)
     images = {"expected grey levels": expected}
     if draw:
         images = {
-            "drawn, each pixel on its own: hence the speckle": drawn(model, z) / 15,
+            "drawn, each pixel on its own: hence the speckle": drawn_images(model, z) / 15,
             "expected grey levels of the same z": expected,
         }
     columns = max(8, math.isqrt(len(z) - 1) + 1)
@@ -55,16 +65,20 @@ def manifold_figure(decoder: nn.Module, title: str, grid_size: int = 20) -> Figu
 
 
 @torch.no_grad()
-def decoded(decoder: nn.Module, z: Tensor) -> Tensor:
-    """Mean images of latents, float [B, z_dim], on the CPU: float [B, 1, H, W] in [0, 1]."""
+def mean_images(decoder: nn.Module, z: Tensor) -> Tensor:
+    """Expected grey levels of latents, float [B, z_dim]: float [B, 1, H, W] in [0, 1], on the CPU.
+
+    Raises:
+        FloatingPointError: they are not finite numbers.
+    """
     parts = z.to(decoder.device).split(DECODER_BATCH)
     images = torch.cat([mean_image(decoder(part)).cpu() for part in parts])
     check_finite(images)
     return images
 
 
-def drawn(model: nn.Module, z: Tensor) -> Tensor:
-    """`model.draw_pixels` of any number of latents, on the CPU: long [B, 1, H, W], 0..15."""
+def drawn_images(model: nn.Module, z: Tensor) -> Tensor:
+    """`model.draw_pixels` of any number of latents: long [B, 1, H, W], 0..15, on the CPU."""
     return torch.cat([model.draw_pixels(part).cpu() for part in z.split(DECODER_BATCH)])
 
 
@@ -84,7 +98,7 @@ def interpolation_rows(
     lines = interpolate(mean[starts], mean[ends], num_steps=10)
     outermost = zip(images[starts].split(1), images[ends].split(1), strict=True)
     return [
-        torch.cat([start / 15, decoded(decoder, line), end / 15])
+        torch.cat([start / 15, mean_images(decoder, line), end / 15])
         for line, (start, end) in zip(lines, outermost, strict=True)
     ]
 
@@ -99,5 +113,41 @@ def traversal_rows(decoder: nn.Module, z: Tensor, dimensions: list[int]) -> list
     for dimension in dimensions:
         line = z.repeat(11, 1)
         line[:, dimension] = torch.linspace(-3, 3, len(line))
-        rows.append(decoded(decoder, line))
+        rows.append(mean_images(decoder, line))
     return rows
+
+
+@torch.no_grad()
+def model_figures(
+    model: nn.Module, data: DiscreteImages, mean: Tensor, kl: Tensor, seed: int
+) -> dict[str, Figure]:
+    """What a model draws and what its latents mean: the figures of evaluate.py, by file name.
+
+    Args:
+        mean: float [N, z_dim], posterior means of the images.
+        kl: float [z_dim], in nats, of each latent dimension.
+    """
+    torch.manual_seed(seed)
+    z = model.sample_latents(64)
+    imgs = data.images[:32].long()
+    reconstructions = model.reconstruct(imgs.to(model.device)).cpu()
+    most = kl.argsort(descending=True)[:8].tolist()
+    figures = {
+        "samples": samples_figure(model, z, "Samples, z from the learned prior"),
+        "reconstructions": pairs_figure(imgs / 15, reconstructions, "Reconstructions"),
+        "interpolations": grid_figure(
+            interpolation_rows(model.decoder, data.images, data.labels, mean),
+            "Interpolations between two images (outermost) along the latent line",
+        ),
+        "traversals": grid_figure(
+            traversal_rows(model.decoder, mean[0], most),
+            "Traversals: one latent dimension of an image from -3 to 3",
+            [f"$z_{{{dimension + 1}}}$, {kl[dimension]:.1f} nats" for dimension in most],
+        ),
+        "kl_per_dimension": kl_figure(kl),
+    }
+    if model.decoder.z_dim > 1 and len(mean) > 1:
+        figures["latent_means"] = latent_figure(mean, data.labels)
+    if model.decoder.z_dim == 2:
+        figures["manifold"] = manifold_figure(model.decoder, "The latent plane, decoded")
+    return figures

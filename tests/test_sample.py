@@ -64,15 +64,17 @@ class TestSample(InFolder):
         self.assertEqual(neighbour.read_text(), "mine")
         self.assertEqual(sorted(os.listdir(self.folder)), ["a.npy", "new", "unfinished"])
 
-    def test_a_link_or_a_folder_is_not_replaced(self):
-        link, folder = self.folder / "link.png", self.folder / "folder.png"
-        link.symlink_to("nowhere")
+    def test_a_folder_stays_and_what_a_link_points_to_too(self):
+        folder, link, theirs = (self.folder / name for name in ("a.png", "b.png", "theirs.png"))
         folder.mkdir()
-        for output in (link, folder):
-            code, _, complaint = self.run_main("--num", 2, "--output", output)
-            self.assertEqual((code, len(complaint.splitlines())), (2, 1), complaint)
-            self.assertIn(output.name, complaint)
-        self.assertEqual(sorted(os.listdir(self.folder)), ["folder.png", "link.png"])
+        theirs.write_text("theirs")
+        link.symlink_to(theirs)
+        code, _, complaint = self.run_main("--num", 2, "--output", folder)
+        self.assertEqual((code, complaint.splitlines()[1:]), (1, []))
+        self.assertIn("a.png: Is a directory", complaint)
+        self.assertEqual(self.run_main("--num", 2, "--output", link)[0], 0)
+        self.assertEqual(theirs.read_text(), "theirs")
+        self.assertEqual(sorted(os.listdir(self.folder)), ["a.png", "b.png", "theirs.png"])
 
     def test_many_digits_are_decoded_in_parts(self):
         sizes, decode = [], CNNDecoder.forward

@@ -1,0 +1,328 @@
+"""Judging a model: bounds and distances against exact values, samples, refined posteriors."""
+
+import math
+import unittest
+from unittest import mock
+
+import torch
+from tiny import InFolder
+from torch import nn
+from torch.distributions import Categorical, Normal
+
+import fmnist
+from boundary.command_line import InputError
+from judging import refinement
+from judging.bounds import image_bounds
+from judging.refinement import LOG_STD_RATE, MEAN_RATE, refine, refined_negative_elbo
+from judging.samples import (
+    CLASSIFIER,
+    classify,
+    draw_samples,
+    frechet_distance,
+    judge_samples,
+    load_classifier,
+    nearest,
+    posterior_latents,
+)
+from train_pl import PRETRAINED, VAE, load_model
+from utils import (
+    KLD,
+    active_units,
+    elbo_to_bpd,
+    importance_weighted_bpd,
+    interpolate,
+    kl_per_dimension,
+    reconstruction_loss,
+    unit_gaussian_log_prob,
+)
+
+
+class ToyDecoder(nn.Module):
+    """Logits of 2x2 images that are linear in z, so that a grid over z gives log p(x)."""
+
+    def __init__(self, z_dim: int, slope: float):
+        super().__init__()
+        generator = torch.Generator().manual_seed(0)
+        self.weight = slope * torch.randn(z_dim, 16 * 4, generator=generator)
+        self.bias = torch.randn(16 * 4, generator=generator)
+
+    def forward(self, z: torch.Tensor) -> torch.Tensor:
+        return (z @ self.weight + self.bias).view(-1, 16, 2, 2)
+
+
+def small_model() -> VAE:
+    """Random weights; those of the prior too, as if it had learned something."""
+    torch.manual_seed(0)
+    model = VAE(num_filters=2, z_dim=3)
+    nn.init.normal_(model.prior.middle.weight, std=0.05)
+    return model.eval()
+
+
+def few_images(num: int) -> fmnist.DiscreteImages:
+    return fmnist.load(train=False).subset(torch.arange(num))
+
+
+def noise(num_samples: int, *shape: int, part: int = 1000) -> list[torch.Tensor]:
+    torch.manual_seed(0)
+    return list(torch.randn(num_samples, *shape).split(part))
+
+
+class TestImportanceWeightedBound(unittest.TestCase):
+    def setUp(self):
+        torch.manual_seed(0)
+        self.imgs = torch.randint(0, 16, (5, 1, 2, 2))
+        self.mean, self.log_std = 0.3 * torch.randn(5, 1), 0.1 * torch.randn(5, 1)
+
+    def test_is_exact_to_three_decimals_where_the_latent_can_be_integrated_out(self):
+        decoder = ToyDecoder(z_dim=1, slope=1.0)
+        z = torch.linspace(-8, 8, 4001).unsqueeze(1)
+        exact = torch.stack(
+            [
+                (
+                    Normal(0.0, 1.0).log_prob(z).squeeze(1)
+                    - reconstruction_loss(decoder(z), img.expand(len(z), 1, 2, 2))
+                ).logsumexp(dim=0)
+                + math.log(16 / 4000)
+                for img in self.imgs
+            ]
+        )
+        (bpd,) = importance_weighted_bpd(
+            decoder, self.imgs, self.mean, self.log_std, noise(200_000, 5, 1, part=20_000)
+        )
+        torch.testing.assert_close(bpd, elbo_to_bpd(-exact, self.imgs.shape), atol=2e-3, rtol=0)
+        self.assertAlmostEqual(
+            bpd.mean().item(), elbo_to_bpd(-exact, self.imgs.shape).mean().item(), delta=5e-4
+        )
+
+    def test_is_exact_with_any_number_of_samples_where_the_posterior_is_the_prior(self):
+        decoder = ToyDecoder(z_dim=1, slope=0.0)  # says nothing about z
+        exact = elbo_to_bpd(
+            reconstruction_loss(decoder(torch.zeros(5, 1)), self.imgs), (5, 1, 2, 2)
+        )
+        for K in (1, 7):
+            zeros = torch.zeros(5, 1)
+            (bpd,) = importance_weighted_bpd(decoder, self.imgs, zeros, zeros, noise(K, 5, 1))
+            torch.testing.assert_close(bpd, exact)
+
+    def test_weights_are_those_of_torch_distributions(self):
+        decoder, mean, log_std = ToyDecoder(3, 1.0), torch.randn(5, 3), torch.randn(5, 3)
+        parts = noise(4, 5, 3, part=3)
+        posterior, prior = Normal(mean, log_std.exp()), Normal(0, 1)
+        log_w = []
+        for e in torch.cat(parts):
+            z = mean + log_std.exp() * e
+            pixels = Categorical(logits=decoder(z).permute(0, 2, 3, 1))
+            log_px = pixels.log_prob(self.imgs.squeeze(1)).sum(dim=(1, 2))
+            log_w.append(log_px + (prior.log_prob(z) - posterior.log_prob(z)).sum(dim=1))
+        expected = elbo_to_bpd(-torch.stack(log_w).exp().mean(dim=0).log(), self.imgs.shape)
+        (bpd,) = importance_weighted_bpd(decoder, self.imgs, mean, log_std, parts)
+        torch.testing.assert_close(bpd, expected, rtol=1e-4, atol=1e-4)
+
+    def test_falls_as_the_samples_grow_and_starts_at_the_elbo(self):
+        decoder = ToyDecoder(z_dim=1, slope=1.0)
+        parts = noise(2000, 5, 1, part=1)
+        z = self.mean + self.log_std.exp() * torch.cat(parts)
+        L_rec = torch.stack([reconstruction_loss(decoder(one), self.imgs) for one in z])
+        elbo = elbo_to_bpd(L_rec.mean(0) + KLD(self.mean, self.log_std), self.imgs.shape)
+        bounds = []
+        for K in (1, 10, 100):  # the same 2,000 samples, K at a time
+            groups = [parts[i : i + K] for i in range(0, len(parts), K)]
+            of_images = decoder, self.imgs, self.mean, self.log_std
+            bpd = [importance_weighted_bpd(*of_images, group) for group in groups]
+            bounds.append(torch.cat(bpd))
+        one, ten, hundred = (bound.mean(dim=0) for bound in bounds)
+        torch.testing.assert_close(one, elbo, atol=0.02, rtol=0)
+        self.assertTrue((ten < one).all() and (hundred < ten).all())
+
+    def test_the_size_of_the_parts_changes_nothing(self):
+        of_images = ToyDecoder(1, 1.0), self.imgs, self.mean, self.log_std
+        whole, parts = (
+            importance_weighted_bpd(*of_images, noise(50, 5, 1, part=size)) for size in (50, 7)
+        )
+        torch.testing.assert_close(whole, parts, rtol=1e-6, atol=1e-6)
+
+    def test_no_samples_at_all_are_refused(self):
+        with self.assertRaisesRegex(ValueError, "at least one sample"):
+            importance_weighted_bpd(ToyDecoder(1, 1.0), self.imgs, self.mean, self.log_std, [])
+
+
+class TestLatents(unittest.TestCase):
+    def test_the_kl_of_the_dimensions_adds_up_to_the_kl(self):
+        mean, log_std = torch.randn(4, 6), torch.randn(4, 6)
+        expected = torch.distributions.kl_divergence(Normal(mean, log_std.exp()), Normal(0, 1))
+        torch.testing.assert_close(kl_per_dimension(mean, log_std), expected)
+        torch.testing.assert_close(kl_per_dimension(mean, log_std).sum(1), KLD(mean, log_std))
+
+    def test_units_are_active_if_their_mean_varies_by_more_than_a_hundredth(self):
+        torch.manual_seed(0)
+        stds = torch.tensor([1.0, 0.11, 0.09, 0.0])
+        self.assertEqual(active_units(torch.randn(10_000, 4) * stds + 5), 2)
+
+    def test_interpolation_goes_in_equal_steps_from_start_to_end(self):
+        start, end = torch.randn(2, 3, 4)
+        line = interpolate(start, end, num_steps=5)
+        self.assertEqual(line.shape, (3, 5, 4))
+        torch.testing.assert_close((line[:, 0], line[:, -1]), (start, end))
+        steps = line.diff(dim=1)
+        torch.testing.assert_close(steps, steps[:, :1].expand_as(steps), atol=1e-5, rtol=1e-4)
+
+
+class TestFrechetDistance(unittest.TestCase):
+    def test_it_is_the_distance_of_two_gaussians_by_symmetric_roots(self):
+        generator = torch.Generator().manual_seed(0)
+        mixing = torch.randn(7, 7, generator=generator, dtype=torch.double)
+        one = torch.randn(500, 7, generator=generator, dtype=torch.double) @ mixing
+        other = 2 * torch.randn(300, 7, generator=generator, dtype=torch.double) + 0.3
+
+        def root(matrix: torch.Tensor) -> torch.Tensor:
+            values, vectors = torch.linalg.eigh(matrix)
+            return vectors * values.clamp(min=0).sqrt() @ vectors.T
+
+        between = root(root(one.T.cov()) @ other.T.cov() @ root(one.T.cov()))
+        traces = one.T.cov().trace() + other.T.cov().trace() - 2 * between.trace()
+        expected = (one.mean(0) - other.mean(0)).square().sum() + traces
+        for precision in (torch.double, torch.float):
+            found = frechet_distance(one.to(precision), other.to(precision))
+            self.assertAlmostEqual(found, expected.item(), delta=1e-4 * expected.item())
+
+    def test_a_shift_counts_as_its_square_and_the_same_images_as_nothing(self):
+        features = torch.randn(50, 3, generator=torch.Generator().manual_seed(0))
+        self.assertAlmostEqual(frechet_distance(features, features), 0, delta=1e-5)
+        shift = torch.tensor([3.0, 0.0, 4.0])
+        self.assertAlmostEqual(frechet_distance(features + shift, features), 25, delta=1e-4)
+
+    def test_fewer_images_than_features_have_one(self):
+        features = torch.randn(3, 64, generator=torch.Generator().manual_seed(0))
+        self.assertGreater(frechet_distance(features, features + 1), 1)
+
+
+class TestClassifier(InFolder):
+    def test_the_shipped_one_knows_the_digits_and_is_small(self):
+        data = few_images(1500)
+        _, logits = classify(load_classifier(), data.images)
+        self.assertGreater((logits.argmax(1) == data.labels).double().mean().item(), 0.985)
+        self.assertLess(CLASSIFIER.stat().st_size, 1e6)
+
+    def test_digits_are_sure_and_noise_is_far_from_them(self):
+        data = few_images(400)
+        images, reference = data.images.split(200)
+        noise = torch.randint(0, 16, images.shape, dtype=torch.uint8)
+        kinds = {"training_images": images, "unit_gaussian": noise}
+        judged = judge_samples(load_classifier(), kinds, data.labels[:200], reference)
+        digits, clouds = judged["training_images"], judged["unit_gaussian"]
+        self.assertGreater(min(digits["sure"], digits["right_class"]), 0.95)
+        self.assertGreater(clouds["frechet_distance"], 5 * digits["frechet_distance"])
+        self.assertIsNone(clouds["right_class"])
+        other = (data.labels[:200] + 1) % 10
+        judged = judge_samples(load_classifier(), kinds, other, reference)
+        self.assertLess(judged["training_images"]["right_class"], 0.05)
+
+    def test_another_file_in_its_place_is_refused_by_name(self):
+        path = self.folder / "classifier.pt"
+        for content in (None, b"", CLASSIFIER.read_bytes()[:-100], PRETRAINED.read_bytes()):
+            if content is not None:
+                path.write_bytes(content)
+            with self.assertRaisesRegex(InputError, "classifier.pt cannot be used.*repository"):
+                load_classifier(path)
+
+
+class TestDrawnSamples(unittest.TestCase):
+    def test_every_kind_is_of_grey_levels_and_of_the_seed(self):
+        images, labels, model = few_images(70).images, torch.arange(70) % 10, small_model()
+        first, again, other = (
+            draw_samples(model, posterior_latents(model, images, seed), labels, seed)
+            for seed in (1, 1, 2)
+        )
+        kinds = ("posterior_samples", "unit_gaussian", "learned_prior", "learned_prior_by_class")
+        self.assertEqual(tuple(first), kinds)
+        for name, drawn in first.items():
+            self.assertEqual((drawn.shape, drawn.dtype), ((70, 1, 28, 28), torch.uint8))
+            self.assertLessEqual(drawn.max().item(), 15)
+            self.assertTrue(torch.equal(drawn, again[name]), name)
+            self.assertFalse(torch.equal(drawn, other[name]), name)
+
+    def test_those_by_class_are_asked_for_by_their_labels(self):
+        model, labels = small_model(), torch.arange(120) % 10
+        model.sample = mock.Mock(wraps=model.sample)
+        draw_samples(model, torch.zeros(120, 3), labels, 0)
+        asked = [call.args[1] for call in model.sample.call_args_list if len(call.args) > 1]
+        self.assertTrue(torch.equal(torch.cat(asked), labels))
+        self.assertEqual(sum(call.args[0] for call in model.sample.call_args_list), 240)
+
+
+class TestNearest(unittest.TestCase):
+    def test_it_finds_what_all_distances_say(self):
+        generator = torch.Generator().manual_seed(0)
+        among = torch.randint(0, 16, (12_001, 1, 3, 4), generator=generator, dtype=torch.uint8)
+        images = among[[0, 5000, 12_000]].clone()
+        images[1, 0, 0, 0] ^= 1
+        distances, positions = nearest(images, among, 3)
+        every = torch.cdist(images.flatten(1).double(), among.flatten(1).double())
+        expected = every.topk(3, largest=False).values
+        torch.testing.assert_close(distances.double(), expected, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(every.gather(1, positions), expected)
+
+    def test_a_copy_lies_at_zero_and_bright_images_lose_no_digit(self):
+        among = torch.full((3, 1, 28, 28), 15, dtype=torch.uint8)
+        among[1, 0, 0, 0] = 14
+        distances, positions = nearest(among[1:2], among, 2)
+        self.assertEqual(distances.tolist(), [[0.0, 1.0]])
+        self.assertEqual(positions[0, 0].item(), 1)
+
+
+class TestRefinement(unittest.TestCase):
+    def setUp(self):
+        torch.manual_seed(0)
+        self.imgs = torch.randint(0, 16, (5, 1, 2, 2))
+
+    def test_steps_are_those_of_the_natural_gradient(self):
+        """A decoder that ignores z leaves the KL, whose gradients are known."""
+        decoder, mean, log_std = ToyDecoder(3, slope=0.0), torch.randn(5, 3), torch.randn(5, 3)
+        found = refine(
+            decoder, self.imgs, mean, log_std, unit_gaussian_log_prob, torch.randn(1, 5, 3)
+        )
+        variance = (2 * log_std).exp()
+        expected = mean - MEAN_RATE * variance * mean, log_std - LOG_STD_RATE / 2 * (variance - 1)
+        torch.testing.assert_close(found, expected)
+
+    def test_a_posterior_that_is_the_best_stays(self):
+        zeros = torch.zeros(5, 3)
+        decoder, noise = ToyDecoder(3, slope=0.0), torch.randn(4, 5, 3)
+        mean, log_std = refine(decoder, self.imgs, zeros, zeros, unit_gaussian_log_prob, noise)
+        torch.testing.assert_close((mean, log_std), (zeros, zeros))
+        self.assertFalse(mean.requires_grad or log_std.requires_grad)
+
+    def test_without_steps_of_any_length_the_bounds_are_those_of_the_encoder(self):
+        model, images = small_model(), few_images(30).images
+        judged = image_bounds(model, images, num_samples=1, seed=3)
+        with mock.patch.multiple(refinement, MEAN_RATE=0.0, LOG_STD_RATE=0.0):
+            for name, learned in (("negative_elbo", False), ("negative_elbo_prior", True)):
+                found = refined_negative_elbo(model, images, 2, learned, batch_size=30, seed=3)
+                torch.testing.assert_close(found, judged[name])
+
+    def test_it_depends_neither_on_the_batch_size_nor_on_the_model_being_left_as_it_was(self):
+        model, images = small_model(), few_images(12).images
+        before = {name: weights.clone() for name, weights in model.state_dict().items()}
+        whole, parts, other = (
+            refined_negative_elbo(model, images, 2, True, batch_size=size, seed=seed)
+            for size, seed in ((12, 1), (5, 1), (5, 2))
+        )
+        torch.testing.assert_close(whole, parts, rtol=1e-4, atol=1e-3)
+        self.assertFalse(torch.allclose(whole, other, rtol=1e-4, atol=1e-3))
+        for name, weights in model.state_dict().items():
+            self.assertTrue(torch.equal(weights, before[name]), name)
+        self.assertTrue(all(p.grad is None for p in model.parameters()))
+
+    def test_the_shipped_model_gains_by_it_and_more_by_more_steps(self):
+        model, images = load_model(PRETRAINED), few_images(40).images
+        judged = image_bounds(model, images, num_samples=1)
+        for name, learned in (("negative_elbo", False), ("negative_elbo_prior", True)):
+            one, three = (
+                refined_negative_elbo(model, images, n, learned, 40, 42).mean() for n in (1, 3)
+            )
+            self.assertLess(one.item(), judged[name].mean().item())
+            self.assertLess(three.item(), one.item())
+
+
+if __name__ == "__main__":
+    unittest.main()
