@@ -43,7 +43,7 @@ def image_figure(
         the figure and the axes of each image, without ticks.
     """
     height, width = (zoom * side for side in next(iter(images.values())).shape[1:])
-    room = max(width, 520)  # what titles need
+    room = max(width, 600)  # what titles need
     top = 68 if any(images) else 44
     size = (left + len(images) * (room + MARGIN), top + height + bottom)
     figure = Figure(figsize=(size[0] / DPI, size[1] / DPI), dpi=DPI)

@@ -29,7 +29,7 @@ def epoch_line(epoch: int, val_bpd: Tensor | None, model: nn.Module) -> str:
     if epoch and val_bpd is not None:
         when += f", last validation {val_bpd:.4f} bpd"
     beta = model.hparams.beta
-    return when if beta == 1 else f"{when}, trained with beta {beta:g}"
+    return when if beta == 1 else f"{when}, beta {beta:g}"
 
 
 def first_images(loader: Iterable, num: int) -> Tensor:

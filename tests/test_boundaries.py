@@ -15,7 +15,6 @@ import utils
 from boundary.checks import check_size
 from cnn_encoder_decoder import CNNDecoder
 from fmnist import DiscreteImages, discretize
-from pictures import figures
 from train_pl import VAE
 
 

@@ -9,10 +9,9 @@ from io import BytesIO, StringIO, TextIOWrapper
 from pathlib import Path
 from unittest import mock
 
-import pytorch_lightning as pl
 import torch
 from matplotlib.image import imread
-from tiny import InFolder, tiny_data
+from tiny import InFolder, save_model, tiny_data
 
 import evaluate
 import fmnist
@@ -36,8 +35,7 @@ def write_checkpoint(path: Path, **sizes: int) -> VAE:
     torch.manual_seed(0)
     model = VAE(**{"num_filters": 4, "z_dim": 3, **sizes})
     torch.nn.init.normal_(model.prior.middle.weight, std=0.05)
-    content = {"hyper_parameters": dict(model.hparams), "state_dict": dict(model.state_dict())}
-    torch.save({"pytorch-lightning_version": pl.__version__, **content}, path)
+    save_model(model, path)
     return model
 
 

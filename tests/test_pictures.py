@@ -178,8 +178,8 @@ class TestWords(unittest.TestCase):
             self.assertFalse(box.overlaps(beside), f"{one.get_text()!r} on {other.get_text()!r}")
 
     def test_they_stand_beside_images_and_each_other_in_every_figure(self):
-        model = VAE(num_filters=2, z_dim=3).eval()
-        when = epoch_line(100, torch.tensor(0.5), learned=True)
+        model = VAE(num_filters=2, z_dim=3, beta=10.5).eval()
+        when = epoch_line(100, torch.tensor(0.5), model)
         rows = [torch.rand(11, 1, 28, 28)] * 3
         for name, figure in {
             "one": samples_figure(model, torch.randn(1, 3), f"Samples ({when})"),
@@ -193,11 +193,14 @@ class TestWords(unittest.TestCase):
                 self.assert_words_can_be_read(figure)
 
     def test_pictures_of_a_run_say_epoch_and_bpd_as_far_as_they_are_known(self):
-        bpd = torch.tensor(0.51234)
-        self.assertEqual(epoch_line(0, None, learned=False), "epoch 0: untrained")
-        self.assertEqual(epoch_line(0, bpd, learned=True), "epoch 0")  # somebody's own fine-tuning
-        self.assertEqual(epoch_line(3, None, learned=True), "epoch 3")
-        self.assertEqual(epoch_line(3, bpd, True), "epoch 3, last validation 0.5123 bpd")
+        model, bpd = VAE(num_filters=2, z_dim=3), torch.tensor(0.51234)
+        self.assertEqual(epoch_line(0, None, model), "epoch 0: untrained")
+        self.assertEqual(epoch_line(3, None, model), "epoch 3")
+        self.assertEqual(epoch_line(3, bpd, model), "epoch 3, last validation 0.5123 bpd")
+        model = VAE(num_filters=2, z_dim=3, beta=4)
+        self.assertEqual(epoch_line(3, None, model), "epoch 3, beta 4")
+        nn.init.ones_(model.prior.middle.weight)
+        self.assertEqual(epoch_line(0, bpd, model)[:9], "epoch 0, ")  # somebody's own fine-tuning
 
 
 class TestManifoldFigure(unittest.TestCase):
