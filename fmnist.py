@@ -131,7 +131,7 @@ def prepare(root: str | Path = DATA_DIR, dataset: str = "MNIST", download: bool 
             if path.exists():
                 raise InputError(
                     f"{path} is not the official file of {dataset} and is left as it is: move it "
-                    "away to have the official one downloaded, or choose another --data_dir"
+                    "away to have the official one downloaded; images of your own are for --data"
                 )
             if not download:
                 raise OSError("not allowed")
@@ -278,6 +278,7 @@ class MNISTDataModule(pl.LightningDataModule):
     """
 
     EVAL_BATCH_SIZE = 500  # divides both sets; not an option, so that no figure depends on it
+    classes = tuple("0123456789")
 
     def __init__(
         self,
@@ -298,12 +299,15 @@ class MNISTDataModule(pl.LightningDataModule):
     def setup(self, stage: str) -> None:
         if hasattr(self, "train"):
             return
-        self.train, self.val = split(load(self.data_dir, self.dataset))
-        self.test = load(self.data_dir, self.dataset, train=False)
+        parts = self.read()
         device = self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
         if device.type == "cuda" and self.num_workers == 0:
-            parts = (self.train, self.val, self.test)
-            self.train, self.val, self.test = (data.to(device) for data in parts)
+            parts = (data.to(device) for data in parts)
+        self.train, self.val, self.test = parts
+
+    def read(self) -> tuple[DiscreteImages, DiscreteImages, DiscreteImages]:
+        """The training, validation and test images."""
+        return *split(load(self.data_dir, self.dataset)), load(self.data_dir, self.dataset, False)
 
     @property
     def _process(self) -> dict[str, int]:

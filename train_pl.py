@@ -29,9 +29,10 @@ from boundary.command_line import (
     whole_number,
 )
 from cnn_encoder_decoder import CNNDecoder, CNNEncoder
-from fmnist import DATA_DIR, DATASETS, MNISTDataModule
+from fmnist import DATA_DIR, DATASETS
 from judging.samples import CLASSIFIED_DATASET, CLASSIFIER, judge_run, load_classifier
 from muon import Muon, warmup_and_line
+from own_data import data_module
 from pictures.figures import kl_figure, pairs_figure
 from pictures.in_training import (
     epoch_line,
@@ -442,8 +443,8 @@ def train_vae(
         s = run.settings
         check_writable("--log_dir", s.log_dir)
         pl.seed_everything(s.seed, verbose=False)
-        model = VAE(s.num_filters, s.z_dim, s.lr)
-        data = MNISTDataModule(s.data_dir, s.dataset, s.batch_size, s.num_workers, s.seed)
+        data = data_module(s)
+        model = VAE(s.num_filters, s.z_dim, s.lr, num_classes=max(1, len(data.classes)))
         checkpoint = RunCheckpoint(run, monitor="val_bpd")
         own_callbacks = [
             EndTogether(),
@@ -459,7 +460,8 @@ def train_vae(
         trainer = make_trainer(s, [*own_callbacks, *callbacks])
         if s.compile:
             compile_networks(trainer.strategy.root_device, model.encoder, model.decoder)
-        judged = s.dataset == CLASSIFIED_DATASET and CLASSIFIER.exists()
+        known = s.data is None and s.dataset == CLASSIFIED_DATASET
+        judged = known and CLASSIFIER.exists()
         classifier = load_classifier() if judged else None  # now, as a bad file ends the program
         if trainer.is_global_zero:
             data.prepare_data()  # before other processes start, which would wait for a failed one
@@ -492,6 +494,13 @@ def make_parser() -> argparse.ArgumentParser:
     add("--batch_size", type=whole_number(1), default=32, help="images per step and process")
     add("--data_dir", type=path_name, default=str(DATA_DIR), help="folder of the data files")
     add("--dataset", choices=DATASETS, default="MNIST", help="images of the same file format")
+    add(
+        "--data", type=path_name, help="images of your own: a folder of pictures, .npz, .npy or IDX"
+    )
+    add("--levels", type=int, choices=(16, 256), help="grey levels in its array, 256 if not given")
+    add(
+        "--like_mnist", action="store_true", help="fit them into MNIST's 20x20 box, and centre them"
+    )
     add("--epochs", type=whole_number(1), default=8, help="passes over the training images")
     seed = whole_number(0, 2**32 - 1)
     add("--seed", type=seed, default=42, help="everything random derives from it")

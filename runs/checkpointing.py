@@ -103,8 +103,11 @@ class RunCheckpoint(Checkpoint):
         for logger in trainer.loggers:
             logger.save()  # writes what is waiting
         options, metrics = self.run.options, epoch_metrics(trainer)
+        paths = {name: options[name] for name in ("data_dir", "data") if options[name]}
         checkpoint["run"] = {
-            "argv": to_argv({**options, "data_dir": os.path.abspath(options["data_dir"])}),
+            "argv": to_argv(
+                options | {name: os.path.abspath(path) for name, path in paths.items()}
+            ),
             "processes": trainer.world_size,
             "logs": log_lengths(self.folder.parent),
             "step": trainer.global_step,

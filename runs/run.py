@@ -39,7 +39,7 @@ from runs.stopping import Stopped, cause_on_disk, quiet_writers
 
 # Options that may be others when a run is resumed, as they do not change its result; of --devices
 # and --num_nodes only the product does, the number of processes.
-MAY_DIFFER = {"log_dir", "data_dir", "num_workers", "progress_bar", "resume"}
+MAY_DIFFER = {"log_dir", "data_dir", "data", "num_workers", "progress_bar", "resume"}
 MAY_DIFFER |= {"accelerator", "strategy", "devices", "num_nodes"}
 WHERE = {"log_dir", "resume"}  # options that say where a run is, and are none of its own
 
