@@ -27,6 +27,7 @@ import torch
 from crash_test import curves, differences
 from tiny import NUM_TRAIN, InFolder, tiny_data
 
+import fmnist
 import train_pl
 from boundary.checkpoints import find_checkpoint
 from boundary.command_line import InputError
@@ -338,7 +339,7 @@ class TestFaults(RunTest):
         def stop(*_):
             os.kill(os.getpid(), signal.SIGTERM)
 
-        with mock.patch.object(train_pl.MNISTDataModule, "prepare_data", stop):
+        with mock.patch.object(fmnist.MNISTDataModule, "prepare_data", stop):
             self.assert_ends(self.train(*SMALL), 143, "before the run began")
 
     def test_a_signal_in_a_long_native_call_ends_with_how_to_continue(self):
