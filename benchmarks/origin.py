@@ -53,19 +53,23 @@ class OriginVAE(nn.Module):
         """Images long [B, 1, 28, 28] to their mean bpd, a scalar."""
         mean, log_std = self.encoder(imgs.float() / 15 * 2 - 1).chunk(2, dim=1)
         logits = self.decoder(sample_reparameterize(mean, log_std.exp()))
-        elbo = reconstruction_loss(logits, imgs) + KLD(mean, log_std)
-        return elbo_to_bpd(elbo, imgs.shape).mean()
+        negative_elbo = reconstruction_loss(logits, imgs) + KLD(mean, log_std)
+        return elbo_to_bpd(negative_elbo, imgs.shape).mean()
 
 
 def origin_loaders(batch_size: int = 128, num_workers: int = 2) -> list[DataLoader]:
     """The per-image pipeline: PIL, ToTensor, discretise, collate, in worker processes."""
     transform = transforms.Compose([transforms.ToTensor(), discretize])
-    how = {"download": True, "transform": transform}  # also extracts the archives that are there
-    train, test = (datasets.MNIST(DATA_DIR, train=flag, **how) for flag in (True, False))
+    train, test = (  # `download` also extracts the archives that are there
+        datasets.MNIST(DATA_DIR, train=flag, download=True, transform=transform)
+        for flag in (True, False)
+    )
     generator = torch.Generator().manual_seed(SPLIT_SEED)
     train, val = random_split(train, [NUM_TRAIN, NUM_VAL], generator=generator)
-    how = {"batch_size": batch_size, "num_workers": num_workers}
-    return [DataLoader(train, shuffle=True, **how), DataLoader(val, **how), DataLoader(test, **how)]
+    return [
+        DataLoader(data, batch_size, shuffle=data is train, num_workers=num_workers)
+        for data in (train, val, test)
+    ]
 
 
 @torch.no_grad()

@@ -34,50 +34,6 @@ from utils import mean_image
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "benchmarks"))
 from curve import curve_figure, read_rows
 
-# Machado, Oliveira & Fernandes 2009, severity 1.0: linear RGB as somebody without one kind of cones
-# sees it.
-BLINDNESS = {
-    "none": [[1, 0, 0], [0, 1, 0], [0, 0, 1]],
-    "protanopia": [
-        [0.152286, 1.052583, -0.204868],
-        [0.114503, 0.786281, 0.099216],
-        [-0.003882, -0.048116, 1.051998],
-    ],
-    "deuteranopia": [
-        [0.367322, 0.860646, -0.227968],
-        [0.280085, 0.672501, 0.047413],
-        [-0.011820, 0.042940, 0.968881],
-    ],
-    "tritanopia": [
-        [1.255528, -0.076749, -0.178779],
-        [-0.078411, 0.930809, 0.147602],
-        [0.004733, 0.691367, 0.303900],
-    ],
-}
-LINEAR_RGB_TO_XYZ = np.array(
-    [
-        [0.4124564, 0.3575761, 0.1804375],
-        [0.2126729, 0.7151522, 0.0721750],
-        [0.0193339, 0.1191920, 0.9503041],
-    ]
-)
-
-
-def seen(colours: list[str], blindness: str) -> np.ndarray:
-    """CIELAB (D65) of colours as they are seen: [N, 3]."""
-    rgb = np.array([to_rgb(colour) for colour in colours])
-    linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
-    linear = np.clip(linear @ np.array(BLINDNESS[blindness]).T, 0, 1)
-    xyz = linear @ LINEAR_RGB_TO_XYZ.T / LINEAR_RGB_TO_XYZ.sum(axis=1)  # relative to white
-    f = np.where(xyz > (6 / 29) ** 3, np.cbrt(xyz), xyz * (29 / 6) ** 2 / 3 + 4 / 29)
-    x, y, z = f.T
-    return np.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], axis=1)
-
-
-def smallest_difference(colours: list[str], blindness: str) -> float:
-    pairs = combinations(seen(colours, blindness), 2)
-    return min(np.linalg.norm(one - other) for one, other in pairs)
-
 
 def shown_images(figure: Figure) -> list[np.ndarray]:
     """The pixels of every axes of a figure."""
@@ -105,24 +61,9 @@ class TwoDimensional(nn.Module):
 
 
 class TestColours(unittest.TestCase):
-    THRESHOLD = 15  # in CIELAB, where about 2 is the least that can be seen side by side
-
-    def test_classes_differ_for_the_colour_blind_too(self):
-        self.assertEqual(len(set(CLASS_COLOURS)), 10)
-        for blindness in BLINDNESS:
-            with self.subTest(blindness=blindness):
-                found = smallest_difference(CLASS_COLOURS, blindness)
-                self.assertGreater(found, self.THRESHOLD)
-
-    def test_the_simulation_finds_what_is_known_to_be_confused(self):
-        red_and_green = ["#d62728", "#2ca02c"]
-        self.assertGreater(smallest_difference(red_and_green, "tritanopia"), 80)
-        usual = matplotlib.colormaps["tab10"].colors
-        for blindness in ("protanopia", "deuteranopia"):
-            self.assertLess(smallest_difference(usual, blindness), 8)
-        greys = ["#000000", "#808080", "#ffffff"]
-        for blindness in BLINDNESS:
-            np.testing.assert_allclose(seen(greys, blindness)[:, 1:], 0, atol=0.1)
+    def test_they_are_petroffs_ten_which_the_colour_blind_can_tell_apart_too(self):
+        cycle = matplotlib.style.library["petroff10"]["axes.prop_cycle"]
+        self.assertEqual(set(CLASS_COLOURS), set(cycle.by_key()["color"]))
 
 
 class TestSamplesFigure(unittest.TestCase):
