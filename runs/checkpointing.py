@@ -8,7 +8,6 @@ import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Checkpoint
 from pytorch_lightning.utilities import rank_zero_only
 
-from boundary.checkpoints import check_training_state
 from boundary.command_line import InputError, to_argv
 from runs.folders import LAST, log_lengths
 from runs.run import Run
@@ -59,15 +58,6 @@ class RunCheckpoint(Checkpoint):
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         # Rank zero's folder, on every process.
         self.folder = Path(trainer.strategy.broadcast(str(self.run.folder))) / "checkpoints"
-
-    def on_load_checkpoint(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict
-    ) -> None:
-        self.to_restore = checkpoint
-
-    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if self.restoring:  # optimizers and loops come after this
-            check_training_state(self.to_restore, trainer)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if self.restoring and (
