@@ -4,7 +4,11 @@ The page needs no server and no network; what is in it stands in page/.
 """
 
 import argparse
+import signal
 from pathlib import Path
+
+if __name__ == "__main__":  # Ctrl-C in the seconds of the imports ends without a traceback
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 import fmnist
 from boundary.checkpoints import find_checkpoint

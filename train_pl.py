@@ -5,8 +5,12 @@ and its training), fmnist.py (the data).
 """
 
 import argparse
+import signal
 from collections.abc import Iterable
 from pathlib import Path
+
+if __name__ == "__main__":  # Ctrl-C in the seconds of the imports ends without a traceback
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 import pytorch_lightning as pl
 import torch

@@ -4,6 +4,7 @@ import argparse
 import io
 import math
 import os
+import signal
 import sys
 import tempfile
 from collections.abc import Callable, Mapping
@@ -34,6 +35,9 @@ def run_main(parser: argparse.ArgumentParser, work: Callable[[], object]) -> Non
     Args:
         work: reads the options and does what they say. It writes its results before it prints them.
     """
+    # A command turns Python's own answer to Ctrl-C off for the seconds of its imports.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")
     try:
@@ -122,14 +126,7 @@ def positive_number(text: str) -> float:
 
 
 def path_name(text: str) -> str:
-    """An argparse type: a file or folder, in UTF-8 as TensorBoard needs it.
-
-    An empty name would mean the current folder.
-    """
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        raise argparse.ArgumentTypeError(f"{text!r}: give a name in UTF-8") from None
+    """An argparse type: a file or folder; an empty name would mean the current folder."""
     if not text:
         raise argparse.ArgumentTypeError("'': give the name of a file or folder")
     return text
