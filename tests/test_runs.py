@@ -379,6 +379,15 @@ class TestFaults(RunTest):
         self.assertEqual(self.last_epoch(), 0)
         self.assertEqual(self.train("--resume"), (0, ""))
 
+    def test_pictures_that_cannot_be_drawn_end_a_training_with_the_remedy(self):
+        def enormous(model, *_):
+            for weights in model.prior.parameters():
+                weights.data.fill_(1e30)
+
+        with mock.patch.object(VAE, "on_validation_end", enormous, create=True):
+            ending = self.train(*SMALL, "--epochs", 1)
+        self.assert_ends(ending, 1, "lower --lr", "last.ckpt")
+
     def test_a_log_directory_that_is_removed_ends_with_one_line(self):
         with on_step(9, lambda: shutil.rmtree(self.logs)):
             ending = self.train(*SMALL, "--epochs", 3)
@@ -386,16 +395,6 @@ class TestFaults(RunTest):
 
 
 class TestFolders(InFolder):
-    def test_a_file_is_old_or_new_and_whole_whatever_happens(self):
-        path = self.folder / "file"
-        write_whole(path, b"old")
-        with mock.patch.object(os, "fsync", side_effect=OSError), self.assertRaises(OSError):
-            write_whole(path, b"new")
-        self.assertEqual(path.read_bytes(), b"old")
-        write_whole(path, b"new")
-        self.assertEqual(path.read_bytes(), b"new")
-        self.assertEqual(list(self.folder.iterdir()), [path])
-
     def test_runs_that_start_at_the_same_time_get_folders_of_their_own(self):
         folders = []
         start = threading.Barrier(20)

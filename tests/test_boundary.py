@@ -1,0 +1,511 @@
+"""What comes from outside, tensors, files, checkpoints and options, is refused in one line."""
+
+import io
+import math
+import os
+import pickle
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import unittest
+import zipfile
+from contextlib import redirect_stderr, redirect_stdout
+from pathlib import Path
+from types import ModuleType
+from unittest import mock
+
+import forked
+import numpy as np
+import tiny
+import torch
+from tiny import InFolder, save_model, tiny_data
+
+import compress
+import evaluate
+import explore
+import fmnist
+import muon
+import sample
+import train_pl
+import utils
+from boundary.checkpoints import AtomicCheckpointIO, load_shipped, read_checkpoint
+from boundary.checks import check_size
+from boundary.command_line import InputError, OneLineParser, run_main, to_argv
+from boundary.files import read_idx, write_whole
+from cnn_encoder_decoder import CNNDecoder
+from fmnist import DiscreteImages, discretize
+from train_pl import VAE
+
+ROOT = Path(__file__).resolve().parent.parent
+COMMANDS = (train_pl, sample, evaluate, explore, compress)
+
+
+def images(*shape: int) -> torch.Tensor:
+    return torch.randint(0, 16, shape or (2, 1, 28, 28))
+
+
+def mutate(content: bytes, chance: random.Random) -> bytes:
+    """Flipped bits, or bytes that are missing, too many or others."""
+    altered = bytearray(content)
+    start, length = chance.randrange(len(altered)), chance.randrange(1, 100)
+    kind = chance.randrange(5)
+    if kind == 0:
+        for _ in range(chance.choice((1, 1, 2, 50))):
+            altered[chance.randrange(len(altered))] ^= 1 << chance.randrange(8)
+    elif kind == 1:
+        del altered[start:]
+    elif kind == 2:
+        del altered[start : start + length]
+    elif kind == 3:
+        altered[start:start] = chance.randbytes(length)
+    else:
+        altered[start : start + 4] = chance.choice((bytes(4), b"\xff" * 4, chance.randbytes(4)))
+    return bytes(altered)
+
+
+class TestTensors(unittest.TestCase):
+    def setUp(self):
+        self.model = VAE(num_filters=2, z_dim=3, lr=1e-3)
+
+    def assert_refused(self, call, *said: str) -> None:
+        with self.assertRaises((TypeError, ValueError)) as refused:
+            call()
+        for words in said:
+            self.assertIn(words, str(refused.exception))
+
+    def test_images_of_another_range_type_shape_or_device_are_refused_everywhere(self):
+        for call in (self.model, self.model.reconstruct, self.model.encoder):
+            for wrong, *said in (
+                (images() * 17, "0..15", "255"),
+                (images() - 1000, "0..15", "-1000"),
+                (images() / 15, "long", "float32"),
+                (images().to(torch.uint8), "long", "uint8"),
+                (images(2, 28, 28), "[B, 1, 28, 28]", "[2, 28, 28]"),
+                (images(2, 3, 28, 28), "[B, 1, 28, 28]", "[2, 3, 28, 28]"),
+                (images().to("meta"), "cpu", "meta"),
+                ([1, 2], "long", "list"),
+            ):
+                self.assert_refused(lambda: call(wrong), *said)  # noqa: B023
+
+    def test_latents_of_another_size_type_or_device_are_refused(self):
+        decoder = self.model.decoder
+        for wrong, *said in (
+            (torch.zeros(2, 4), "[B, 3]", "[2, 4]"),
+            (torch.zeros(3), "[B, 3]", "[3]"),
+            (torch.zeros(2, 3, dtype=torch.long), "float", "int64"),
+            (torch.zeros(2, 3, device="meta"), "cpu", "meta"),
+        ):
+            self.assert_refused(lambda: decoder(wrong), *said)  # noqa: B023
+
+    def test_latents_and_labels_elsewhere_than_the_prior_are_refused(self):
+        prior, z = self.model.prior, torch.zeros(2, 3)
+        self.assert_refused(lambda: prior.log_prob(z.to("meta")), "cpu", "meta")
+        there = torch.zeros(2, dtype=torch.long, device="meta")
+        self.assert_refused(lambda: prior.log_prob(z, there), "labels", "cpu", "meta")
+        self.assert_refused(lambda: self.model.sample(2, there), "labels", "cpu", "meta")
+
+    def test_latents_that_are_not_finite_give_a_loss_that_is_not_finite(self):
+        for value in (math.nan, math.inf):
+            logits = self.model.decoder(torch.full((2, 3), value))
+            self.assertFalse(utils.reconstruction_loss(logits, images()).isfinite().any())
+
+    def test_a_batch_without_images_has_no_mean_but_empty_parts(self):
+        none = images(0, 1, 28, 28)
+        self.assert_refused(lambda: self.model(none), "at least one image")
+        mean, log_std = self.model.encoder(none)
+        logits = self.model.decoder(utils.sample_reparameterize(mean, log_std.exp()))
+        noise = [torch.randn(4, 0, 3)]
+        for losses in (
+            utils.KLD(mean, log_std),
+            utils.reconstruction_loss(logits, none),
+            utils.elbo_to_bpd(utils.KLD(mean, log_std), none.shape),
+            utils.importance_weighted_bpd(self.model.decoder, none, mean, log_std, noise)[0],
+        ):
+            self.assertEqual(losses.shape, (0,))
+        self.assertEqual(self.model.reconstruct(none).shape, (0, 1, 28, 28))
+
+    def test_a_grey_level_without_a_logit_has_no_loss(self):
+        logits = torch.zeros(2, 8, 28, 28)
+        # -100 is the label that torch's cross_entropy passes over if it is not told otherwise.
+        for level in (-100, -1, 8, 15):
+            with self.assertRaisesRegex(IndexError, str(level)):
+                utils.reconstruction_loss(logits, torch.full((2, 1, 28, 28), level))
+
+    def test_sizes_are_whole_numbers_of_any_kind_but_no_bools(self):
+        for value in (3, np.int64(3), np.uint8(3), torch.tensor(3)):
+            size = check_size("size", value)
+            self.assertEqual((size, type(size)), (3, int))
+        for wrong in (True, np.True_, 0, np.int64(-1), 3.0, np.float64(3), "3", None):
+            self.assert_refused(lambda: check_size("size", wrong), "size", repr(wrong))  # noqa: B023
+        decoder = CNNDecoder(num_filters=np.int64(2), z_dim=np.int32(2))
+        self.assertIs(type(decoder.z_dim), int)
+        self.assertEqual(utils.visualize_manifold(decoder, np.int64(2)).shape, (3, 56, 56))
+
+    def test_the_maths_refuses_other_types_and_shapes(self):
+        a, long = torch.zeros(2, 3), torch.zeros(2, 3, dtype=torch.long)
+        logits = torch.zeros(2, 16, 28, 28)
+        for call, *said in (
+            (lambda: utils.sample_reparameterize(a, torch.zeros(3, 2)), "[2, 3]", "[3, 2]"),
+            (lambda: utils.sample_reparameterize(long, a), "float", "int64"),
+            (lambda: utils.sample_reparameterize(a, a.to("meta")), "cpu", "meta"),
+            (lambda: utils.KLD(a, torch.zeros(2, 4)), "[2, 3]", "[2, 4]"),
+            (lambda: utils.KLD(a, long), "float", "int64"),
+            (lambda: utils.reconstruction_loss(logits, images(3, 1, 28, 28)), "[3, 1, 28, 28]"),
+            (lambda: utils.reconstruction_loss(logits, images() / 1), "long", "float32"),
+            (lambda: utils.reconstruction_loss(logits.long(), images()), "float", "int64"),
+            (lambda: utils.reconstruction_loss(a, images()), "[B, 16, H, W]", "[2, 3]"),
+            (lambda: utils.elbo_to_bpd(long, [2, 1, 28, 28]), "float", "int64"),
+            (lambda: utils.elbo_to_bpd(a[:, 0], [2]), "[B, C, H, W]", "[2]"),
+            (lambda: utils.mean_image(a), "[B, 16, H, W]", "[2, 3]"),
+            (lambda: utils.mean_image(images()), "float", "int64"),
+            (lambda: muon.orthogonalize(a), "[N, rows, columns]", "[2, 3]"),
+            (lambda: utils.visualize_manifold(CNNDecoder(z_dim=2), 1.5), "whole number", "1.5"),
+            (lambda: self.model.sample(0), "at least 1", "0"),
+            (lambda: discretize(a, 0), "num_values", "0"),
+            (lambda: DiscreteImages(images(), torch.zeros(2).long()), "uint8", "int64"),
+            (lambda: DiscreteImages(a.to(torch.uint8), long[:, 0]), "[N, 1, H, W]", "[2, 3]"),
+            (lambda: DiscreteImages(images().to(torch.uint8) * 17, long[:, 0]), "0..15"),
+        ):
+            self.assert_refused(call, *said)
+
+    def test_a_training_step_on_an_accelerator_looks_at_no_value(self):
+        # A meta tensor has no values: to look at one is an error.
+        model = self.model.to("meta")
+        with mock.patch.object(torch.Tensor, "item", side_effect=AssertionError):
+            model(images().to("meta"))[2].backward()
+
+    def test_what_has_no_values_is_not_looked_at_without_gradients_either(self):
+        # A tensor on the meta device; and in a compiled function a look would split the graph.
+        mean, std = torch.zeros(2, 3), torch.ones(2, 3)
+        with torch.no_grad():
+            self.model.to("meta")(images().to("meta"))
+            utils.sample_reparameterize(mean.to("meta"), std.to("meta"))
+            compiled = torch.compile(utils.sample_reparameterize, backend="eager", fullgraph=True)
+            self.assertEqual(compiled(mean, std).shape, (2, 3))
+
+
+class TestFiles(InFolder):
+    def test_a_file_is_old_or_new_and_whole_whatever_happens(self):
+        path = self.folder / "file"
+        write_whole(path, b"old")
+        for name in ("fsync", "replace"):
+            full = mock.patch.object(os, name, side_effect=OSError(28, "full"))
+            with full, self.assertRaises(OSError) as failed:
+                write_whole(path, b"new")
+            self.assertEqual((failed.exception.filename, path.read_bytes()), (str(path), b"old"))
+        write_whole(path, b"new")
+        self.assertEqual(path.read_bytes(), b"new")
+        self.assertEqual(list(self.folder.iterdir()), [path])
+
+    def test_a_new_file_can_be_read_by_whom_any_new_file_can(self):
+        plain, whole = self.folder / "plain", self.folder / "whole"
+        plain.touch()
+        write_whole(whole, b"")
+        self.assertEqual(whole.stat().st_mode, plain.stat().st_mode)
+
+    def test_links_are_replaced_and_not_followed(self):
+        path, outside = self.folder / "file", self.folder / "outside"
+        outside.write_bytes(b"important")
+        path.symlink_to(outside)
+        write_whole(path, b"new")
+        self.assertEqual((path.read_bytes(), path.is_symlink()), (b"new", False))
+        self.assertEqual(outside.read_bytes(), b"important")
+
+    def test_an_idx_file_is_read_or_refused(self):
+        whole = b"\0\0\x08\x02" + bytes([0, 0, 0, 2, 0, 0, 0, 3]) + bytes(range(6))
+        path = self.folder / "idx"
+        path.write_bytes(whole)
+        self.assertEqual(read_idx(path).tolist(), [[0, 1, 2], [3, 4, 5]])
+        huge = b"\0\0\x08\x03" + b"\xff" * 12
+        for wrong in (b"", whole[:3], whole[:9], whole[:-1], whole + b"0", b"\1" + whole, huge):
+            path.write_bytes(wrong)
+            with self.assertRaises(ValueError):
+                read_idx(path)
+
+
+class Payload:
+    """Unpickled without care, it makes a file."""
+
+    def __init__(self, target: Path):
+        self.target = target
+
+    def __reduce__(self):
+        return Path.touch, (self.target,)
+
+
+class TestCheckpoints(InFolder):
+    def setUp(self):
+        super().setUp()
+        self.model = VAE(num_filters=2, z_dim=2)
+        self.path = save_model(self.model, self.folder / "a.ckpt")
+
+    def assert_refused(self, *said: str) -> None:
+        with self.assertRaises(InputError) as refused:
+            train_pl.load_model(self.path)
+        self.assertEqual(len(str(refused.exception).splitlines()), 1, refused.exception)
+        for words in (str(self.path), *said):
+            self.assertIn(words, str(refused.exception))
+
+    def test_500_damaged_ones_are_refused_in_one_line_or_read_unchanged(self):
+        chance, whole, refused = random.Random(0), self.path.read_bytes(), 0
+        content = read_checkpoint(self.path)
+        for _ in range(500):
+            self.path.write_bytes(mutate(whole, chance))
+            try:
+                read = read_checkpoint(self.path)
+            except InputError as error:
+                self.assertEqual(len(str(error).splitlines()), 1, error)
+                refused += 1
+                continue
+            self.assertEqual(read["hyper_parameters"], content["hyper_parameters"])
+            for name, weights in content["state_dict"].items():
+                self.assertTrue(torch.equal(read["state_dict"][name], weights))
+        self.assertGreater(refused, 250)
+
+    def test_a_flipped_bit_in_a_weight_is_found_out_by_every_reader(self):
+        weights = next(self.model.encoder.parameters()).detach().numpy().tobytes()
+        altered = bytearray(self.path.read_bytes())
+        altered[altered.index(weights)] ^= 1
+        self.path.write_bytes(altered)
+        torch.load(self.path, weights_only=True)  # which does not see it
+        self.assert_refused("damaged")
+        for read in (
+            AtomicCheckpointIO().load_checkpoint,
+            lambda path: load_shipped(self.model, path),
+        ):
+            with self.assertRaisesRegex(InputError, "damaged"):
+                read(self.path)
+
+    def test_code_in_a_checkpoint_is_never_run(self):
+        target = self.folder / "made"
+        pickled = pickle.dumps(Payload(target), protocol=2)
+        pickle.loads(pickled)  # the payload works
+        target.unlink()
+        hidden = {**read_checkpoint(self.path), "more": Payload(target)}
+        for content in (Payload(target), hidden):
+            torch.save(content, self.path)
+            self.assert_refused()
+        self.path.write_bytes(pickled)
+        self.assert_refused()
+        self.assertFalse(target.exists())
+
+    def test_what_is_no_checkpoint_of_a_model_is_refused(self):
+        for content in (torch.zeros(3), {"weights": 1}, ["state_dict"]):
+            torch.save(content, self.path)
+            self.assert_refused()
+        with zipfile.ZipFile(self.path, "w") as archive:
+            archive.writestr("notes.txt", "hello")
+        self.assert_refused()
+        self.path.unlink()
+        self.assert_refused("does not exist")
+        os.mkfifo(self.path)
+        self.assert_refused("no regular file")
+
+    def test_weights_of_another_model_or_not_finite_are_refused_by_name(self):
+        weights = self.model.state_dict()
+        name = next(iter(weights))
+        for wrong in (torch.zeros(1), weights[name] * math.nan):
+            save_model(self.model, self.path, state_dict={**weights, name: wrong})
+            self.assert_refused(name)
+
+
+def ending(module: ModuleType, *arguments: object) -> tuple[int, str]:
+    """Exit code and complaints of a command, with tiny data."""
+    with tiny_data(), redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()) as said:
+        try:
+            module.main([*map(str, arguments)])
+        except SystemExit as stop:
+            return stop.code, said.getvalue()
+    return 0, said.getvalue()
+
+
+class TestEndings(unittest.TestCase):
+    def ends(self, error: BaseException) -> tuple[int, str]:
+        with redirect_stderr(io.StringIO()) as said, self.assertRaises(SystemExit) as stop:
+            run_main(OneLineParser("x"), mock.Mock(side_effect=error))
+        self.assertEqual(len(said.getvalue().splitlines()), 1, said.getvalue())
+        return stop.exception.code, said.getvalue()
+
+    def test_ctrl_c_ends_with_one_line(self):
+        self.assertEqual(self.ends(KeyboardInterrupt()), (130, "x: stopped\n"))
+
+    def test_a_file_that_cannot_be_written_ends_with_its_name(self):
+        error = OSError(28, "No space left on device", "a.png")
+        self.assertEqual(self.ends(error), (1, "x: a.png: No space left on device\n"))
+
+    def test_too_little_memory_ends_with_one_line(self):
+        try:
+            torch.empty(2**60)
+        except RuntimeError as error:
+            of_torch = error
+        for error in (MemoryError(), torch.OutOfMemoryError("CUDA out of memory"), of_torch):
+            code, said = self.ends(error)
+            self.assertEqual(code, 1)
+            self.assertIn("not enough memory", said)
+
+    def test_other_failures_keep_their_traceback(self):
+        with self.assertRaisesRegex(RuntimeError, "a mistake"):
+            run_main(OneLineParser("x"), mock.Mock(side_effect=RuntimeError("a mistake")))
+
+
+class CommandTest(InFolder):
+    def assert_refused(self, result: tuple[int, str], *said: str) -> None:
+        code, error = result
+        self.assertEqual(code, 2, error)
+        self.assertEqual(len(error.splitlines()), 1, error)
+        for words in said:
+            self.assertIn(words, error)
+
+
+class TestOptions(CommandTest):
+    def refusal(self, *arguments: object) -> tuple[int, str]:
+        logs = self.folder / "logs"
+        result = ending(train_pl, "--accelerator", "cpu", "--log_dir", logs, *arguments)
+        self.assertFalse(logs.exists())
+        return result
+
+    def test_help_names_every_option_with_its_default(self):
+        with redirect_stdout(io.StringIO()) as said, self.assertRaises(SystemExit) as stop:
+            train_pl.main(["--help"])
+        self.assertFalse(stop.exception.code)
+        words = " ".join(said.getvalue().split())
+        for name, default in vars(train_pl.make_parser().parse_args([])).items():
+            self.assertIn(f"--{name}", words)
+            self.assertIn(f"(default: {default})", words)
+
+    def test_values_that_make_no_sense_are_refused_by_name(self):
+        for name, *values in (
+            ("z_dim", 0, 10**20),
+            ("num_filters", -1, 10**20),
+            ("lr", "nan", "0", "fast"),
+            ("epochs", -3, "2.5"),
+            ("batch_size", 0, 10**30),
+            ("num_workers", -2, 10**5),
+            ("num_nodes", 0),
+            ("seed", -1, 2**32),
+            ("dataset", "EMNIST"),
+            ("accelerator", "abacus"),
+            ("devices", "none", 10**6),  # of CPU processes, Lightning starts any number
+            ("strategy", "luck"),
+            ("precision", "7"),
+            ("data_dir", ""),
+        ):
+            for value in values:
+                with self.subTest(name=name, value=value):
+                    self.assert_refused(self.refusal(f"--{name}", value), f"--{name}", str(value))
+
+    def test_a_log_directory_that_cannot_be_written_is_refused(self):
+        file, link = self.folder / "file", self.folder / "link"
+        file.touch()
+        link.symlink_to(self.folder / "nowhere")
+        for folder in (file / "logs", link, link / "logs"):
+            self.assert_refused(self.refusal("--log_dir", folder), "--log_dir", str(folder))
+
+    def test_a_list_of_one_device_is_that_device_and_not_so_many(self):
+        self.assertEqual(to_argv({"devices": [1]}), ["--devices=1,"])
+        self.assertEqual(to_argv({"devices": 1}), ["--devices=1"])
+        self.assertEqual(to_argv({"devices": (0, 2)}), ["--devices=0,2,"])
+
+    def test_a_model_with_enormous_weights_is_refused_by_every_command(self):
+        model = VAE(num_filters=2, z_dim=2)
+        weights = {name: 1e25 * (1 + w.abs()) for name, w in model.state_dict().items()}
+        path = save_model(model, self.folder / "enormous.ckpt", state_dict=weights)
+        judged = ("--limit", 4, "--iwae_samples", 1, "--accelerator", "cpu")
+        for module, *arguments in (
+            (sample, "--output", self.folder / "a.png"),
+            (sample, "--mean", "--output", self.folder / "a.npy"),
+            (evaluate, *judged, "--output", self.folder / "evaluation"),
+            (explore, "--output", self.folder / "page.html"),
+        ):
+            with self.subTest(module.__name__, arguments=arguments):
+                self.assert_refused(ending(module, path, *arguments), "not finite")
+        self.assertEqual(list(self.folder.iterdir()), [path])
+
+
+class TestPrograms(CommandTest):
+    """In an empty folder, with no way to any other machine."""
+
+    NOWHERE = dict.fromkeys(("http_proxy", "https_proxy"), "http://127.0.0.1:9")
+
+    def python(self, *command: object, **env: object) -> subprocess.CompletedProcess:
+        return subprocess.run(
+            [sys.executable, *map(str, command)],
+            cwd=self.folder,
+            env={**os.environ, **self.NOWHERE, **env},
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+
+    def forked(self, main, *arguments: object, **env: str) -> tuple[int, str]:
+        """Exit code and complaints."""
+        env = {**self.NOWHERE, **env}
+        code, _, said = forked.run(main, [*map(str, arguments)], cwd=self.folder, env=env)
+        return code, said
+
+    def test_ctrl_c_during_the_imports_ends_every_command_without_a_word(self):
+        stub = self.folder / "torch.py"  # imported in place of torch, it presses Ctrl-C
+        stub.write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)")
+        for command in COMMANDS:
+            done = self.python(command.__file__, PYTHONPATH=self.folder)
+            self.assertEqual((done.returncode, done.stderr), (-signal.SIGINT, ""))
+
+    def test_missing_data_without_network_ends_with_one_line_and_no_traceback(self):
+        ending = self.forked(train_pl.main, "--data_dir", "nowhere", "--accelerator", "cpu")
+        said = ("nowhere", "train-images-idx3-ubyte.gz", "network", "--data_dir")
+        self.assert_refused(ending, *said)
+        self.assertEqual(list(self.folder.iterdir()), [])
+
+    def test_missing_data_ends_two_processes_with_one_line_too(self):
+        ddp = ("--accelerator", "cpu", "--devices", 2, "--strategy", "ddp")
+        result = self.python(ROOT / "train_pl.py", "--data_dir", "nowhere", *ddp)
+        self.assert_refused((result.returncode, result.stderr), "nowhere", "--data_dir")
+
+    def test_altered_data_is_refused_by_the_files_name(self):
+        name = "t10k-images-idx3-ubyte.gz"
+        shutil.copytree(fmnist.DATA_DIR, self.folder / "data")
+        with open(self.folder / "data" / "MNIST" / "raw" / name, "r+b") as archive:
+            archive.truncate(1000)
+        ending = self.forked(train_pl.main, "--data_dir", "data", "--accelerator", "cpu")
+        self.assert_refused(ending, name)
+        self.assertFalse((self.folder / "VAE_logs").exists())
+
+    def test_without_a_compiler_compile_is_refused(self):
+        cache = self.folder.with_name(f"{self.folder.name}-cache")
+        self.addCleanup(shutil.rmtree, cache, ignore_errors=True)
+        broken = {"PATH": str(self.folder), "TORCHINDUCTOR_CACHE_DIR": str(cache)}
+        ending = self.forked(tiny.main, "--compile", "--accelerator", "cpu", **broken)
+        self.assert_refused(ending, "--compile", "C++ compiler")
+        self.assertEqual(list(self.folder.iterdir()), [])
+
+    def test_a_run_from_another_folder_with_a_progress_bar_and_no_warning(self):
+        result = self.python(
+            *(ROOT / "tests" / "tiny.py", "--epochs", 1, "--num_filters", 4, "--progress_bar"),
+            *("--accelerator", "cpu", "--devices", 1, "--precision", "bf16-mixed"),
+            *("--batch_size", 50, "--num_workers", 1, "--lr", 0.001, "--seed", 3),
+        )
+        self.assertEqual(result.returncode, 0, result.stderr)
+        self.assertIn("Test of the best checkpoint", result.stdout)
+        self.assertIn("Epoch 0", result.stdout + result.stderr)
+        self.assertNotRegex(result.stderr, "(?i)warn|deprecat")
+        self.assertTrue((self.folder / "VAE_logs" / "version_0" / "epoch_1_samples.png").exists())
+
+    def test_a_default_run_prints_no_warning(self):
+        self.assertEqual(self.forked(tiny.main, "--epochs", 1, "--num_filters", 4), (0, ""))
+
+
+class TestImports(unittest.TestCase):
+    def test_the_maths_loads_neither_matplotlib_nor_lightning(self):
+        loaded = "import sys, utils; print({name.split('.')[0] for name in sys.modules})"
+        found = subprocess.run(
+            [sys.executable, "-c", loaded], cwd=ROOT, check=True, capture_output=True, text=True
+        ).stdout
+        self.assertIn("'torch'", found)
+        self.assertNotIn("matplotlib", found)
+        self.assertNotIn("lightning", found)
+
+
+if __name__ == "__main__":
+    unittest.main()
