@@ -26,13 +26,13 @@ from boundary.command_line import (
     whole_number,
 )
 from compression.general_codecs import codec_bytes
-from fmnist import DATA_DIR, DATASETS, DiscreteImages
+from fmnist import DATA_DIR, DATASETS, DiscreteImages, trained_on
 from judging.bounds import image_bounds, summary
 from judging.refinement import refined_summary
 from judging.report import check_report_folder, table, write_report
 from judging.samples import CLASSIFIED_DATASET, NUM_COMPARED, sample_quality
 from pictures.of_model import model_figures
-from train_pl import PRETRAINED, load_model, trained_on
+from train_pl import PRETRAINED, load_model
 
 
 def load_split(data_dir: str, dataset: str, name: str, limit: int | None) -> DiscreteImages:

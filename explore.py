@@ -20,9 +20,9 @@ from boundary.command_line import (
     run_main,
 )
 from boundary.files import write_whole
-from fmnist import DATA_DIR, DATASETS
+from fmnist import DATA_DIR, DATASETS, trained_on
 from page.contents import page
-from train_pl import PRETRAINED, load_model, trained_on
+from train_pl import PRETRAINED, load_model
 
 
 def explore(args: argparse.Namespace) -> Path:

@@ -14,19 +14,18 @@ if __name__ == "__main__":  # Ctrl-C in the seconds of the imports ends without 
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import Callback, LearningRateMonitor, TQDMProgressBar
+from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities.seed import isolate_rng
 from torch import Tensor, nn
 
-from boundary.checkpoints import find_checkpoint, read_checkpoint
+from boundary.checkpoints import find_checkpoint, read_model
 from boundary.checks import check_finite, check_positive, check_size
 from boundary.command_line import (
     InputError,
     OneLineParser,
     check_writable,
     given_options,
-    one_line,
     path_name,
     positive_number,
     run_main,
@@ -37,33 +36,28 @@ from fmnist import DATA_DIR, DATASETS
 from judging.samples import CLASSIFIED_DATASET, CLASSIFIER, judge_run, load_classifier
 from muon import Muon, warmup_and_line
 from own_data import data_module
-from pictures.figures import kl_figure, pairs_figure
 from pictures.in_training import (
+    epoch_latents,
     epoch_line,
     epoch_samples,
     first_images,
-    latent_use,
     show_latents,
     write_figures,
 )
 from prior import LatentPrior
 from runs.checkpointing import RunCheckpoint, log_step
-from runs.epochs import KeepEpochs
 from runs.logs import (
-    EpochLines,
-    EpochTable,
     RunningMeans,
     close_logs,
     log_folder,
     log_now,
     open_logs,
     report,
-    writers_of,
 )
 from runs.record import both_bounds, circumstances
 from runs.run import Run
-from runs.stopping import EndTogether, StopIfNotFinite, as_work_errors, stop_on_signals
-from runs.trainer import SeedEpochs, compile_networks, make_trainer
+from runs.stopping import as_work_errors, stop_on_signals
+from runs.trainer import add_trainer_options, compile_networks, make_trainer
 from utils import (
     KLD,
     elbo_to_bpd,
@@ -77,6 +71,7 @@ from utils import (
 
 # The shipped model of the default run: what evaluate.py and compress.py use without a checkpoint.
 PRETRAINED = Path(__file__).resolve().parent / "pretrained" / "default.ckpt"
+OF_MODEL = ("num_filters", "z_dim", "lr", "beta")  # options that are arguments of VAE
 
 
 class VAE(pl.LightningModule):
@@ -89,22 +84,6 @@ class VAE(pl.LightningModule):
     In what it logs, train_, val_ and test_ELBO are the negative ELBO and `_regularization_loss` is
     the KL to the unit Gaussian, both in nats per image.
 
-    Args:
-        num_filters: width of both networks, see cnn_encoder_decoder.py.
-        z_dim: latent dimensions.
-        lr: peak learning rate of the networks; rises over the first steps, then falls to 0 on a
-            line.
-        beta: weight of the KL in the training loss (Higgins et al. 2017), 1 for the ELBO. What is
-            reported is the ELBO with any.
-        warmup: share of the training steps over which the learning rate rises.
-        shift_probability: share of the batches that are moved by a pixel; without, the encoder
-            overfits.
-        shift_until: share of the training steps after which images are seen as they are.
-        prior_lr: peak learning rate of the prior, which Adam trains.
-        temperature: of the prior in samples; below 1 there are fewer z where no image ever was.
-        num_classes: of the labels that the prior learns, 1 without labels.
-        encoder: in place of CNNEncoder: images to mean and log_std, see there.
-        decoder: in place of CNNDecoder: z to logits, see there.
     Raises:
         ValueError: a size below 1; lr, beta or temperature that is not a positive finite number.
     """
@@ -113,18 +92,18 @@ class VAE(pl.LightningModule):
 
     def __init__(
         self,
-        num_filters: int = 32,
-        z_dim: int = 32,
-        lr: float = 2.2e-3,
-        beta: float = 1.0,
-        warmup: float = 0.05,
-        shift_probability: float = 0.4,
-        shift_until: float = 0.75,
-        prior_lr: float = 3e-3,
-        temperature: float = 0.9,
-        num_classes: int = 10,
-        encoder: nn.Module | None = None,
-        decoder: nn.Module | None = None,
+        num_filters: int = 32,  # width of both networks
+        z_dim: int = 32,  # latent dimensions
+        lr: float = 2.2e-3,  # peak learning rate of the networks
+        beta: float = 1.0,  # weight of the KL in the training loss (Higgins et al. 2017)
+        warmup: float = 0.05,  # share of the steps in which lr rises; then it falls on a line to 0
+        shift_probability: float = 0.4,  # share of batches that are moved, against overfitting
+        shift_until: float = 0.75,  # share of the steps after which images are seen as they are
+        prior_lr: float = 3e-3,  # peak learning rate of the prior
+        temperature: float = 0.9,  # of the prior in samples: below 1, fewer z far from all images
+        num_classes: int = 10,  # of the labels that the prior learns; 1 without labels
+        encoder: nn.Module | None = None,  # in place of CNNEncoder: images to mean and log_std
+        decoder: nn.Module | None = None,  # in place of CNNDecoder: z to logits
     ):
         super().__init__()
         # Python's own numbers, as a checkpoint holds nothing else.
@@ -134,6 +113,7 @@ class VAE(pl.LightningModule):
         self.save_hyperparameters(ignore=["encoder", "decoder"])
         self.encoder = encoder or CNNEncoder(num_filters=num_filters, z_dim=z_dim)
         self.decoder = decoder or CNNDecoder(num_filters=num_filters, z_dim=z_dim)
+        self.decoder.z_dim = z_dim  # what `visualize_manifold` asks a decoder for
         self.to(memory_format=torch.channels_last)  # the faster layout for these convolutions
         self.prior = LatentPrior(z_dim, num_classes=num_classes)
         self.train_means = RunningMeans()
@@ -322,38 +302,8 @@ def load_model(path: str | Path, model_class: type[VAE] = VAE, **networks: nn.Mo
         InputError: see `find_checkpoint` and `read_checkpoint`, and for a checkpoint of another
             model or with weights that are not finite.
     """
-    path = find_checkpoint(path)
-    read_checkpoint(path)  # finds out a damaged file, which Lightning and torch do not
-    try:
-        with isolate_rng():
-            model = model_class.load_from_checkpoint(
-                path, map_location="cpu", weights_only=True, **networks
-            )
-        for name, weights in model.state_dict().items():
-            if not weights.isfinite().all():
-                raise ValueError(f"{name} has values that are not finite")
-    except Exception as error:  # there is no end to what the file of another model can raise
-        raise InputError(
-            f"checkpoint {path} is of another model ({one_line(error)}): give one that this "
-            f"version of {model_class.__name__} wrote"
-        ) from error
-    return model.eval()
-
-
-def trained_on(path: str | Path) -> str | None:
-    """The data set that a checkpoint's model was trained on; None in files that do not say it.
-
-    Raises:
-        InputError: see `read_checkpoint`, and for a data set that this program does not have.
-    """
-    data = read_checkpoint(path).get("datamodule_hyper_parameters", {})
-    dataset = data.get("dataset") if isinstance(data, dict) else data
-    if not (dataset is None or (isinstance(dataset, str) and dataset in DATASETS)):
-        raise InputError(
-            f"checkpoint {path} is of the data set {one_line(dataset)!r}: give one that this "
-            "version of train_pl.py wrote"
-        )
-    return dataset
+    with isolate_rng():
+        return read_model(model_class, find_checkpoint(path), **networks).eval()
 
 
 class GenerateCallback(Callback):
@@ -370,7 +320,6 @@ class GenerateCallback(Callback):
         save_to_disk: also write PNG files into the run's log directory.
     """
 
-    NUM_RECONSTRUCTIONS = 32
     NUM_ENCODED = 2000  # validation images that the latent dimensions are judged by
     SEED = 0
 
@@ -405,18 +354,11 @@ class GenerateCallback(Callback):
         with isolate_rng():
             torch.manual_seed(self.SEED)
             figures = epoch_samples(pl_module, self.batch_size, when)
-            if (loader := trainer.val_dataloaders) is not None:
-                images = first_images(loader, self.NUM_ENCODED)
-                kl, units = latent_use(pl_module, images)
+            if trainer.val_dataloaders is not None:
+                images = first_images(trainer.val_dataloaders, self.NUM_ENCODED)
+                of_latents, units = epoch_latents(pl_module, images, when)
+                figures |= of_latents
                 log_now(trainer, {"val_active_units": float(units)}, step)
-                for writer in writers_of(trainer):
-                    writer.add_figure("latents/KL per dimension", kl_figure(kl), step)
-                images = images[: self.NUM_RECONSTRUCTIONS]
-                figures["Reconstructions"] = pairs_figure(
-                    images / 15,
-                    pl_module.reconstruct(images.to(pl_module.device)).cpu(),
-                    f"Reconstructions ({when})",
-                )
         pl_module.train(was_training)
         write_figures(trainer, figures, step, epoch, folder)
 
@@ -425,6 +367,7 @@ def train_vae(
     args: argparse.Namespace,
     callbacks: Iterable[Callback] = (),
     logger: Logger | Iterable[Logger] | None = None,
+    model: VAE | None = None,
 ) -> list[dict[str, float]]:
     """Trains, tests the best checkpoint, leaves pictures and logs, and returns the test result.
 
@@ -436,6 +379,9 @@ def train_vae(
         callbacks: more of Lightning's callbacks. A resumed run needs the same again.
         logger: one or several of Lightning's in place of TensorBoard's. They get all metrics and
             options; pictures are for TensorBoard. The run's folder is the same with any.
+        model: in place of `VAE(args.num_filters, args.z_dim, args.lr, args.beta)`: one with other
+            networks, or of a subclass. The options that describe a model are those of its
+            hyperparameters. A resumed run needs the same model again.
     Returns:
         Lightning's test result: a list of one dict with test_bpd and its parts.
     Raises:
@@ -443,38 +389,33 @@ def train_vae(
         FloatingPointError: the loss is no longer a finite number.
         OSError: the log directory can no longer be written.
     """
-    with stop_on_signals(), Run(make_parser(), vars(args)) as run:
+    if not (model is None or isinstance(model, VAE)):
+        raise InputError(f"model: give a VAE of train_pl.py or of a subclass, not {model!r:.80}")
+    options = vars(args) | (
+        {} if model is None else {name: model.hparams[name] for name in OF_MODEL}
+    )
+    with stop_on_signals(), Run(make_parser(), options) as run:
         s = run.settings
         check_writable("--log_dir", s.log_dir)
         pl.seed_everything(s.seed, verbose=False)
         data = data_module(s)
-        model = VAE(s.num_filters, s.z_dim, s.lr, num_classes=max(1, len(data.classes)))
+        of_data = {"num_classes": max(1, len(data.classes))}
+        model = model or VAE(**{name: getattr(s, name) for name in OF_MODEL}, **of_data)
+        known = s.data is None and s.dataset == CLASSIFIED_DATASET and CLASSIFIER.exists()
+        classifier = load_classifier() if known else None  # now, as a bad file ends the program
         checkpoint = RunCheckpoint(run, monitor="val_bpd")
-        own_callbacks = [
-            EndTogether(),
-            SeedEpochs(s.seed),
-            StopIfNotFinite(monitor="val_bpd"),
-            GenerateCallback(save_to_disk=True),
-            LearningRateMonitor("step"),
-            EpochTable(run),
-            *([KeepEpochs()] if s.keep_epochs else []),
-            checkpoint,
-            TQDMProgressBar() if s.progress_bar else EpochLines(),
-        ]
-        trainer = make_trainer(s, [*own_callbacks, *callbacks])
+        trainer = make_trainer(run, [GenerateCallback(save_to_disk=True), checkpoint, *callbacks])
         if s.compile:
             compile_networks(trainer.strategy.root_device, model.encoder, model.decoder)
-        known = s.data is None and s.dataset == CLASSIFIED_DATASET
-        judged = known and CLASSIFIER.exists()
-        classifier = load_classifier() if judged else None  # now, as a bad file ends the program
         if trainer.is_global_zero:
             data.prepare_data()  # before other processes start, which would wait for a failed one
-        run.begin(processes=trainer.world_size)
+        run.begin(trainer.world_size)
         with run.explain_failures():
             open_logs(run, trainer, logger)
             run.fit(trainer, model, data, checkpoint)
-            how = {"ckpt_path": checkpoint.best_path, "weights_only": True, "verbose": False}
-            (test,) = result = trainer.test(model, datamodule=data, **how)
+            (test,) = result = trainer.test(
+                model, data, checkpoint.best_path, weights_only=True, verbose=False
+            )
             latents = show_latents(trainer, model, data.test, checkpoint.best_step)
             close_logs(run, trainer, {**test, **latents})
             about = {"best_epoch": checkpoint.best_epoch, **circumstances(trainer, model)}
@@ -495,6 +436,7 @@ def make_parser() -> argparse.ArgumentParser:
     add("--z_dim", type=whole_number(1), default=32, help="latent dimensions")
     add("--num_filters", type=whole_number(1), default=32, help="width of both networks")
     add("--lr", type=positive_number, default=2.2e-3, help="peak learning rate")
+    add("--beta", type=positive_number, default=1.0, help="weight of the KL in the training loss")
     add("--batch_size", type=whole_number(1), default=32, help="images per step and process")
     add("--data_dir", type=path_name, default=str(DATA_DIR), help="folder of the data files")
     add("--dataset", choices=DATASETS, default="MNIST", help="images of the same file format")
@@ -513,16 +455,16 @@ def make_parser() -> argparse.ArgumentParser:
     add("--progress_bar", action="store_true", help="a progress bar instead of a line per epoch")
     add("--keep_epochs", action="store_true", help="keep every epoch's networks, for explore.py")
     add("--compile", action="store_true", help="torch.compile the networks: pays on long runs")
-    resume = "continue this run (a folder or its checkpoint), or the newest unfinished one"
-    how = {"nargs": "?", "const": True, "default": False, "metavar": "RUN"}
-    add("--resume", type=path_name, **how, help=resume)
-    lightning = parser.add_argument_group("handed through to Lightning's Trainer")
-    add = lightning.add_argument
-    add("--accelerator", default="auto", help="cpu, gpu, mps, ...")
-    add("--devices", default="auto", help="how many of them, or which")
-    add("--num_nodes", type=whole_number(1), default=1, help="machines")
-    add("--strategy", default="auto", help="how several processes work together, such as ddp")
-    add("--precision", default="32-true", help="such as 32-true or bf16-mixed")
+    add(
+        "--resume",
+        type=path_name,
+        nargs="?",
+        const=True,
+        default=False,
+        metavar="RUN",
+        help="continue this run (a folder or its checkpoint), or the newest unfinished one",
+    )
+    add_trainer_options(parser)
     return parser
 
 
@@ -530,9 +472,9 @@ def main(argv: list[str] | None = None) -> None:
     """The command line: see `run_main`; a training that fails or is stopped is a `WorkError`."""
     parser = make_parser()
 
+    @as_work_errors()
     def work() -> None:
-        with as_work_errors():
-            train_vae(argparse.Namespace(**given_options(parser, argv)))
+        train_vae(argparse.Namespace(**given_options(parser, argv)))
 
     run_main(parser, work)
 

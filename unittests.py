@@ -346,13 +346,14 @@ class TestManifold(unittest.TestCase):
 
     def test_shows_the_normal_percentiles_rightwards_and_upwards(self):
         class Recorder(nn.Module):
-            z_dim, device = 2, torch.device("cpu")
+            z_dim = 2
 
             def forward(self, z):
                 self.z = z
                 return torch.zeros(len(z), 16, 28, 28)
 
         decoder = Recorder()
+        decoder.where = nn.Parameter(torch.zeros(1))
         visualize_manifold(decoder, grid_size=4)
         z = decoder.z.view(4, 4, 2)
         percentiles = Normal(0, 1).cdf(z)

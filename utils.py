@@ -250,7 +250,7 @@ def visualize_manifold(decoder: nn.Module, grid_size: int = 20) -> Tensor:
     the right, the second one upwards.
 
     Args:
-        decoder: maps z [B, 2] to logits [B, 16, H, W]; has `z_dim` and `device`.
+        decoder: maps z [B, 2] to logits [B, 16, H, W]; has `z_dim`.
         grid_size: n, pictures per row and per column.
     Returns:
         float [3, n * H, n * W] in [0, 1] on the decoder's device, one image for `save_image`.
@@ -260,7 +260,7 @@ def visualize_manifold(decoder: nn.Module, grid_size: int = 20) -> Tensor:
     if decoder.z_dim != 2:
         raise ValueError(f"the manifold needs a decoder with z_dim 2, this one has {decoder.z_dim}")
     grid_size = check_size("grid_size", grid_size)
-    axis = normal_percentiles(grid_size).to(decoder.device)
+    axis = normal_percentiles(grid_size).to(next(decoder.parameters()).device)
     upward, rightward = torch.meshgrid(axis.flip(0), axis, indexing="ij")
     z = torch.stack([rightward, upward], dim=-1).reshape(-1, 2)
     images = torch.cat([mean_image(decoder(part)) for part in z.split(500)])

@@ -5,6 +5,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import TypeVar
 
+import pytorch_lightning as pl
 import torch
 from pytorch_lightning.plugins import TorchCheckpointIO
 from torch import nn
@@ -13,6 +14,7 @@ from boundary.command_line import InputError, one_line
 from boundary.files import check_regular, write_whole
 
 Model = TypeVar("Model", bound=nn.Module)
+Module = TypeVar("Module", bound=pl.LightningModule)
 
 
 def _read(path: str | Path) -> object:
@@ -98,3 +100,28 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         self, path: str | Path, map_location: object = None, weights_only: bool | None = None
     ) -> dict:
         return read_checkpoint(path)
+
+
+def read_model(model_class: type[Module], path: Path, **more: object) -> Module:
+    """The Lightning module in a checkpoint, on the CPU.
+
+    Args:
+        more: arguments that its class takes beside the hyperparameters in the checkpoint.
+    Raises:
+        InputError: see `read_checkpoint`, and for a checkpoint of another model or with weights
+            that are not finite.
+    """
+    read_checkpoint(path)  # finds out a damaged file, which Lightning and torch do not
+    try:
+        model = model_class.load_from_checkpoint(
+            path, map_location="cpu", weights_only=True, **more
+        )
+        for name, weights in model.state_dict().items():
+            if not weights.isfinite().all():
+                raise ValueError(f"{name} has values that are not finite")
+    except Exception as error:  # there is no end to what the file of another model can raise
+        raise InputError(
+            f"checkpoint {path} is of another model ({one_line(error)}): give one that this "
+            f"version of {model_class.__name__} wrote"
+        ) from error
+    return model

@@ -18,7 +18,8 @@ from compression import low_bits
 from compression.archive import OVERHEAD, read_header
 from compression.codec import Codec
 from compression.general_codecs import JPEG_XL_10, Contest, Format, codecs, single_image_codecs
-from train_pl import VAE, load_model, trained_on
+from fmnist import trained_on
+from train_pl import VAE, load_model
 from utils import elbo_to_bpd, sampled_negative_elbo
 
 SINGLE = 100  # images that are put into archives of their own

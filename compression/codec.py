@@ -191,7 +191,7 @@ class Codec:
         self.prior, self.low_bits = copy.deepcopy(model.prior), copy.deepcopy(low_bits)
         self.class_model = stream.model.Uniform(model.prior.num_classes)
         self.bits = 8 if low_bits else 4
-        self.z_dim = model.decoder.z_dim
+        self.z_dim = model.prior.z_dim
         self.weights = fingerprint(model, low_bits)
         self.progress = progress
         # A symbol takes at most 24 bits from the stack: a full batch, of z, k and y, leaves a

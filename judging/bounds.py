@@ -63,7 +63,7 @@ def image_bounds(
     Raises:
         FloatingPointError: the model's outputs are not finite numbers.
     """
-    device, z_dim = model.decoder.device, model.decoder.z_dim
+    device, z_dim = model.device, model.prior.z_dim
     batches = []
     for start in tqdm(range(0, len(images), batch_size), unit="batch", disable=not progress_bar):
         imgs = images[start : start + batch_size].long().to(device)

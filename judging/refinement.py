@@ -77,7 +77,7 @@ def refined_negative_elbo(
         learned: with the learned prior in place of the unit Gaussian, in the steps too.
     """
     log_prior = model.prior.log_prob if learned else unit_gaussian_log_prob
-    device, z_dim, results = model.decoder.device, model.decoder.z_dim, []
+    device, z_dim, results = model.device, model.prior.z_dim, []
     for start in range(0, len(images), batch_size):
         imgs = images[start : start + batch_size].long().to(device)
         indices = range(start, start + len(imgs))

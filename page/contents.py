@@ -242,7 +242,7 @@ def self_test(model: nn.Module, images: Tensor, labels: Tensor) -> dict[str, obj
 
 def points(model: nn.Module, data: DiscreteImages) -> dict[str, object] | None:
     """Where test images lie in a latent space of one or two dimensions, which has a map."""
-    if model.decoder.z_dim > 2:
+    if model.prior.z_dim > 2:
         return None
     shown = data.subset(torch.arange(min(NUM_POINTS, len(data))))
     mean, _ = model.encoder(shown.images.long())
@@ -258,7 +258,7 @@ def networks(model: nn.Module) -> dict[str, object]:
     """The model itself: encoder, decoder and prior as the page runs them, with their weights."""
     weights = Weights()
     return {
-        "zDim": model.decoder.z_dim,
+        "zDim": model.prior.z_dim,
         "temperature": model.hparams.temperature,
         "encoder": describe(model.encoder.net, weights),
         "decoder": describe(model.decoder.net, weights),

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from boundary.files import write_whole
 from fmnist import DiscreteImages
-from pictures.figures import latent_figure, rendered
+from pictures.figures import kl_figure, latent_figure, pairs_figure, rendered
 from pictures.of_model import manifold_figure, samples_figure
 from runs.logs import log_folder, log_now, writers_of
 from utils import active_units, kl_per_dimension
@@ -42,29 +42,6 @@ def first_images(loader: Iterable, num: int) -> Tensor:
     return torch.cat(found)
 
 
-@torch.no_grad()
-def latent_use(model: nn.Module, images: Tensor) -> tuple[Tensor, int]:
-    """The mean KL of each latent dimension over images, float [z_dim] in nats; active units."""
-    encoded = [model.encoder(part.to(model.device)) for part in images.split(500)]
-    mean, log_std = (torch.cat(part) for part in zip(*encoded, strict=True))
-    return kl_per_dimension(mean, log_std).mean(dim=0).cpu(), active_units(mean)
-
-
-def write_figures(
-    trainer: pl.Trainer, figures: dict[str, Figure], step: int, epoch: int, folder: Path | None
-) -> None:
-    """Figures to TensorBoard's page "Images" and, if there is a folder, to epoch_N_*.png."""
-    for name, figure in figures.items():
-        picture = rendered(figure)
-        for writer in writers_of(trainer):
-            writer.add_image(f"images/{name}", picture, step, dataformats="HWC")
-        if folder is not None:
-            file = BytesIO()
-            Image.fromarray(picture).save(file, format="PNG")
-            name = name.lower().replace(" ", "_")
-            write_whole(folder / f"epoch_{epoch}_{name}.png", file.getvalue())
-
-
 def epoch_samples(model: nn.Module, num: int, when: str) -> dict[str, Figure]:
     """Samples of a model in training and, once its prior has learned something, ten of each class.
 
@@ -73,14 +50,51 @@ def epoch_samples(model: nn.Module, num: int, when: str) -> dict[str, Figure]:
         num: how many, of any class.
         when: what stands behind the titles, see `epoch_line`.
     """
-    z = model.sample_latents(num)
-    figures = {"Samples": samples_figure(model, z, f"Samples ({when})")}
-    if model.prior.is_trained:
-        digits = torch.arange(10, device=z.device).repeat_interleave(10)
-        z, names = model.sample_latents(100, digits), [*"0123456789"]
+    figures = {
+        "images/Samples": samples_figure(model, model.sample_latents(num), f"Samples ({when})")
+    }
+    num_classes = model.prior.num_classes
+    if model.prior.is_trained and num_classes > 1:
+        labels = torch.arange(num_classes, device=model.device).repeat_interleave(10)
+        z, names = model.sample_latents(len(labels), labels), [str(n) for n in range(num_classes)]
         by_class = samples_figure(model, z, f"Samples by class ({when})", names)
-        figures["Samples by class"] = by_class
+        figures["images/Samples by class"] = by_class
     return figures
+
+
+@torch.no_grad()
+def epoch_latents(model: nn.Module, images: Tensor, when: str) -> tuple[dict[str, Figure], int]:
+    """What the encoder makes of images, long [N, 1, H, W]: figures, and how many units are active.
+
+    The figures are the mean KL of each latent dimension and the first 32 reconstructions.
+    """
+    encoded = [model.encoder(part.to(model.device)) for part in images.split(500)]
+    mean, log_std = (torch.cat(part) for part in zip(*encoded, strict=True))
+    kl, shown = kl_per_dimension(mean, log_std).mean(dim=0).cpu(), images[:32]
+    reconstructions = model.reconstruct(shown.to(model.device)).cpu()
+    figures = {
+        "latents/KL per dimension": kl_figure(kl),
+        "images/Reconstructions": pairs_figure(
+            shown / 15, reconstructions, f"Reconstructions ({when})"
+        ),
+    }
+    return figures, active_units(mean)
+
+
+def write_figures(
+    trainer: pl.Trainer, figures: dict[str, Figure], step: int, epoch: int, folder: Path | None
+) -> None:
+    """Figures by their tags to TensorBoard; where there is a folder, images/* to epoch_N_*.png."""
+    for tag, figure in figures.items():
+        picture = rendered(figure)
+        for writer in writers_of(trainer):
+            writer.add_image(tag, picture, step, dataformats="HWC")
+        page, name = tag.split("/")
+        if folder is not None and page == "images":
+            file = BytesIO()
+            Image.fromarray(picture).save(file, format="PNG")
+            name = name.lower().replace(" ", "_")
+            write_whole(folder / f"epoch_{epoch}_{name}.png", file.getvalue())
 
 
 @torch.no_grad()

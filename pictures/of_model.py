@@ -71,7 +71,7 @@ def mean_images(decoder: nn.Module, z: Tensor) -> Tensor:
     Raises:
         FloatingPointError: they are not finite numbers.
     """
-    parts = z.to(decoder.device).split(DECODER_BATCH)
+    parts = z.to(next(decoder.parameters()).device).split(DECODER_BATCH)
     images = torch.cat([mean_image(decoder(part)).cpu() for part in parts])
     check_finite(images)
     return images
@@ -146,8 +146,8 @@ def model_figures(
         ),
         "kl_per_dimension": kl_figure(kl),
     }
-    if model.decoder.z_dim > 1 and len(mean) > 1:
+    if model.prior.z_dim > 1 and len(mean) > 1:
         figures["latent_means"] = latent_figure(mean, data.labels)
-    if model.decoder.z_dim == 2:
+    if model.prior.z_dim == 2:
         figures["manifold"] = manifold_figure(model.decoder, "The latent plane, decoded")
     return figures

@@ -9,6 +9,7 @@ ends with the same files, because
 """
 
 import argparse
+import difflib
 import json
 import math
 import shlex
@@ -64,8 +65,11 @@ class Run:
 
     def __init__(self, parser: argparse.ArgumentParser, options: Mapping[str, object]):
         self.folder, self.state, self.held = None, None, ExitStack()
-        known = {k: v for k, v in options.items() if k in vars(parser.parse_args([]))}
-        self.given = given_options(parser, to_argv(known))
+        known = vars(parser.parse_args([]))
+        for name in options.keys() - known.keys():
+            nearest = difflib.get_close_matches(name, known, n=1, cutoff=0)[0]
+            raise InputError(f"there is no option {name!r}: did you mean {nearest!r}?")
+        self.given = given_options(parser, to_argv(options))
         self.settings = parser.parse_args(to_argv(self.given))
         if "resume" in self.given:
             folder = find_run(self.given["resume"], self.settings.log_dir)

@@ -9,26 +9,43 @@ import warnings
 import numpy as np
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import Callback
+from pytorch_lightning.callbacks import Callback, LearningRateMonitor, TQDMProgressBar
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from torch import nn
 
 from boundary.checkpoints import AtomicCheckpointIO
-from boundary.command_line import InputError, one_line
+from boundary.command_line import InputError, one_line, whole_number
+from runs.epochs import KeepEpochs
+from runs.logs import EpochLines, EpochTable
+from runs.run import Run
+from runs.stopping import EndTogether, StopIfNotFinite
 
 OPTIONS = ("accelerator", "devices", "num_nodes", "strategy", "precision")  # handed through
 MOST_PROCESSES = 64  # on one machine
 
 
-def make_trainer(settings: argparse.Namespace, callbacks: list[Callback]) -> pl.Trainer:
-    """Lightning's Trainer for a run with these options, without a logger so far.
+def add_trainer_options(parser: argparse.ArgumentParser) -> None:
+    """The options of `OPTIONS`, with Lightning's own defaults."""
+    add = parser.add_argument_group("handed through to Lightning's Trainer").add_argument
+    add("--accelerator", default="auto", help="cpu, gpu, mps, ...")
+    add("--devices", default="auto", help="how many of them, or which")
+    add("--num_nodes", type=whole_number(1), default=1, help="machines")
+    add("--strategy", default="auto", help="how several processes work together, such as ddp")
+    add("--precision", default="32-true", help="such as 32-true or bf16-mixed")
 
+
+def make_trainer(run: Run, callbacks: list[Callback]) -> pl.Trainer:
+    """Lightning's Trainer for a run, with what all runs call back, without a logger so far.
+
+    Args:
+        callbacks: more of them; among them the run's checkpoints.
     Raises:
         InputError: Lightning or the machine has no such accelerator, strategy or precision, there
             would be more than `MOST_PROCESSES`, the strategy trains in processes that end before
             the test, or the precision keeps the weights themselves in 16 bits, where small updates
             are rounded away.
     """
+    settings = run.settings
     options = {name: getattr(settings, name) for name in OPTIONS}
     if any(way in options["strategy"] for way in ("spawn", "fork", "notebook")):
         raise InputError(
@@ -49,7 +66,16 @@ def make_trainer(settings: argparse.Namespace, callbacks: list[Callback]) -> pl.
     try:
         return pl.Trainer(
             **options,
-            callbacks=callbacks,
+            callbacks=[
+                EndTogether(),
+                SeedEpochs(settings.seed),
+                StopIfNotFinite(monitor="val_bpd"),
+                *callbacks,
+                LearningRateMonitor("step"),
+                EpochTable(run),
+                *([KeepEpochs()] if settings.keep_epochs else []),
+                TQDMProgressBar() if settings.progress_bar else EpochLines(),
+            ],
             max_epochs=settings.epochs,
             logger=False,  # until it is known that there will be a run
             plugins=[AtomicCheckpointIO()],

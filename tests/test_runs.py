@@ -186,7 +186,8 @@ class TestStopAndResume(RunTest):
             train_pl.train_vae(args)
         run = self.logs / "version_0"
         model = train_pl.load_model(run)
-        self.assertEqual(dict(model.hparams), {"num_filters": 4, "z_dim": 3, "lr": 1e-3})
+        given = {"num_filters": 4, "z_dim": 3, "lr": 1e-3}
+        self.assertEqual(dict(model.hparams), {**VAE().hparams, **given})
         self.assertEqual(self.train("--resume", run, "--epochs", 2), (0, ""))
 
     def test_training_leaves_no_thread_and_no_signal_handler_behind(self):

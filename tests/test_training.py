@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import math
 import socket
 import subprocess
 import sys
@@ -21,15 +22,17 @@ from pytorch_lightning.loggers import CSVLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 from tiny import NUM_TRAIN, NUM_VAL, InFolder, tiny_data
+from torch import nn
 from torch.nn import Parameter
 
 import fmnist
+from boundary.command_line import InputError
 from cnn_encoder_decoder import CNNDecoder, CNNEncoder
 from muon import Muon
 from pictures import in_training
 from prior import LatentPrior
 from runs.trainer import SeedEpochs, quiet_lightning
-from train_pl import VAE, GenerateCallback, train_vae
+from train_pl import VAE, GenerateCallback, load_model, make_parser, train_vae
 from utils import sampled_negative_elbo
 
 PARTS = ("reconstruction_loss", "regularization_loss", "ELBO", "bpd")
@@ -349,7 +352,7 @@ class TestGenerateCallback(InFolder):
         with mock.patch.object(in_training, "rendered", wraps=in_training.rendered) as drawn:
             model = fit(pictures=True, log_dir=str(self.folder))
         titles = [call.args[0].get_suptitle() for call in drawn.mock_calls]
-        said = [title.split("(")[1].rstrip(")") for title in titles]
+        said = [title.split("(")[1].rstrip(")") for title in titles if "(" in title]
         self.assertEqual(said[:2], ["epoch 0: untrained"] * 2)
         for words in said[2:5]:
             self.assertRegex(words, r"^epoch 1, last validation \d\.\d{4} bpd$")
@@ -439,6 +442,87 @@ class TestLostTraining(unittest.TestCase):
                 with self.assertRaisesRegex(ValueError, next(iter(wrong))):
                     train_vae(argparse.Namespace(log_dir=f"{log_dir}/logs", **wrong))
                 self.assertEqual(list(Path(log_dir).iterdir()), [])
+
+
+class Pair(nn.Linear):
+    """Flat images to mean and log_std."""
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return super().forward(x / 15).chunk(2, dim=1)
+
+
+def own_networks(z_dim: int) -> dict[str, nn.Module]:
+    return {
+        "encoder": nn.Sequential(nn.Flatten(), Pair(784, 2 * z_dim)),
+        "decoder": nn.Sequential(nn.Linear(z_dim, 16 * 784), nn.Unflatten(1, (16, 28, 28))),
+    }
+
+
+class OwnVAE(VAE):
+    def __init__(self, z_dim: int, bias: float = 0.0):
+        super().__init__(z_dim=z_dim, **own_networks(z_dim))
+        self.bias = bias
+
+    def forward(self, imgs: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return super().forward(imgs)
+
+
+class TestOwnNetworks(InFolder):
+    def train(self, model: VAE, **options: object) -> Path:
+        args = argparse.Namespace(log_dir=str(self.folder), accelerator="cpu", **options)
+        with tiny_data(), redirect_stdout(StringIO()):
+            train_vae(args, model=model)
+        return max(self.folder.glob("version_*"))
+
+    def test_a_subclass_is_trained_tested_loaded_and_resumed_for_more_epochs(self):
+        run = self.train(OwnVAE(z_dim=2, bias=0.5), epochs=1)
+        for name in ("vae_manifold.png", "epoch_1_samples.png", "latent_means.png"):
+            self.assertTrue((run / name).exists(), name)
+        result = json.loads((run / "result.json").read_text())
+        self.assertEqual(result["options"]["z_dim"], 2)
+        loaded = load_model(run, OwnVAE)
+        self.assertEqual((type(loaded), loaded.bias), (OwnVAE, 0.5))
+        self.assertEqual(loaded.sample(3).shape, (3, 1, 28, 28))
+        self.train(OwnVAE(z_dim=2, bias=0.5), resume=run, epochs=2)
+        self.assertEqual(json.loads((run / "result.json").read_text())["options"]["epochs"], 2)
+
+    def test_networks_that_a_model_is_given_are_trained_and_loaded(self):
+        run = self.train(VAE(z_dim=3, **own_networks(3)), epochs=1)
+        loaded = load_model(run, **own_networks(3))
+        self.assertEqual(loaded.encoder[1].out_features, 6)
+        with self.assertRaisesRegex(InputError, "another model"):
+            load_model(run)
+
+    def test_something_that_is_no_vae_is_refused_in_one_line(self):
+        for model in (nn.Linear(2, 2), pl.LightningModule(), VAE):
+            with self.assertRaisesRegex(InputError, "model: .* VAE"):
+                self.train(model)
+
+
+class TestBeta(InFolder):
+    def test_it_weighs_the_kl_in_the_training_loss_and_in_nothing_that_is_reported(self):
+        imgs, labels = torch.randint(0, 16, (4, 1, 28, 28)), torch.arange(4)
+        losses = []
+        for beta in (1.0, 4.0):
+            torch.manual_seed(0)
+            model = VAE(num_filters=2, z_dim=3, beta=beta)
+            model._trainer = mock.Mock(estimated_stepping_batches=100, global_step=100)
+            torch.manual_seed(1)
+            losses.append(model.training_step((imgs, labels), 0))
+            torch.manual_seed(1)
+            *_, L_reg, bpd = model(imgs)
+            losses.append(bpd)
+        kl = L_reg / (784 * math.log(2))
+        torch.testing.assert_close(losses[2] - losses[0], 3 * kl)
+        torch.testing.assert_close(losses[3], losses[1])
+
+    def test_what_is_no_number_above_0_is_refused(self):
+        for beta in (0, -1, math.nan, math.inf):
+            with self.assertRaisesRegex(ValueError, "beta must be a number above 0"):
+                VAE(beta=beta)
+        for beta in ("0", "nan", "x"):
+            with self.assertRaisesRegex(InputError, "--beta: .*above 0"):
+                make_parser().parse_args(["--beta", beta])
 
 
 class TestTinyData(unittest.TestCase):
