@@ -130,7 +130,7 @@ class TestSnippets(InFolder):
 
         with (
             mock.patch.object(train_pl, "CNNDecoder", Deeper),
-            self.assertRaisesRegex(InputError, "another model.*missing"),
+            self.assertRaisesRegex(InputError, "another model.*Missing key"),
         ):
             load_model(PRETRAINED)
 
