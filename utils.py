@@ -81,12 +81,9 @@ def kl_per_dimension(mean: Tensor, log_std: Tensor) -> Tensor:
 
 
 def KLD(mean: Tensor, log_std: Tensor) -> Tensor:
-    """KL(N(mean, std) || N(0, 1)) in nats: `kl_per_dimension` summed over the last dimension.
+    """KL(N(mean, std) || N(0, 1)) in nats: `kl_per_dimension`, summed over the last dimension.
 
-    Args:
-        mean, log_std: float [..., z_dim].
-    Returns:
-        float [...], >= 0 up to rounding, in nats; float32 for half precisions.
+    mean, log_std: float [..., z_dim]. Returns float [...], float32 for half precisions.
     """
     return kl_per_dimension(mean, log_std).sum(dim=-1)
 
@@ -125,32 +122,30 @@ def sampled_negative_elbo(
 
         -log p(x|z) + log q(z|x) - log p(z)
 
-    For the unit Gaussian, `KLD` has its last two terms in closed form (Kingma & Welling 2014,
-    eq. 2 and 3).
+    For the unit Gaussian, `KLD` is the mean of the last two terms over q(z|x).
 
     Args:
-        L_rec: float [B], -log p(x|z) in nats.
-        z, mean, log_std: float [B, z_dim], z drawn from q(z|x) = N(mean, std^2).
-        log_pz: float [B], log p(z) in nats.
+        L_rec, log_pz: float [B], -log p(x|z) and log p(z), in nats.
+        z, mean, log_std: float [B, z_dim], z drawn from q(z|x) = N(mean, diag(std^2)).
     Returns:
         float [B], in nats.
     """
     return L_rec + gaussian_log_prob(z, mean, log_std) - log_pz
 
 
-def elbo_to_bpd(elbo: Tensor, img_shape: Sequence[int]) -> Tensor:
-    """Negative ELBO in nats per image to bits per dimension: elbo / (ln 2 * C * H * W).
+def elbo_to_bpd(negative_elbo: Tensor, img_shape: Sequence[int]) -> Tensor:
+    """Negative ELBO in nats per image to bits per dimension: divided by ln 2 * C * H * W.
 
     Args:
-        elbo: float [B] or the mean over images, a scalar; the negative ELBO in nats.
+        negative_elbo: float [B] or the mean over images, a scalar, in nats.
         img_shape: [B, C, H, W] of the images.
     Returns:
-        same shape as elbo, bits per dimension; float32 for half precisions.
+        same shape, bits per dimension; float32 for half precisions.
     """
-    check_floats("elbo", "[B]", 0, elbo)
+    check_floats("negative_elbo", "[B]", 0, negative_elbo)
     if len(img_shape) < 2 or min(img_shape[1:]) < 1:
         raise ValueError(f"img_shape: expected [B, C, H, W], got {list(img_shape)}")
-    return at_least_float32(elbo) / (math.log(2) * math.prod(img_shape[1:]))
+    return at_least_float32(negative_elbo) / (math.log(2) * math.prod(img_shape[1:]))
 
 
 @torch.no_grad()
@@ -200,39 +195,19 @@ def active_units(means: Tensor, threshold: float = 0.01) -> int:
     """How many latent dimensions the encoder uses (Burda et al. 2016, section 5.1).
 
     A dimension is active if the variance of its posterior mean over the data is above the
-    threshold.
-
-    Args:
-        means: float [N, z_dim], the posterior means of N images.
+    threshold. means: float [N, z_dim], the posterior means of N images.
     """
     return int((means.var(dim=0, correction=0) > threshold).sum())
-
-
-def interpolate(start: Tensor, end: Tensor, num_steps: int) -> Tensor:
-    """Points at equal distances on the line from start to end, both included.
-
-    Args:
-        start, end: float [B, z_dim].
-        num_steps: points per line.
-    Returns:
-        float [B, num_steps, z_dim].
-    """
-    share = torch.linspace(0, 1, num_steps, device=start.device).view(1, -1, 1)
-    return torch.lerp(start.unsqueeze(1), end.unsqueeze(1), share)
 
 
 def mean_image(logits: Tensor) -> Tensor:
     """The expected grey level of every pixel, scaled to [0, 1] for display.
 
-    Args:
-        logits: float [B, 16, H, W].
-    Returns:
-        float [B, 1, H, W] in [0, 1].
+    logits: float [B, 16, H, W]. Returns float [B, 1, H, W].
     """
     check_floats("logits", "[B, 16, H, W]", 4, logits)
     probabilities = at_least_float32(logits).softmax(dim=1)
-    how = {"dtype": probabilities.dtype, "device": logits.device}
-    levels = torch.linspace(0, 1, logits.shape[1], **how)
+    levels = torch.linspace(0, 1, logits.shape[1]).to(probabilities)
     return torch.einsum("bvhw,v->bhw", probabilities, levels).unsqueeze(1)
 
 

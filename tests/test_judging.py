@@ -30,7 +30,6 @@ from utils import (
     active_units,
     elbo_to_bpd,
     importance_weighted_bpd,
-    interpolate,
     kl_per_dimension,
     reconstruction_loss,
     unit_gaussian_log_prob,
@@ -157,14 +156,6 @@ class TestLatents(unittest.TestCase):
         torch.manual_seed(0)
         stds = torch.tensor([1.0, 0.11, 0.09, 0.0])
         self.assertEqual(active_units(torch.randn(10_000, 4) * stds + 5), 2)
-
-    def test_interpolation_goes_in_equal_steps_from_start_to_end(self):
-        start, end = torch.randn(2, 3, 4)
-        line = interpolate(start, end, num_steps=5)
-        self.assertEqual(line.shape, (3, 5, 4))
-        torch.testing.assert_close((line[:, 0], line[:, -1]), (start, end))
-        steps = line.diff(dim=1)
-        torch.testing.assert_close(steps, steps[:, :1].expand_as(steps), atol=1e-5, rtol=1e-4)
 
 
 class TestFrechetDistance(unittest.TestCase):

@@ -51,7 +51,11 @@ def words(figure: Figure) -> list[Text]:
 class TwoDimensional(nn.Module):
     """Draws white where both latents are positive, and black elsewhere."""
 
-    z_dim, device = 2, torch.device("cpu")
+    z_dim = 2
+
+    def __init__(self):
+        super().__init__()
+        self.unused = nn.Parameter(torch.zeros(1))  # its device is that of the pictures
 
     def forward(self, z: torch.Tensor) -> torch.Tensor:
         logits = torch.zeros(len(z), 16, 28, 28)
