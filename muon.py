@@ -133,23 +133,6 @@ class Muon(torch.optim.Optimizer):
         group["steps"] += 1
 
 
-def warmup_and_cosine(step: int, total: float, warmup: float) -> float:
-    """The learning rate's share of its peak at a step of 0..total: a line up, half a cosine down.
-
-    Args:
-        step: steps taken.
-        total: steps of the whole training; infinite if its end is not known, as with
-            Trainer(max_epochs=-1), and then the share is 1 at all steps.
-        warmup: share of the steps over which the learning rate rises.
-    """
-    if math.isinf(total):
-        return 1.0
-    rise = max(1, round(warmup * total))
-    if step < rise:
-        return (step + 1) / (rise + 1)
-    return 0.5 + 0.5 * math.cos(math.pi * min(1, (step - rise) / max(1, total - rise)))
-
-
 def warmup_and_line(step: int, total: float, warmup: float) -> float:
     """The learning rate's share of its peak at a step of 0..total: a line up, a line down to 0.
 
@@ -157,7 +140,10 @@ def warmup_and_line(step: int, total: float, warmup: float) -> float:
     decay learning rate schedules and further refinements"; measured in benchmarks/recipe.md).
 
     Args:
-        step, total, warmup: as for `warmup_and_cosine`.
+        step: steps taken.
+        total: steps of the whole training; infinite if its end is not known, as with
+            Trainer(max_epochs=-1), and then the share is 1 at all steps.
+        warmup: share of the steps over which the learning rate rises.
     """
     if math.isinf(total):
         return 1.0

@@ -1,7 +1,9 @@
 """The archive as a file: its header, its checksums, and what is refused before it is decoded."""
 
+import os
 import struct
 import zlib
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -11,13 +13,15 @@ from boundary.command_line import InputError
 
 SIDE = 28
 
-# An archive is its header, the words of the stack, and the CRC-32 of both.
+# An archive is its header, the names of the images' files if it has any (compressed, after their
+# size), its content and the CRC-32 of all that. The content is the words of the stack or, where
+# those would be more, the pixels as they are.
 MAGIC, VERSION = b"VAE4", 3
 HEADER = struct.Struct("<4sBBBII8sI")  # the fields of Header
+SIZE = struct.Struct("<I")
 CHECKSUM = struct.Struct("<I")
-OVERHEAD = HEADER.size + CHECKSUM.size  # bytes of an archive that are not the stack
-# The last commits of the versions before; their pretrained/ holds the checkpoint of that time.
-LAST_OF_VERSION = {1: "1958463", 2: "1afad29"}
+OVERHEAD = HEADER.size + CHECKSUM.size  # bytes of an archive that are neither names nor content
+STORED, NAMED = 16, 32  # flags of `form`: the content are the pixels; there are names
 
 
 class Header(NamedTuple):
@@ -26,7 +30,7 @@ class Header(NamedTuple):
     magic: bytes
     version: int
     bits: int  # the kind: 4 for images of 16 grey levels, 8 for 256
-    rank: int  # 3 for images [N, 28, 28], 4 for [N, 1, 28, 28]
+    form: int  # 3 for images [N, 28, 28], 4 for [N, 1, 28, 28], and the flags
     count: int  # N
     startup: int  # random words at the bottom of the stack; decoding knows the ones below them
     weights: bytes  # fingerprint of the weights of all models that are needed
@@ -38,47 +42,67 @@ class Header(NamedTuple):
 
     @property
     def shape(self) -> tuple[int, ...]:
-        return (self.count, *(1,) * (self.rank - 3), SIDE, SIDE)
+        channels = () if self.form & ~(STORED | NAMED) == 3 else (1,)
+        return (self.count, *channels, SIDE, SIDE)
 
 
-def seal(header: Header, stack: bytes) -> bytes:
-    """The archive of a header and the words of a stack."""
-    archive = HEADER.pack(*header) + stack
-    return archive + CHECKSUM.pack(zlib.crc32(archive))
+class Archive(NamedTuple):
+    """The parts of an archive."""
+
+    header: Header
+    content: bytes
+    names: Sequence[str] = ()  # of the files that the images were in, or none
 
 
-def read_header(archive: bytes) -> Header:
-    """The header of a whole archive of this version.
+def write_archive(archive: Archive) -> bytes:
+    header, content, names = archive
+    if names:
+        header = header._replace(form=header.form | NAMED)
+        compressed = zlib.compress(os.fsencode("\0".join(names)), level=9)
+        content = SIZE.pack(len(compressed)) + compressed + content
+    packed = HEADER.pack(*header) + content
+    return packed + CHECKSUM.pack(zlib.crc32(packed))
 
-    An archive has at least a byte for each of its images (a black one takes the shipped model nine
-    of them), so that decoding takes time and memory in proportion to the archive: 784 bytes of
-    pixels, or twice that, and at most 24 bits per latent on the stack for a byte of it.
+
+def read_archive(packed: bytes) -> Archive:
+    """The parts of a whole archive of this version.
 
     Raises:
-        InputError: it is something else, of another version, truncated or altered.
+        InputError: it is something else, of another version, truncated or altered, or it names
+            files that are not all in one folder.
     """
-    if archive[: len(MAGIC)] != MAGIC:
+    if packed[: len(MAGIC)] != MAGIC:
         raise InputError("this is no archive of compress.py")
-    if archive[len(MAGIC) : len(MAGIC) + 1] != bytes([VERSION]):
-        found = archive[len(MAGIC)] if len(archive) > len(MAGIC) else "no"
-        last = LAST_OF_VERSION.get(found)
-        which = f": git checkout {last}" if last else ""
-        raise InputError(
-            f"the archive is of version {found}, this program reads version {VERSION}: "
-            f"use the program and the checkpoint that made it{which}"
-        )
-    end = len(archive) - CHECKSUM.size
-    if end < HEADER.size or CHECKSUM.pack(zlib.crc32(archive[:end])) != archive[end:]:
+    content = packed[: -CHECKSUM.size]
+    if len(packed) < OVERHEAD or CHECKSUM.pack(zlib.crc32(content)) != packed[len(content) :]:
         raise InputError("the archive is truncated or altered: take another copy of it")
-    header = Header(*HEADER.unpack_from(archive))
-    if header.bits not in (4, 8) or header.rank not in (3, 4) or (end - HEADER.size) % 4:
-        raise InputError("the archive makes no sense, though its checksum is right")
-    if header.count > len(archive):
+    header, content, names = Header(*HEADER.unpack_from(packed)), content[HEADER.size :], ()
+    if header.version != VERSION:
         raise InputError(
-            f"the archive claims {header.count:,} images in {len(archive):,} bytes, though its "
-            "checksum is right: it was not made by compress.py"
+            f"the archive is of version {header.version}, this program reads version {VERSION}: "
+            "use the program and the checkpoint that made it"
         )
-    return header
+    if header.form & NAMED:
+        end = SIZE.size + SIZE.unpack_from(content)[0]
+        names = os.fsdecode(zlib.decompress(content[SIZE.size : end])).split("\0")
+        content = content[end:]
+        for name in names:
+            if name != os.path.basename(name) or name in ("", ".", ".."):
+                raise InputError(f"the archive names a file {name!r}, which is outside its folder")
+    return Archive(header, content, names)
+
+
+def pack_pixels(images: np.ndarray, bits: int) -> bytes:
+    """Images uint8 [..., 28, 28] as they are: of 4 bits, two pixels to a byte."""
+    return (images if bits == 8 else 16 * images[..., ::2] + images[..., 1::2]).tobytes()
+
+
+def unpack_pixels(content: bytes, bits: int) -> np.ndarray:
+    """`pack_pixels` backwards: uint8 [N, 28, 28]."""
+    pixels = np.frombuffer(content, np.uint8)
+    if bits == 4:
+        pixels = np.stack([pixels >> 4, pixels & 15], axis=-1)
+    return pixels.reshape(-1, SIDE, SIDE)
 
 
 def checked_images(images: ArrayLike, levels: int) -> np.ndarray:
@@ -98,8 +122,6 @@ def checked_images(images: ArrayLike, levels: int) -> np.ndarray:
             f"images must be [N, {SIDE}, {SIDE}] or [N, 1, {SIDE}, {SIDE}], "
             f"got {list(images.shape)}"
         )
-    if len(images) >= 2**32:
-        raise ValueError(f"at most {2**32 - 1} images fit into an archive, got {len(images)}")
     if images.size and images.max() >= levels:
         raise ValueError(f"images must have 16 grey levels, 0..15, got {images.max()}")
     return images

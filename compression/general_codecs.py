@@ -1,6 +1,7 @@
 """What general codecs make of the same images, for comparison."""
 
 import bz2
+import importlib.util
 import io
 import lzma
 import math
@@ -10,8 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-SIDE = 28
-JPEG_XL_9, JPEG_XL_10 = (f"JPEG XL, one sheet, effort {effort}" for effort in (9, 10))
+from compression.archive import SIDE, pack_pixels, unpack_pixels
 
 
 class Format(NamedTuple):
@@ -28,97 +28,50 @@ class Contest(NamedTuple):
     arrays: Sequence[np.ndarray]
 
 
-def picture_format(to_picture: Callable[[np.ndarray], Image.Image], **how: object) -> Format:
+def picture_format(mode: str, **options: object) -> Format:
     """A format of Pillow's, for uint8 [H, W].
 
     Args:
-        to_picture: makes a picture whose first channel is the array.
-        how: what `Image.save` takes.
+        mode: the picture's, "L" for grey, "P" for a palette of greys.
+        options: what `Image.save` takes.
     """
 
     def encode(levels: np.ndarray) -> bytes:
         file = io.BytesIO()
-        to_picture(levels).save(file, **how)
+        Image.fromarray(levels).convert(mode).save(file, **options)
         return file.getvalue()
 
     def decode(file: bytes) -> np.ndarray:
-        with Image.open(io.BytesIO(file)) as picture:
-            levels = np.array(picture)
+        levels = np.array(Image.open(io.BytesIO(file)))
         return levels if levels.ndim == 2 else levels[..., 0]
 
     return Format(encode, decode)
 
 
-def palette_picture(levels: np.ndarray) -> Image.Image:
-    picture = Image.frombytes("P", levels.shape[::-1], levels.tobytes())
-    picture.putpalette([17 * level for level in range(16) for _ in "RGB"])
-    return picture
-
-
-def png() -> Format:
-    return picture_format(Image.fromarray, format="PNG", optimize=True)
-
-
-def png_of_16_levels() -> Format:
-    """With a palette, as Pillow does not write grey at 4 bits per pixel: for a single digit that
-    takes more than the bits which it saves."""
-    return picture_format(palette_picture, format="PNG", optimize=True, bits=4)
-
-
-def webp() -> Format:
-    how = {"format": "WEBP", "lossless": True, "quality": 100, "method": 6}
-    return picture_format(Image.fromarray, **how)
+def stream_format(
+    compress: Callable[[bytes], bytes], decompress: Callable[[bytes], bytes], bits: int
+) -> Format:
+    """The pixels of images [N, 28, 28], one after the other; of 4 bits, two in a byte."""
+    return Format(
+        lambda images: compress(pack_pixels(images, bits)),
+        lambda file: unpack_pixels(decompress(file), bits),
+    )
 
 
 def jpeg_xl(effort: int) -> Format:
-    """`has_jpeg_xl` must hold."""
-    import imagecodecs  # for this comparison only
+    import imagecodecs  # for this comparison only, and left out where it is not installed
 
     def encode(levels: np.ndarray) -> bytes:
-        how = {"lossless": True, "effort": effort, "numthreads": 1}
-        return imagecodecs.jpegxl_encode(levels, **how)
+        return imagecodecs.jpegxl_encode(levels, lossless=True, effort=effort, numthreads=1)
 
     return Format(encode, lambda file: imagecodecs.jpegxl_decode(file, numthreads=1))
 
 
-def stream_format(
-    shape: tuple[int, ...], compress: Callable[[bytes], bytes], decompress: Callable[[bytes], bytes]
-) -> Format:
-    """The values of arrays of this shape, one byte after the other."""
-
-    def decode(file: bytes) -> np.ndarray:
-        return np.frombuffer(decompress(file), np.uint8).reshape(shape)
-
-    return Format(lambda images: compress(images.tobytes()), decode)
-
-
-def in_pairs(whole: Format) -> Format:
-    """Of 16 levels, two in a byte."""
-
-    def decode(file: bytes) -> np.ndarray:
-        pairs = whole.decode(file)
-        return np.stack([pairs >> 4, pairs & 15], axis=-1).reshape(*pairs.shape[:-1], -1)
-
-    return Format(lambda images: whole.encode(16 * images[..., ::2] + images[..., 1::2]), decode)
-
-
-def xz(shape: tuple[int, ...], levels: int) -> Format:
-    """It is better at pairs of 16 levels than at single ones."""
-
-    def compress(values: bytes) -> bytes:
-        return lzma.compress(values, preset=9 | lzma.PRESET_EXTREME)
-
-    if levels == 256:
-        return stream_format(shape, compress, lzma.decompress)
-    return in_pairs(stream_format((*shape[:-1], shape[-1] // 2), compress, lzma.decompress))
-
-
-def has_jpeg_xl() -> bool:
-    try:
-        import imagecodecs  # noqa: F401
-    except ImportError:
-        return False
-    return True
+PNG = picture_format("L", format="PNG", optimize=True)
+# Pillow writes grey at 8 bits only; a palette of 16, which a single digit does not repay, at 4.
+PNG_OF_16_LEVELS = picture_format("P", format="PNG", optimize=True, bits=4)
+WEBP = picture_format("L", format="WEBP", lossless=True, quality=100, method=6)
+EFFORTS = (9, 10) if importlib.util.find_spec("imagecodecs") else ()  # JPEG XL's highest
 
 
 def one_sheet(images: np.ndarray) -> np.ndarray:
@@ -131,15 +84,6 @@ def one_sheet(images: np.ndarray) -> np.ndarray:
     return grid.reshape(rows * SIDE, columns * SIDE)
 
 
-def codec_bytes(images: np.ndarray) -> dict[str, int]:
-    """Bytes by name of 16-level images, see `codecs`; JPEG XL takes too long for a report."""
-    return {
-        name: sum(len(contest.format.encode(array)) for array in contest.arrays)
-        for name, contest in codecs(images, levels=16).items()
-        if "JPEG XL" not in name
-    }
-
-
 def codecs(images: np.ndarray, levels: int) -> dict[str, Contest]:
     """General codecs, without loss, by name; the images are one sheet, or one stream of bytes.
 
@@ -148,23 +92,34 @@ def codecs(images: np.ndarray, levels: int) -> dict[str, Contest]:
         levels: 16 or 256.
     """
     sheet = [one_sheet(images)]
-    whole = stream_format(images.shape, bz2.compress, bz2.decompress)
+    bits = 4 if levels == 16 else 8  # xz is better at pairs of 16 levels than at single ones
+
+    def xz(values: bytes) -> bytes:
+        return lzma.compress(values, preset=9 | lzma.PRESET_EXTREME)
+
     contests = {
-        "PNG, one sheet": Contest(png_of_16_levels() if levels == 16 else png(), sheet),
-        "WebP, one sheet": Contest(webp(), sheet),
-        "bz2": Contest(whole, [images]),
-        "xz": Contest(xz(images.shape, levels), [images]),
+        "PNG, one sheet": Contest(PNG_OF_16_LEVELS if levels == 16 else PNG, sheet),
+        "WebP, one sheet": Contest(WEBP, sheet),
+        "bz2": Contest(stream_format(bz2.compress, bz2.decompress, bits=8), [images]),
+        "xz": Contest(stream_format(xz, lzma.decompress, bits), [images]),
     }
-    if has_jpeg_xl():
-        contests[JPEG_XL_9] = Contest(jpeg_xl(9), sheet)
-        contests[JPEG_XL_10] = Contest(jpeg_xl(10), sheet)
+    for effort in EFFORTS:
+        contests[f"JPEG XL, one sheet, effort {effort}"] = Contest(jpeg_xl(effort), sheet)
     return contests
 
 
 def single_image_codecs(images: np.ndarray) -> dict[str, Contest]:
     """As `codecs`, but with a file per image."""
-    contests = {"PNG": Contest(png(), images), "WebP": Contest(webp(), images)}
-    if has_jpeg_xl():
-        contests["JPEG XL, effort 9"] = Contest(jpeg_xl(9), images)
-        contests["JPEG XL, effort 10"] = Contest(jpeg_xl(10), images)
+    contests = {"PNG": Contest(PNG, images), "WebP": Contest(WEBP, images)}
+    for effort in EFFORTS:
+        contests[f"JPEG XL, effort {effort}"] = Contest(jpeg_xl(effort), images)
     return contests
+
+
+def codec_bytes(images: np.ndarray) -> dict[str, int]:
+    """Bytes by name of 16-level images, see `codecs`; JPEG XL takes too long for a report."""
+    return {
+        name: sum(len(contest.format.encode(array)) for array in contest.arrays)
+        for name, contest in codecs(images, levels=16).items()
+        if "JPEG XL" not in name
+    }

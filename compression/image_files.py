@@ -1,13 +1,17 @@
-"""Files of images and archives: read though not trusted, and replaced only by whole new ones."""
+"""Files of images: .npy, IDX, and PNG pictures or folders of them."""
 
+import io
+import os
 import struct
+import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from boundary.command_line import InputError, one_line
-from boundary.files import check_regular, read_idx
+from boundary.command_line import InputError, check_output, one_line
+from boundary.files import read_idx, write_whole
 from compression.archive import SIDE, checked_images
 from fmnist import four_bit
 
@@ -22,8 +26,7 @@ def read_images(path: Path, levels: int | None, discretize: bool) -> tuple[np.nd
             for PNG files of 16. Without, a .npy file has 16 and others have 256.
         discretize: bring 256 levels down to 16.
     Returns:
-        uint8 [N, 28, 28] or [N, 1, 28, 28], and how many levels they have now; those of a .npy file
-        stay on disk where they can.
+        uint8 [N, 28, 28] or [N, 1, 28, 28], and how many levels they have now.
     Raises:
         InputError: the file cannot be read or contains something else.
     """
@@ -31,11 +34,7 @@ def read_images(path: Path, levels: int | None, discretize: bool) -> tuple[np.nd
         images, scale, usual = read_file(path)
         levels = levels or usual
         if discretize and levels == 16:
-            raise ValueError(
-                "it has 16 levels already; if not, say --levels 256 with --discretize"
-                if usual == 16
-                else "--discretize is for 256 grey levels, not for --levels 16"
-            )
+            raise ValueError("it has 16 levels already; if not, say --levels 256 --discretize")
         if levels == 16 and scale > 1:
             if (images % scale).any():
                 raise ValueError(f"it has other grey values than {scale} times a level of 16")
@@ -51,27 +50,40 @@ def read_file(path: Path) -> tuple[np.ndarray, int, int]:
     """The values in a file or folder of images, what 16 levels are multiplied by, usual levels."""
     if path.is_dir():
         return read_pngs(path), PNG_SCALE, 256
-    check_regular(path)
     with open(path, "rb") as file:
         start = file.read(8)
     if start.startswith(b"\x93NUMPY"):
-        return np.load(path, mmap_mode="r", allow_pickle=False), 1, 16
+        return np.load(path, allow_pickle=False), 1, 16
     if start == b"\x89PNG\r\n\x1a\n":
         return read_png(path)[np.newaxis], PNG_SCALE, 256
     return read_idx(path), 1, 256
+
+
+def files_in(folder: Path) -> list[Path]:
+    return sorted(file for file in folder.iterdir() if not file.name.startswith("."))
+
+
+def numbers(count: int) -> list[str]:
+    """The names of pictures that have none, in an order that is also that of the alphabet."""
+    digits = max(5, len(str(count - 1)))
+    return [f"{number:0{digits}}.png" for number in range(count)]
+
+
+def file_names(path: Path) -> list[str]:
+    """Those of a folder's pictures, as `read_images` orders them; none if `numbers` gives them."""
+    names = [file.name for file in files_in(path)] if path.is_dir() else []
+    return [] if names == numbers(len(names)) else names
 
 
 def read_pngs(folder: Path) -> np.ndarray:
     """The PNG files in a folder in the order of their names: uint8 [N, 28, 28].
 
     Raises:
-        OSError, SyntaxError, ValueError: there is something else, or nothing.
+        ValueError: there is something else, which an archive would not give back, or nothing.
     """
-    files = sorted(file for file in folder.iterdir() if not file.name.startswith("."))
     images = []
-    for file in files:
+    for file in files_in(folder):
         try:
-            check_regular(file)
             images.append(read_png(file))
         except Exception as error:
             raise ValueError(f"{file.name}: {error}") from error
@@ -81,7 +93,7 @@ def read_pngs(folder: Path) -> np.ndarray:
 
 
 def read_png(path: Path) -> np.ndarray:
-    """A grey picture, 0 black and 255 white, from 1, 2, 4 or 8 bits or a palette: uint8 [28, 28].
+    """A grey picture, 0 black and 255 white: uint8 [28, 28].
 
     Raises:
         OSError, SyntaxError, ValueError: it is something else; of another size it is not unpacked.
@@ -89,57 +101,61 @@ def read_png(path: Path) -> np.ndarray:
     with Image.open(path, formats=["PNG"]) as picture:
         if picture.size != (SIDE, SIDE):
             raise ValueError(f"the picture is {picture.width}x{picture.height}, expected 28x28")
-        if picture.mode not in ("1", "L", "P") or "transparency" in picture.info:
-            raise ValueError(
-                "the picture has colours, transparency or 16 bits, expected 8-bit grey"
-            )
-        if getattr(picture, "n_frames", 1) > 1:
-            raise ValueError("the picture is animated")
-        red, green, blue = np.moveaxis(np.array(picture.convert("RGB")), 2, 0)
-    if (red != green).any() or (red != blue).any():
-        raise ValueError("the picture has colours, expected shades of grey")
+        if picture.mode.startswith("I"):
+            raise ValueError("the picture has 16 bits, expected 8-bit grey")
+        red, green, blue, alpha = np.moveaxis(np.array(picture.convert("RGBA")), 2, 0)
+    if (red != green).any() or (red != blue).any() or (alpha != 255).any():
+        raise ValueError("the picture has colours or transparency, expected 8-bit grey")
     return red
 
 
-def read_bytes(path: Path) -> bytes:
-    """Raises InputError where it is no regular file or cannot be read."""
-    try:
-        check_regular(path)
-        return path.read_bytes()
-    except (OSError, ValueError) as error:
-        why = getattr(error, "strerror", None) or error
-        raise InputError(f"{path} cannot be read: {why}") from error
+def check_target(argument: str, path: Path, force: bool, count: int | None = None) -> None:
+    """Raises InputError where nothing can be written under this name, before the long work.
 
-
-def check_target(path: Path, count: int) -> None:
-    """Raises InputError where `write_images` cannot write so many images under this name."""
-    if path.suffix == ".png" and count != 1:
+    Args:
+        argument: its name on the command line.
+        force: a file that is there may be replaced.
+        count: of images, if it is these that will be written.
+    """
+    check_output(argument, path)
+    if os.path.lexists(path) and not force:
+        raise InputError(f"{path} exists: pass --force to replace it, or choose another name")
+    if count not in (None, 1) and path.suffix == ".png":
         raise InputError(
             f"{path} would be one picture and the archive has {count:,}: give a folder's name"
         )
-    if path.suffix == ".gz":
+    if count is not None and path.suffix == ".gz":
         raise InputError(f"{path} would not be compressed: give a name without .gz")
 
 
-def write_images(path: Path, images: np.ndarray, levels: int, name: str) -> None:
-    """A .npy or IDX file of the levels, one PNG file or a folder of them, as the name says.
+def write_images(path: Path, images: np.ndarray, levels: int, names: Sequence[str] = ()) -> None:
+    """A .npy or IDX file of the levels, one PNG file or a new folder of them, as the name says.
 
     IDX files end with `ubyte`, as MNIST's do, or `.idx`; any other name is a folder's. In PNG files
     16 levels are multiplied by 17.
+
+    Args:
+        names: of the pictures in a folder; without, they are numbered.
+
+    Raises:
+        OSError: it cannot be written, or the folder is there already and has something in it.
     """
-    if name.endswith(".npy"):
-        with open(path, "xb") as file:
-            np.save(file, images)
-        return
-    if name.endswith(("ubyte", ".idx")):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.suffix == ".npy":
+        file = io.BytesIO()
+        np.save(file, images)
+        return write_whole(path, file.getvalue())
+    if path.name.endswith(("ubyte", ".idx")):
         header = struct.pack(f">4B{images.ndim}I", 0, 0, 8, images.ndim, *images.shape)
-        path.write_bytes(header + images.tobytes())
-        return
+        return write_whole(path, header + images.tobytes())
     pictures = images.reshape(-1, SIDE, SIDE) * np.uint8(PNG_SCALE if levels == 16 else 1)
-    if name.endswith(".png"):
-        Image.fromarray(pictures[0]).save(path, format="PNG")
-        return
-    path.mkdir()
-    width = max(5, len(str(len(images) - 1)))
-    for number, picture in enumerate(pictures):
-        Image.fromarray(picture).save(path / f"{number:0{width}}.png")
+    if path.suffix == ".png":
+        file = io.BytesIO()
+        Image.fromarray(pictures[0]).save(file, format="PNG")
+        return write_whole(path, file.getvalue())
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".unfinished-") as fresh:
+        folder = Path(fresh, path.name)
+        folder.mkdir()
+        for name, picture in zip(names or numbers(len(images)), pictures, strict=True):
+            Image.fromarray(picture).save(folder / name, format="PNG")
+        os.rename(folder, path)

@@ -17,7 +17,6 @@ Pixels of level 0 with only such pixels around them, two thirds of all, are 0 as
 They have a fixed probability, and the network is not run for them.
 """
 
-import math
 from collections.abc import Generator
 from pathlib import Path
 
@@ -27,16 +26,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from boundary.checkpoints import load_shipped
+from compression.archive import SIDE
 from fmnist import four_bit
 
 WEIGHTS = Path(__file__).resolve().parent.parent / "pretrained" / "low_bits.pt"
 
 LEVEL = torch.from_numpy(four_bit(np.arange(256, dtype=np.uint8))).long()  # of every value
 SIZE = LEVEL.bincount()  # values in a level: 8, 14 times 16, 24
-FIRST = SIZE.cumsum(0) - SIZE  # the smallest of them
+SMALLEST = SIZE.cumsum(0) - SIZE  # value of every level
 OFFSETS = 24  # most values that a level has
 IMPOSSIBLE = torch.arange(OFFSETS) >= SIZE.unsqueeze(1)  # [16, 24], the offsets of other levels
-SIDE = 28
 
 REACH = 3  # the surroundings of a pixel are 7x7
 WIDE = SIDE + 2 * REACH  # side of an image with a margin for them
@@ -221,7 +220,7 @@ class LowBits(nn.Module):
         """
         levels = LEVEL[values]
         pixels = Pixels(levels)
-        offset = (values - FIRST[levels])[pixels.image, pixels.row, pixels.column]
+        offset = (values - SMALLEST[levels])[pixels.image, pixels.row, pixels.column]
         canvas = torch.zeros(len(values) * WIDE * WIDE, 2)
         paint(canvas, pixels.place, pixels.level, offset)
         whole = slice(0, len(offset))
@@ -249,34 +248,15 @@ class LowBits(nn.Module):
             paint(canvas, pixels.place[step], pixels.level[step], offset[step])
 
 
-def strokes() -> Tensor:
-    """What `paint` writes for each level and offset: float [16 * 24, 2]."""
-    from_middle = (torch.arange(OFFSETS) - (SIZE.unsqueeze(1) - 1) / 2) / 8
-    from_middle[0, 0] = 0
-    other_black = torch.zeros_like(from_middle)
-    other_black[0, 1:] = 1
-    return torch.stack([from_middle, other_black], dim=-1).flatten(0, 1)
-
-
-STROKES = strokes()
-
-
 def paint(canvas: Tensor, place: Tensor, level: Tensor, offset: Tensor) -> None:
     """Writes offsets onto the canvas: from the level's middle, 0 for the value 0; and whether
     a pixel of level 0 has another value than 0."""
-    canvas.index_copy_(0, place, STROKES.index_select(0, level * OFFSETS + offset))
-
-
-@torch.inference_mode()
-def bits_per_pixel(model: LowBits, values: Tensor) -> float:
-    """The mean cost of the offsets of images uint8 [N, 28, 28], over all their pixels."""
-    nats = sum(model(part.long()).sum(dtype=torch.float64).item() for part in values.split(50))
-    return nats / math.log(2) / values.numel()
-
-
-def save(model: LowBits, path: Path) -> None:
-    """The weights, at half precision: it costs nothing that can be measured."""
-    torch.save({name: weights.half() for name, weights in model.state_dict().items()}, path)
+    from_middle = (offset - (SIZE[level] - 1) / 2) / 8
+    black = (level == 0) & (offset == 0)
+    other_black = (level == 0) & (offset > 0)
+    canvas.index_copy_(
+        0, place, torch.stack([from_middle.masked_fill(black, 0), other_black.float()], dim=-1)
+    )
 
 
 def load(path: Path = WEIGHTS) -> LowBits:

@@ -5,9 +5,8 @@ import torch
 from constriction import stream
 from torch import Tensor
 
-from compression.low_bits import FIRST, LEVEL, SIZE, LowBits, Pixels, near_ink
-
-PIXEL = stream.model.Categorical(perfect=False)
+from compression.latents import TABLE, Stack
+from compression.low_bits import LEVEL, SIZE, SMALLEST, LowBits, Pixels, near_ink
 
 # The offset of a pixel that `Pixels` leaves out is 0 as good as always.
 BLACK = np.array([1] + [2**-16] * (int(SIZE[0]) - 1), np.float32)
@@ -36,21 +35,21 @@ def parts(levels: np.ndarray) -> list[np.ndarray]:
     return [some.numpy() for group in groups for some in group.split(IMAGES)]
 
 
-def push(stack: stream.stack.AnsCoder, model: LowBits, values: Tensor) -> None:
+def push(stack: Stack, model: LowBits, values: Tensor) -> None:
     """The offsets of all pixels onto the stack: long [B, 28, 28], 0..255."""
     levels = LEVEL[values]
-    pixels, offsets = Pixels(levels), values - FIRST[levels]
+    pixels, offsets = Pixels(levels), values - SMALLEST[levels]
     offset = offsets[pixels.image, pixels.row, pixels.column]
     conditionals, sent, probabilities = model.conditionals(levels), None, []
     for step in pixels.steps:
         probabilities.append(conditionals.send(sent))
         sent = offset[step]
     if probabilities:
-        stack.encode_reverse(to_symbols(offset), PIXEL, torch.cat(probabilities).numpy())
+        stack.encode_reverse(to_symbols(offset), TABLE, torch.cat(probabilities).numpy())
     stack.encode_reverse(to_symbols(offsets[~pixels.near]), PLAINLY_BLACK)
 
 
-def pop(stack: stream.stack.AnsCoder, model: LowBits, levels: Tensor) -> Tensor:
+def pop(stack: Stack, model: LowBits, levels: Tensor) -> Tensor:
     """`push` backwards: the levels long [B, 28, 28], 0..15, to the values long [B, 28, 28]."""
     pixels, offsets = Pixels(levels), torch.zeros_like(levels)
     black = stack.decode(PLAINLY_BLACK, int((~pixels.near).sum()))
@@ -58,9 +57,9 @@ def pop(stack: stream.stack.AnsCoder, model: LowBits, levels: Tensor) -> Tensor:
     conditionals, sent = model.conditionals(levels), None
     for step in pixels.steps:
         probabilities = conditionals.send(sent)
-        sent = torch.from_numpy(stack.decode(PIXEL, probabilities.numpy())).long()
+        sent = torch.from_numpy(stack.decode(TABLE, probabilities.numpy())).long()
         offsets[pixels.image[step], pixels.row[step], pixels.column[step]] = sent
-    return FIRST[levels] + offsets
+    return SMALLEST[levels] + offsets
 
 
 def to_symbols(values: Tensor) -> np.ndarray:

@@ -1,21 +1,23 @@
 """Trains the model of the low bits: python -m compression.low_bits_training"""
 
 import argparse
+import io
 import math
 import time
 from pathlib import Path
 
 import torch
 from torch import Tensor
+from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, SequentialLR
 from tqdm import tqdm
 
 import fmnist
 from boundary.command_line import OneLineParser, check_output, run_main, whole_number
-from boundary.files import read_idx, replacing
-from compression.low_bits import WEIGHTS, LowBits, bits_per_pixel, load, save
-from muon import Muon, warmup_and_cosine
+from boundary.files import read_idx, write_whole
+from compression.low_bits import WEIGHTS, LowBits
+from muon import Muon
 
-BATCH, PEAK_LR = 24, 3e-3  # of the training
+BATCH, PEAK_LR, WARMUP = 24, 3e-3, 0.05  # images; learning rate; share of the steps
 
 
 def grey_levels(root: Path, train: bool) -> Tensor:
@@ -29,9 +31,10 @@ def train(values: Tensor, steps: int) -> LowBits:
     """A model fitted to images uint8 [N, 28, 28]; global random numbers choose their order."""
     model = LowBits()
     optimizer = Muon(model.parameters(), lr=PEAK_LR)
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda step: warmup_and_cosine(step, steps, 0.05)
-    )
+    rise = max(1, round(WARMUP * steps))
+    line = LinearLR(optimizer, start_factor=1 / (rise + 1), total_iters=rise)
+    cosine = CosineAnnealingLR(optimizer, T_max=max(1, steps - rise))
+    schedule = SequentialLR(optimizer, [line, cosine], milestones=[rise])
     epochs = math.ceil(steps * BATCH / len(values))
     order = torch.cat([torch.randperm(len(values)) for _ in range(epochs)])[: steps * BATCH]
     for batch in tqdm(order.split(BATCH), disable=None):
@@ -43,18 +46,25 @@ def train(values: Tensor, steps: int) -> LowBits:
     return model
 
 
+@torch.inference_mode()
+def bits_per_pixel(model: LowBits, values: Tensor) -> float:
+    """The mean cost of the offsets of images uint8 [N, 28, 28], over all their pixels."""
+    nats = sum(model(part.long()).sum(dtype=torch.float64).item() for part in values.split(50))
+    return nats / math.log(2) / values.numel()
+
+
 def run(args: argparse.Namespace) -> None:
     torch.manual_seed(args.seed)
     started = time.process_time()
+    check_output("--output", args.output)
     values = grey_levels(args.data_dir, train=True)
     train_index, val_index = fmnist.split_positions()
-    check_output("--output", args.output)
-    model = train(values[train_index], args.steps)
+    model = train(values[train_index], args.steps).eval().half().float()  # as it is stored
+    file = io.BytesIO()
+    torch.save({name: weights.half() for name, weights in model.state_dict().items()}, file)
     args.output.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(args.output, force=True) as new:
-        save(model, new)
+    write_whole(args.output, file.getvalue())
     seconds = time.process_time() - started
-    model = load(args.output)
     print(f"{args.steps} steps in {seconds:.0f} s of processor time, {args.output}")
     print(f"validation {bits_per_pixel(model, values[val_index]):.4f} bits per pixel")
     test = grey_levels(args.data_dir, train=False)

@@ -1,0 +1,639 @@
+"""Compression: exact round trips, their rates, what an archive refuses, general codecs."""
+
+import copy
+import threading
+import unittest
+from collections.abc import Callable
+from contextlib import redirect_stderr, redirect_stdout
+from functools import cache
+from io import StringIO
+from pathlib import Path
+from unittest import mock
+
+import numpy as np
+import torch
+from tiny import InFolder
+from torch import Tensor
+
+import fmnist
+from boundary.command_line import InputError
+from boundary.files import read_idx
+from compress import decode, encode
+from compression import bench, general_codecs, low_bits, low_bits_code, low_bits_training
+from compression import codec as codec_module
+from compression.archive import OVERHEAD, STORED, Archive, Header, read_archive, write_archive
+from compression.codec import Codec, batches
+from compression.latents import RADIUS, TAILS, Posterior, Stack
+from compression.low_bits import LEVEL, SIZE, SMALLEST, LowBits, Pixels
+from prior import LatentPrior
+from train_pl import PRETRAINED, VAE, load_model
+
+PIXELS = 28 * 28
+
+
+@torch.no_grad()
+def small_model(seed: int = 0, num_classes: int = 10) -> VAE:
+    """Random weights, large enough for every image to have a posterior of its own."""
+    torch.manual_seed(seed)
+    model = VAE(num_filters=2, z_dim=3, num_classes=num_classes).eval()
+    for weights in model.parameters():
+        weights.copy_(0.3 * torch.randn_like(weights))
+    for weights in model.prior.parameters():  # mixtures that differ, with finite densities
+        weights.mul_(0.3)
+    model.decoder.net[-1].weight.mul_(0.1)
+    model.decoder.net[-1].bias[:8] += 4  # so that `dark` images are not stored as they are
+    return model
+
+
+def learned_prior() -> VAE:
+    """A model whose posteriors differ, and a prior that was fitted to them for some steps."""
+    model, x = small_model(), torch.from_numpy(dark(200)).long().unsqueeze(1)
+    with torch.no_grad():
+        model.encoder.net[-1].weight.mul_(0.1)
+        model.encoder.net[-1].bias[3:] -= 2  # the log std
+        mean, log_std = model.encoder(x)
+    model.prior = LatentPrior(3, width=64, num_components=4)
+    optimizer = torch.optim.Adam(model.prior.parameters(), lr=1e-2)
+    labels = torch.arange(len(x)) % 10
+    for _ in range(100):
+        loss = -model.prior.log_prob(mean + log_std.exp() * torch.randn_like(mean), labels).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return model.eval()
+
+
+@torch.no_grad()
+def know_nothing() -> VAE:
+    model = small_model()
+    for weights in model.parameters():
+        weights.zero_()
+    return model
+
+
+@torch.no_grad()
+def know_blackness() -> VAE:
+    """Certain that every image is black: one more costs the archive half a byte."""
+    model = know_nothing()
+    model.decoder.net[-1].bias[0] = 50
+    model.encoder.net[-1].bias[model.decoder.z_dim :] = -1.5  # the log std
+    return model
+
+
+@torch.no_grad()
+def small_low_bits(seed: int = 0) -> LowBits:
+    """Random weights, large enough for every input to matter."""
+    torch.manual_seed(seed)
+    model = LowBits(width=12, heads=2, key_dim=3).eval()
+    for weights in model.parameters():
+        weights.copy_(0.15 * torch.randn_like(weights))
+    return model
+
+
+@cache
+def digits() -> np.ndarray:
+    """The first 500 test images: uint8 [500, 28, 28], 0..255."""
+    fmnist.prepare()
+    return read_idx(fmnist.DATA_DIR / "MNIST" / "raw" / "t10k-images-idx3-ubyte.gz")[:500].copy()
+
+
+def noise(count: int, levels: int = 16) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, levels, (count, 28, 28), dtype=np.uint8)
+
+
+def dark(count: int, levels: int = 16) -> np.ndarray:
+    """Noise of which a model can know something: it has the lower half of the levels only."""
+    return noise(count, levels) // 2
+
+
+class RoundTrips:
+    """What must come back as it was, whatever the model; `codec` is set by the class."""
+
+    codec: Codec
+
+    def setUp(self):
+        self.grey = digits() >> (8 - self.codec.bits)
+
+    def assert_comes_back(self, images: np.ndarray) -> Header:
+        archive = self.codec.encode(images)
+        decoded = self.codec.decode(archive)
+        self.assertEqual((decoded.dtype, decoded.shape), (images.dtype, images.shape))
+        self.assertTrue(np.array_equal(decoded, images))
+        raw = len(images) * PIXELS * self.codec.bits // 8
+        self.assertLessEqual(len(archive), OVERHEAD + raw)
+        return read_archive(archive).header
+
+    def test_digits_come_back_in_any_order(self):
+        order = np.random.default_rng(0).permutation(70)
+        for images in (self.grey[:70], self.grey[order]):
+            self.assert_comes_back(images)
+
+    def test_noise_is_never_larger_than_it_was(self):
+        self.assert_comes_back(noise(10, 2**self.codec.bits))
+
+    def test_black_and_white_images_come_back(self):
+        for value in (0, 2**self.codec.bits - 1):
+            self.assert_comes_back(np.full((50, 28, 28), value, np.uint8))
+
+    def test_one_image_and_none_come_back_in_both_shapes(self):
+        for count in (1, 0):
+            self.assert_comes_back(self.grey[:count])
+            self.assert_comes_back(self.grey[:count, None])
+
+
+class TestSmallModel(RoundTrips, unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.codec = Codec(small_model())
+
+    def test_every_number_of_images_comes_back(self):
+        for count in range(2, 70, 7):
+            self.assertFalse(self.assert_comes_back(dark(count)).form & STORED)
+
+
+class TestShippedModel(RoundTrips, unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.model = load_model(PRETRAINED)
+        cls.codec = Codec(cls.model)
+
+    def test_the_rate_is_the_negative_elbo(self):
+        images = fmnist.four_bit(digits())
+        rate = 8 * len(self.codec.encode(images)) / images.size
+        self.assertAlmostEqual(rate / bench.negative_elbo(self.model, images), 1, delta=0.01)
+
+    def test_the_rate_is_below_that_of_general_codecs_even_for_few_images(self):
+        images = fmnist.four_bit(digits()[:100])
+        size = len(self.codec.encode(images))
+        for name, other in general_codecs.codec_bytes(images).items():
+            self.assertLess(size, other, name)
+
+    def test_noise_is_stored_as_it_is(self):
+        archive = self.codec.encode(noise(3))
+        self.assertTrue(read_archive(archive).header.form & STORED)
+        self.assertEqual(len(archive), OVERHEAD + 3 * PIXELS // 2)
+
+
+class TestWholePixels(RoundTrips, unittest.TestCase):
+    """256 grey levels."""
+
+    @classmethod
+    def setUpClass(cls):
+        cls.codec = Codec(small_model(), small_low_bits())
+
+    def test_values_that_are_plainly_black_and_yet_not_zero_come_back(self):
+        images = np.zeros((2, 28, 28), np.uint8)
+        images[0, 3, 3], images[1, 20, 20] = 7, 1
+        self.assert_comes_back(images)
+
+    def test_more_images_than_a_batch_come_back(self):
+        for small in ({"IMAGES": 4}, {"PIXELS": 700}):
+            with mock.patch.multiple(low_bits_code, **small):
+                for count in (3, 4, 9):
+                    self.assert_comes_back(digits()[:count])
+
+    def test_every_image_is_in_one_batch_which_takes_little_memory(self):
+        blank, white = np.zeros((2000, 28, 28), np.uint8), np.full((100, 28, 28), 15, np.uint8)
+        images = np.concatenate([white, blank, fmnist.four_bit(digits())])
+        parts = low_bits_code.parts(images)
+        self.assertEqual(sorted(np.concatenate(parts)), list(range(len(images))))
+        for part in parts:
+            self.assertLessEqual(len(part), low_bits_code.IMAGES)
+            pixels = low_bits.near_ink(torch.from_numpy(images[part])).sum()
+            self.assertLess(pixels, low_bits_code.PIXELS + PIXELS)
+
+    def test_the_low_part_costs_what_its_model_says(self):
+        model, images = small_low_bits(), digits()[:20]
+        stack = Stack()
+        with torch.inference_mode():
+            low_bits_code.push(stack, model, torch.from_numpy(images.astype(np.int64)))
+        bits = low_bits_training.bits_per_pixel(model, torch.from_numpy(images)) * images.size
+        self.assertAlmostEqual(stack.num_bits() / bits, 1, delta=0.003)
+
+    def test_they_start_up_with_the_bits_of_the_low_part(self):
+        few = self.assert_comes_back(digits()[:1]).startup
+        plain = Codec(small_model()).encode(fmnist.four_bit(digits()[:1]))
+        self.assertLess(few, read_archive(plain).header.startup)
+
+    def test_the_shipped_model_of_the_low_bits_is_what_encode_and_decode_take(self):
+        self.assertLess(low_bits.WEIGHTS.stat().st_size, 1_000_000)
+        archive = encode(digits()[:3], small_model(), levels=256)
+        self.assertTrue(np.array_equal(decode(archive, small_model()), digits()[:3]))
+        weights = codec_module.fingerprint(small_model(), low_bits.load())
+        self.assertEqual(read_archive(archive).header.weights, weights)
+        bits = low_bits_training.bits_per_pixel(low_bits.load(), torch.from_numpy(digits()[:100]))
+        self.assertLess(bits, 0.5)
+
+    def test_another_model_of_either_part_is_refused(self):
+        archive = self.codec.encode(dark(1, 256))
+        for codec in (
+            Codec(small_model(seed=1), small_low_bits()),
+            Codec(small_model(), small_low_bits(seed=1)),
+            Codec(small_model()),
+        ):
+            with self.assertRaises(InputError):
+                codec.decode(archive)
+
+    def test_a_wrong_number_of_levels_is_refused(self):
+        with self.assertRaisesRegex(ValueError, "16 or 256.*8"):
+            encode(noise(1), small_model(), levels=8)
+        with self.assertRaisesRegex(ValueError, "0..15"):
+            encode(noise(1, 256), small_model())
+
+    def test_a_model_of_the_low_bits_that_is_missing_is_refused_by_name(self):
+        with self.assertRaisesRegex(InputError, "nothing.pt cannot be used.*repository"):
+            low_bits.load(Path("nothing.pt"))
+
+
+class TestRate(unittest.TestCase):
+    def test_a_model_that_knows_nothing_costs_four_bits_per_pixel(self):
+        model = know_nothing()
+        self.assertEqual(len(encode(noise(0), model)), OVERHEAD)
+        for count in (1, 17):
+            packed = encode(noise(count), model)
+            self.assertEqual(len(packed), OVERHEAD + count * PIXELS // 2)
+            self.assertTrue(np.array_equal(decode(packed, model), noise(count)))
+
+    def test_a_black_image_more_costs_a_model_that_is_certain_of_it_half_a_byte(self):
+        few, many = (np.zeros((count, 28, 28), np.uint8) for count in (100, 1100))
+        model = know_blackness()
+        sizes = [len(encode(images, model)) for images in (few, many)]
+        self.assertLess(sizes[1] - sizes[0], 1000)  # fewer bytes than images
+        self.assertTrue(np.array_equal(decode(encode(many, model), model), many))
+
+    def test_the_bits_of_the_latents_come_back(self):
+        torch.manual_seed(0)
+        model, images = VAE(num_filters=2, z_dim=60).eval(), dark(100)
+        with torch.no_grad():
+            model.encoder.net[-1].bias[60:] -= 3  # the KL is about 150 nats
+            model.decoder.net[-1].bias[:8] += 4
+        x = torch.from_numpy(images).long().unsqueeze(1)
+        with torch.no_grad():
+            elbo = np.mean([model(x)[2].item() for _ in range(20)])
+        content = read_archive(encode(images, model)).content
+        self.assertAlmostEqual(8 * len(content) / images.size / elbo, 1, delta=0.003)
+
+    def test_z_costs_what_the_learned_prior_says_with_its_classes_and_mixtures(self):
+        model, images = learned_prior(), dark(200)
+        x = torch.from_numpy(images).long().unsqueeze(1)
+        with torch.no_grad():
+            mean, log_std = model.encoder(x)
+            z = mean + log_std.exp() * torch.randn(50, *mean.shape)
+            log_pz = model.prior.log_prob(z.flatten(0, 1)).mean().item() / np.log(2)
+            log_unit = -0.5 * (z.square() + np.log(2 * np.pi)).sum(2).mean().item() / np.log(2)
+        plain = copy.deepcopy(model)
+        plain.prior = LatentPrior(model.decoder.z_dim)
+        contents = [read_archive(encode(images, m)).content for m in (model, plain)]
+        costs = [8 * len(content) / len(images) for content in contents]
+        # The draws of z differ; a bit of y or k that did not come back would be 3 or 6 more.
+        self.assertAlmostEqual(costs[1] - costs[0], log_pz - log_unit, delta=0.4)
+        self.assertGreater(log_pz - log_unit, 3)
+        self.assertTrue(np.array_equal(decode(encode(images, model), model), images))
+
+    def test_any_number_of_classes_and_gaussians_comes_back(self):
+        for num_classes, num_components in ((1, 1), (2, 1), (47, 8)):
+            model = small_model(num_classes=num_classes)
+            model.prior = LatentPrior(3, num_components=num_components, num_classes=num_classes)
+            packed = encode(dark(20), model)
+            self.assertFalse(read_archive(packed).header.form & STORED)
+            self.assertTrue(np.array_equal(decode(packed, model), dark(20)))
+
+    def test_no_draw_from_a_posterior_is_further_off_than_its_window(self):
+        with torch.inference_mode():
+            x = torch.from_numpy(noise(50)).long().unsqueeze(1)
+            posterior = Posterior.in_bins(*small_model().encoder(x))
+        words = np.random.default_rng(0).integers(1, 2**32, 5000, dtype=np.uint32)
+        z = posterior.pop(Stack(words))
+        mean = posterior.centre + posterior.mean
+        self.assertTrue((np.abs(z - posterior.centre) <= posterior.window).all())
+        self.assertTrue((np.abs(z) <= RADIUS).all())
+        reach = np.minimum(RADIUS - np.abs(mean), TAILS * posterior.std)
+        self.assertTrue((posterior.window + 1 >= np.minimum(reach, RADIUS)).all())
+
+    def test_no_batch_is_larger_than_what_was_encoded_before_it_and_one(self):
+        for count in range(200):
+            done = 0
+            for size in reversed(list(batches(count))):
+                self.assertTrue(1 <= size <= min(codec_module.BATCH, done + 1))
+                done += size
+            self.assertEqual(done, count)
+
+
+class TestArithmetic(unittest.TestCase):
+    def test_the_callers_settings_change_no_byte_and_are_left_alone(self):
+        self.addCleanup(codec_module.set_arithmetic, *codec_module.arithmetic())
+        codec, images = Codec(load_model(PRETRAINED), low_bits.load()), digits()[:3]
+        failing = Codec(broken())
+        archive = codec.encode(images)
+        for set_one in (
+            lambda: torch.set_num_threads(3),
+            lambda: torch.set_float32_matmul_precision("medium"),
+            lambda: setattr(torch.backends.mkldnn, "enabled", False),
+            lambda: setattr(torch.backends.mkldnn.conv, "fp32_precision", "bf16"),
+            lambda: torch.set_default_dtype(torch.float64),
+        ):
+            set_one()
+            before = codec_module.arithmetic()
+            with torch.autocast("cpu", dtype=torch.bfloat16):
+                with codec_module.reproducible_arithmetic():
+                    pinned = (1, torch.float32, True, "ieee", "ieee")
+                    self.assertEqual(codec_module.arithmetic(), pinned)
+                    self.assertFalse(torch.is_autocast_enabled("cpu"))
+                self.assertEqual(codec.encode(images), archive)
+                self.assertTrue(np.array_equal(codec.decode(archive), images))
+                self.assertTrue(torch.is_autocast_enabled("cpu"))
+            self.assertEqual(codec_module.arithmetic(), before)
+            with self.assertRaises(FloatingPointError):
+                failing.encode(dark(1))
+            self.assertEqual(codec_module.arithmetic(), before)
+
+    def test_mode_and_memory_layout_of_the_model_change_nothing_and_are_left_alone(self):
+        model = small_model()
+        archive = encode(dark(20), model)
+        model.train().to(memory_format=torch.contiguous_format)
+        weights = copy.deepcopy(model.state_dict())
+        self.assertEqual(encode(dark(20), model), archive)
+        self.assertTrue(model.training and model.encoder.training)
+        for name, tensor in model.state_dict().items():
+            self.assertTrue(torch.equal(tensor, weights[name]))
+            self.assertTrue(tensor.is_contiguous())
+
+    def test_the_global_random_stream_is_left_alone_and_not_used(self):
+        model = small_model()
+        archive = encode(dark(20), model)
+        torch.manual_seed(99)
+        before = torch.get_rng_state()
+        self.assertEqual(encode(dark(20), model), archive)
+        decode(archive, model)
+        self.assertTrue(torch.equal(torch.get_rng_state(), before))
+
+    def test_a_machine_that_rounds_differently_gets_an_error_and_no_image(self):
+        for part in ("decoder", "low_bits"):
+            codec = Codec(small_model(), small_low_bits())
+            archive = codec.encode(digits()[:5])
+            with torch.no_grad():
+                next(getattr(codec, part).parameters()).mul_(1.01)
+            with self.assertRaisesRegex(InputError, "do not match.*versions.*processor"):
+                codec.decode(archive)
+
+    def test_posteriors_beyond_the_grid_or_below_a_bin_cost_bits_but_no_pixel(self):
+        for value in (-60.0, 60.0):
+            model = small_model()
+            with torch.no_grad():
+                model.encoder.net[-1].bias.fill_(value)
+            self.assertTrue(np.array_equal(decode(encode(dark(40), model), model), dark(40)))
+
+    def test_two_threads_take_turns(self):
+        # Who ends first would give the other one all of torch's threads, and so other roundings.
+        entered = threading.Event()
+
+        def other() -> None:
+            with codec_module.reproducible_arithmetic():
+                entered.set()
+
+        thread = threading.Thread(target=other)
+        with codec_module.reproducible_arithmetic():
+            thread.start()
+            self.assertFalse(entered.wait(0.2))
+        thread.join()
+        self.assertTrue(entered.is_set())
+
+
+@torch.no_grad()
+def broken() -> VAE:
+    model = small_model()
+    model.decoder.net[-1].bias.fill_(torch.inf)
+    return model
+
+
+class TestRefusals(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.model = small_model()
+        cls.codec = Codec(cls.model)
+        cls.archive = cls.codec.encode(dark(1))
+
+    def assert_refused(self, archive: bytes, said: str = "") -> None:
+        with self.assertRaisesRegex(InputError, f"^[^\n]*{said}[^\n]*$"):
+            self.codec.decode(archive)
+
+    def test_images_of_another_dtype_shape_or_range_are_refused(self):
+        for images, kind, said in [
+            (noise(2).astype(np.int64), TypeError, "uint8.*int64"),
+            (noise(2) / 15, TypeError, "uint8.*float64"),
+            (noise(2)[:, :27], ValueError, r"\[2, 27, 28\]"),
+            (noise(2)[0], ValueError, r"\[28, 28\]"),
+            (noise(2).reshape(1, 2, 28, 28), ValueError, r"\[1, 2, 28, 28\]"),
+            (np.uint8(3), ValueError, r"\[\]"),
+            (noise(2) + np.uint8(1), ValueError, "0..15.*16"),
+        ]:
+            with self.subTest(said), self.assertRaisesRegex(kind, said):
+                encode(images, self.model)
+
+    def test_models_that_cannot_code_are_refused(self):
+        with self.assertRaisesRegex(ValueError, "float32 on the CPU.*float64"):
+            encode(noise(1), small_model().double())
+        with self.assertRaisesRegex(FloatingPointError, "not finite"):
+            encode(noise(1), broken())
+
+    def test_any_altered_byte_is_noticed(self):
+        for place in range(len(self.archive)):
+            altered = bytearray(self.archive)
+            altered[place] ^= 1 << place % 8
+            self.assert_refused(bytes(altered), "no archive|truncated or altered")
+
+    def test_any_truncation_and_any_extension_is_noticed(self):
+        for length in range(len(self.archive)):
+            self.assert_refused(self.archive[:length], "no archive|truncated or altered")
+        for more in (b"\0", b"\0\0\0\0", self.archive):
+            self.assert_refused(self.archive + more, "truncated or altered")
+
+    def test_other_files_are_no_archives(self):
+        for file in (b"", b"\x93NUMPY", bytes(1000), b"PK\3\4"):
+            self.assert_refused(file, "no archive")
+
+    def test_another_version_is_refused_with_both_numbers(self):
+        archive = read_archive(self.archive)
+        other = archive._replace(header=archive.header._replace(version=7))
+        self.assert_refused(write_archive(other), "version 7.*version 3.*checkpoint that made it")
+
+    def test_another_checkpoint_is_refused_with_both_fingerprints(self):
+        prints = [codec_module.fingerprint(m).hex() for m in (self.model, small_model(seed=1))]
+        with self.assertRaisesRegex(InputError, f"another checkpoint.*{prints[0]}.*{prints[1]}"):
+            decode(self.archive, small_model(seed=1))
+
+    def test_pixels_that_are_not_those_of_the_checksum_are_refused(self):
+        header, content, _ = read_archive(self.archive)
+        for false in ({"pixels": header.pixels ^ 1}, {"count": 2}):
+            with self.subTest(**false):
+                archive = Archive(header._replace(**false), content)
+                self.assert_refused(write_archive(archive), "do not match")
+
+    def test_names_of_files_outside_the_folder_are_refused(self):
+        archive = read_archive(self.archive)
+        for name in ("../x.png", "/x.png", "a/x.png", "..", ""):
+            packed = write_archive(archive._replace(names=["1.png", name]))
+            self.assert_refused(packed, "outside its folder")
+        names = ("a.png", "ü \udcff\n.png", r"c:\x.png")
+        self.assertEqual(tuple(read_archive(self.codec.encode(noise(3), names)).names), names)
+
+
+@torch.inference_mode()
+def all_steps(
+    model: LowBits, levels: Tensor, choose: Callable[[slice, Tensor], Tensor]
+) -> tuple[Tensor, Tensor]:
+    """All probabilities, and the offsets that were chosen from them: float [N, 24], long [N]."""
+    conditionals, chosen, seen = model.conditionals(levels), None, ([], [])
+    for step in Pixels(levels).steps:
+        probabilities = conditionals.send(chosen)
+        chosen = choose(step, probabilities)
+        seen[0].append(probabilities)
+        seen[1].append(chosen)
+    return torch.cat(seen[0]), torch.cat(seen[1])
+
+
+def true_offsets(values: Tensor) -> Callable[[slice, Tensor], Tensor]:
+    pixels = Pixels(LEVEL[values])
+    offset = (values - SMALLEST[LEVEL[values]])[pixels.image, pixels.row, pixels.column]
+    return lambda step, _: offset[step]
+
+
+class TestLowBits(unittest.TestCase):
+    """Their ranges, and that no probability knows what comes later."""
+
+    def setUp(self):
+        self.model = small_low_bits()
+        self.values = torch.from_numpy(noise(3, 256).astype(np.int64))
+        self.values[:, :, :9] = 0  # something for the fixed probability
+        self.levels = LEVEL[self.values]
+        self.pixels = Pixels(self.levels)
+
+    def test_level_and_offset_are_the_value(self):
+        values = torch.arange(256)
+        self.assertEqual(SIZE.tolist(), [8, *[16] * 14, 24])
+        self.assertTrue(
+            torch.equal(LEVEL, torch.from_numpy(fmnist.four_bit(values.numpy())).long())
+        )
+        offset = values - SMALLEST[LEVEL]
+        self.assertTrue(((offset >= 0) & (offset < SIZE[LEVEL])).all())
+
+    def test_they_are_probabilities_of_the_levels_offsets(self):
+        probabilities, _ = all_steps(self.model, self.levels, true_offsets(self.values))
+        torch.testing.assert_close(probabilities.sum(1), torch.ones(len(probabilities)))
+        possible = torch.arange(24) < SIZE[self.pixels.level].unsqueeze(1)
+        self.assertTrue(torch.equal(probabilities > 0, possible))
+
+    def test_step_by_step_they_cost_what_the_training_says(self):
+        probabilities, offset = all_steps(self.model, self.levels, true_offsets(self.values))
+        with torch.inference_mode():
+            nats = self.model(self.values)
+        stepwise = -probabilities.gather(1, offset.unsqueeze(1)).squeeze(1).log()
+        torch.testing.assert_close(stepwise, nats, rtol=1e-4, atol=1e-4)
+
+    @torch.no_grad()
+    def test_none_depends_on_an_offset_that_is_coded_later(self):
+        pixels, nats = self.pixels, self.model(self.values)
+        before, offset = all_steps(self.model, self.levels, true_offsets(self.values))
+        for step in pixels.steps[:: len(pixels.steps) // 5]:
+            changed, later = self.values.clone(), slice(step.start, None)
+            image, row, column = pixels.image[later], pixels.row[later], pixels.column[later]
+            size = SIZE[pixels.level[later]]
+            changed[image, row, column] = SMALLEST[pixels.level[later]] + (offset[later] + 1) % size
+            after, _ = all_steps(self.model, LEVEL[changed], true_offsets(changed))
+            self.assertTrue(torch.equal(before[: step.stop], after[: step.stop]))
+            self.assertFalse(torch.equal(before[step.stop :], after[step.stop :]))
+            kept = slice(step.start)
+            torch.testing.assert_close(self.model(changed)[kept], nats[kept], rtol=1e-4, atol=1e-4)
+
+    def test_drawing_and_reading_back_see_the_same_bits(self):
+        generator = torch.Generator().manual_seed(0)
+        drawn, offset = all_steps(
+            self.model,
+            self.levels,
+            lambda _, p: torch.multinomial(p, 1, generator=generator).squeeze(1),
+        )
+        again, _ = all_steps(self.model, self.levels, lambda step, _: offset[step])
+        self.assertTrue(torch.equal(drawn, again))
+
+    def test_every_pixel_is_either_plainly_black_or_in_one_step(self):
+        pixels, seen = self.pixels, torch.zeros_like(self.levels)
+        for step in pixels.steps:
+            self.assertEqual(len(pixels.image[step].unique()), step.stop - step.start)
+            seen[pixels.image[step], pixels.row[step], pixels.column[step]] += 1
+        self.assertTrue(torch.equal(seen, pixels.near.long()))
+        self.assertTrue((self.levels[~pixels.near] == 0).all())
+
+
+class TestLowBitsTraining(InFolder):
+    def refusal(self, *argv: object) -> str:
+        with redirect_stderr(StringIO()) as error, self.assertRaises(SystemExit) as stop:
+            low_bits_training.main([str(argument) for argument in argv])
+        self.assertEqual((stop.exception.code, len(error.getvalue().splitlines())), (2, 1))
+        return error.getvalue()
+
+    def test_it_lowers_their_cost_and_stores_a_model_that_says_so(self):
+        values, new = torch.from_numpy(digits()[:100]), self.folder / "new" / "low_bits.pt"
+        whole = (torch.arange(90), torch.arange(90, 100))
+        with (
+            mock.patch.object(low_bits_training, "grey_levels", return_value=values),
+            mock.patch.object(fmnist, "split_positions", return_value=whole),
+            redirect_stdout(StringIO()) as said,
+            redirect_stderr(StringIO()),
+        ):
+            low_bits_training.main(["--steps", "6", "--output", str(new)])
+        rate = low_bits_training.bits_per_pixel(low_bits.load(new), values)
+        self.assertIn(f"test       {rate:.4f} bits per pixel", said.getvalue())
+        torch.manual_seed(0)
+        self.assertLess(rate, 0.9 * low_bits_training.bits_per_pixel(LowBits(), values))
+
+    def test_bad_options_are_refused_before_the_training(self):
+        with mock.patch.object(low_bits_training, "train") as train:
+            for option, value in (("--steps", 0), ("--seed", -1), ("--output", self.folder)):
+                self.assertIn(option, self.refusal(option, value))
+        train.assert_not_called()
+
+
+class TestGeneralCodecs(unittest.TestCase):
+    def contests(self, images: np.ndarray, levels: int) -> dict[str, general_codecs.Contest]:
+        together = general_codecs.codecs(images, levels)
+        return together | general_codecs.single_image_codecs(images)
+
+    def test_every_codec_gives_back_what_it_got(self):
+        for levels in (16, 256):
+            for name, (form, arrays) in self.contests(noise(7, levels), levels).items():
+                with self.subTest(name, levels=levels):
+                    for array in arrays:
+                        self.assertTrue(np.array_equal(form.decode(form.encode(array)), array))
+                    self.assertGreaterEqual(sum(array.size for array in arrays), 7 * PIXELS)
+
+    def test_a_sheet_shows_every_image(self):
+        sheet = general_codecs.one_sheet(noise(7))
+        self.assertEqual(sheet.shape, (3 * 28, 3 * 28))
+        for n, image in enumerate(noise(7)):
+            row, column = n // 3 * 28, n % 3 * 28
+            self.assertTrue(np.array_equal(sheet[row : row + 28, column : column + 28], image))
+
+    def test_noise_costs_its_bits_with_every_codec(self):
+        for levels, bits in ((16, 4), (256, 8)):
+            with mock.patch.object(general_codecs, "EFFORTS", ()):
+                contests = self.contests(noise(30, levels), levels)
+            for name, (form, arrays) in contests.items():
+                size = sum(len(form.encode(array)) for array in arrays)
+                self.assertGreater(size, 30 * PIXELS * bits / 8, name)
+                self.assertLess(size, 30 * (PIXELS * bits / 8 * 1.2 + 100), name)
+
+    def test_a_codec_that_loses_a_pixel_is_no_result(self):
+        def read(file: bytes) -> np.ndarray:
+            return np.frombuffer(file, np.uint8).reshape(28, 28)
+
+        kept = general_codecs.Format(np.ndarray.tobytes, read)
+        lost = kept._replace(decode=lambda file: read(file) ^ 1)
+        with redirect_stderr(StringIO()):
+            result = bench.measure("kept", general_codecs.Contest(kept, noise(2)))
+            self.assertEqual(result.size, 2 * PIXELS)
+            with self.assertRaisesRegex(bench.VerificationError, "lost.*do not come back"):
+                bench.measure("lost", general_codecs.Contest(lost, noise(2)))
+
+
+if __name__ == "__main__":
+    unittest.main()
