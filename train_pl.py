@@ -45,18 +45,11 @@ from pictures.in_training import (
     write_figures,
 )
 from prior import LatentPrior
-from runs.checkpointing import RunCheckpoint, log_step
-from runs.logs import (
-    RunningMeans,
-    close_logs,
-    log_folder,
-    log_now,
-    open_logs,
-    report,
-)
-from runs.record import both_bounds, circumstances
+from runs.logs import RunningMeans, log_folder, log_now, open_logs
+from runs.result import finish, test_best
 from runs.run import Run
 from runs.stopping import as_work_errors, stop_on_signals
+from runs.table import log_step
 from runs.trainer import add_trainer_options, compile_networks, make_trainer
 from utils import (
     KLD,
@@ -217,13 +210,6 @@ class VAE(pl.LightningModule):
         )
         lr_scheduler = {"scheduler": schedule, "interval": "step"}
         return {"optimizer": optimizer, "lr_scheduler": lr_scheduler}
-
-    def on_train_start(self) -> None:
-        # The learning rate in the checkpoint of a resumed run is that of the length it had then.
-        if (schedule := self.lr_schedulers()) is None:  # a subclass may do without
-            return
-        for n, group in enumerate(schedule.optimizer.param_groups):
-            group["lr"] = schedule.base_lrs[n] * schedule.lr_lambdas[n](schedule.last_epoch)
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         imgs, labels = batch
@@ -403,8 +389,8 @@ def train_vae(
         model = model or VAE(**{name: getattr(s, name) for name in OF_MODEL}, **of_data)
         known = s.data is None and s.dataset == CLASSIFIED_DATASET and CLASSIFIER.exists()
         classifier = load_classifier() if known else None  # now, as a bad file ends the program
-        checkpoint = RunCheckpoint(run, monitor="val_bpd")
-        trainer = make_trainer(run, [GenerateCallback(save_to_disk=True), checkpoint, *callbacks])
+        pictures = GenerateCallback(save_to_disk=True)
+        trainer = make_trainer(run, "val_bpd", [pictures, *callbacks])
         if s.compile:
             compile_networks(trainer.strategy.root_device, model.encoder, model.decoder)
         if trainer.is_global_zero:
@@ -412,18 +398,13 @@ def train_vae(
         run.begin(trainer.world_size)
         with run.explain_failures():
             open_logs(run, trainer, logger)
-            run.fit(trainer, model, data, checkpoint)
-            (test,) = result = trainer.test(
-                model, data, checkpoint.best_path, weights_only=True, verbose=False
-            )
-            latents = show_latents(trainer, model, data.test, checkpoint.best_step)
-            close_logs(run, trainer, {**test, **latents})
-            about = {"best_epoch": checkpoint.best_epoch, **circumstances(trainer, model)}
+            run.fit(trainer, model, data)
+            test = test_best(run, trainer, model, data)
+            result = {**test, **show_latents(trainer, model, data.test, run.state.best_step)}
             if classifier is not None and trainer.is_global_zero:
-                about["samples"] = judge_run(model, classifier, data.train, data.test, s.seed)
-            run.finish({**both_bounds(test, data.test.images[0].numel()), **latents, **about})
-    report(run, trainer, test, checkpoint.best_path)
-    return result
+                result["samples"] = judge_run(model, classifier, data.train, data.test, s.seed)
+            finish(run, trainer, model, result)
+    return [test]
 
 
 def make_parser() -> argparse.ArgumentParser:

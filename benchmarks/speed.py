@@ -38,7 +38,7 @@ import fmnist  # noqa: E402
 from boundary.checkpoints import AtomicCheckpointIO  # noqa: E402
 from boundary.checks import check_floats, check_tensor  # noqa: E402
 from judging.bounds import DECODER_BATCH  # noqa: E402
-from runs.record import num_parameters  # noqa: E402
+from runs.result import num_parameters  # noqa: E402
 from runs.trainer import keep_freed_memory  # noqa: E402
 from train_pl import VAE, make_parser, train_vae  # noqa: E402
 from utils import (  # noqa: E402

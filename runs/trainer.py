@@ -1,10 +1,11 @@
-"""Lightning as this program uses it: the trainer, what it says, and a run's last pictures."""
+"""Lightning as a run uses it: the trainer with the run's callbacks, what it says, its noise."""
 
 import argparse
 import ctypes
 import logging
 import platform
 import warnings
+from collections.abc import Iterable
 
 import numpy as np
 import pytorch_lightning as pl
@@ -15,8 +16,9 @@ from torch import nn
 
 from boundary.checkpoints import AtomicCheckpointIO
 from boundary.command_line import InputError, one_line, whole_number
+from runs.checkpointing import RunCheckpoint
 from runs.epochs import KeepEpochs
-from runs.logs import EpochLines, EpochTable
+from runs.logs import EpochLines
 from runs.run import Run
 from runs.stopping import EndTogether, StopIfNotFinite
 
@@ -34,11 +36,12 @@ def add_trainer_options(parser: argparse.ArgumentParser) -> None:
     add("--precision", default="32-true", help="such as 32-true or bf16-mixed")
 
 
-def make_trainer(run: Run, callbacks: list[Callback]) -> pl.Trainer:
+def make_trainer(run: Run, monitor: str, callbacks: Iterable[Callback]) -> pl.Trainer:
     """Lightning's Trainer for a run, with what all runs call back, without a logger so far.
 
     Args:
-        callbacks: more of them; among them the run's checkpoints.
+        monitor: the validation metric by which the best epoch is chosen, lower is better.
+        callbacks: more of them.
     Raises:
         InputError: Lightning or the machine has no such accelerator, strategy or precision, there
             would be more than `MOST_PROCESSES`, the strategy trains in processes that end before
@@ -69,10 +72,10 @@ def make_trainer(run: Run, callbacks: list[Callback]) -> pl.Trainer:
             callbacks=[
                 EndTogether(),
                 SeedEpochs(settings.seed),
-                StopIfNotFinite(monitor="val_bpd"),
+                StopIfNotFinite(monitor),
                 *callbacks,
                 LearningRateMonitor("step"),
-                EpochTable(run),
+                RunCheckpoint(run, monitor),
                 *([KeepEpochs()] if settings.keep_epochs else []),
                 TQDMProgressBar() if settings.progress_bar else EpochLines(),
             ],

@@ -12,6 +12,7 @@ import contextlib
 import csv
 import itertools
 import json
+import logging
 import os
 import random
 import signal
@@ -28,7 +29,7 @@ from torch import Tensor
 
 import train_pl
 from runs import folders
-from runs.logs import EpochTable
+from runs.table import TABLE
 
 OPTIONS = ["--num_filters", "4", "--z_dim", "3", "--batch_size", "30", "--lr", "0.01", "--epochs"]
 
@@ -109,6 +110,7 @@ def same(a: object, b: object) -> bool:
 
 def curves(run: Path) -> dict[str, list]:
     """All points and pictures that TensorBoard shows of a run."""
+    logging.getLogger("tensorboard").setLevel(logging.ERROR)  # it tells of what it purges
     events = EventAccumulator(str(run), {"scalars": 0, "images": 0})
     events.Reload()
     tags = events.Tags()
@@ -133,19 +135,20 @@ def differences(a: Path, b: Path) -> list[str]:
         if name.endswith(".ckpt"):
             contents = [torch.load(run / name, weights_only=True) for run in (a, b)]
             for content in contents:
-                if "run" in content:
-                    # Nobody measures the same seconds again; the names of event files hold times.
-                    content["run"]["seconds"] = content["run"]["logs"] = None
+                if "run" in content:  # nobody measures the same seconds again
+                    content["run"]["seconds"] = None
+                    for row in content["run"]["rows"]:
+                        del row["seconds"]
             if not same(*contents):
                 parts = [k for k in contents[0] if not same(contents[0][k], contents[1].get(k))]
                 found.append(f"{name}: {parts}")
         elif name == folders.RESULT:
             results = [json.loads((run / name).read_bytes()) for run in (a, b)]
             for result in results:
-                del result["logs"], result["seconds"]
+                del result["seconds"]
             if results[0] != results[1]:
                 found.append(name)
-        elif name == EpochTable.NAME:
+        elif name == TABLE:
             tables = [list(csv.DictReader((run / name).read_text().splitlines())) for run in (a, b)]
             for row in itertools.chain(*tables):
                 del row["seconds"]

@@ -7,17 +7,18 @@ import shutil
 import tempfile
 import time
 from contextlib import redirect_stdout
+from dataclasses import asdict
 from pathlib import Path
 from unittest import mock
 
+import pytorch_lightning as pl
 import torch
 from tiny import InFolder
 
 import fmnist
 import train_pl
 from boundary.command_line import InputError, to_argv
-from runs.folders import cut_logs, finished_logs
-from runs.run import read_state
+from runs.run import State, read_state
 
 MAX_SECONDS = 40  # on two slow cores that others use too
 ROOT = Path(__file__).resolve().parent.parent
@@ -52,17 +53,17 @@ class TestCheckpoints(HostileTest):
         self.path = self.folder / "checkpoints" / "last.ckpt"
         self.path.parent.mkdir()
         model = train_pl.VAE(num_filters=2, z_dim=2, lr=1e-3)
-        run = {"logs": {}, "seconds": 9.0, "step": 3, "unlogged": {"epoch": 0.0}, "processes": 1}
         self.checkpoint = {
             "state_dict": dict(model.state_dict()),
             "hyper_parameters": dict(model.hparams),
-            "run": {**run, "argv": to_argv({**model.hparams, "epochs": 3})},
+            "pytorch-lightning_version": pl.__version__,
+            "run": asdict(State(argv=to_argv({"lr": 1e-3, "epochs": 3}), step=3)),
         }
         self.whole = saved(self.checkpoint)
 
     def read(self) -> object:
         train_pl.load_model(self.path)
-        return read_state(self.path, train_pl.make_parser())[1]
+        return asdict(read_state(self.path, train_pl.make_parser())[1])
 
     def test_the_whole_one_is_read(self):
         self.path.write_bytes(self.whole)
@@ -73,16 +74,9 @@ class TestCheckpoints(HostileTest):
         for wrong in (
             {"hyper_parameters": {**self.checkpoint["hyper_parameters"], "lr": 10**400}},
             {"state_dict": {**self.checkpoint["state_dict"], 7: torch.zeros(1)}},
-            {"run": {name: value for name, value in run.items() if name != "processes"}},
-            {"run": {name: value for name, value in run.items() if name != "argv"}},
-            {"run": {**run, "argv": ["--help"]}},
-            {"run": {**run, "argv": ["--resume"]}},
+            {"run": {**run, "unknown": 1}},
             {"run": {**run, "argv": [3]}},
             {"run": {**run, "argv": None}},
-            {"run": {**run, "logs": {"events.out.tfevents.1": 1.5}}},
-            {"run": {**run, "step": -1}},
-            {"run": {**run, "unlogged": {3: 0.5}}},
-            {"run": {**run, "unlogged": [("epoch", 0.5)]}},
         ):
             self.path.write_bytes(saved({**self.checkpoint, **wrong}))
             with self.subTest(wrong=list(wrong)):
@@ -101,21 +95,6 @@ class TestCheckpoints(HostileTest):
             self.path.write_bytes(saved({**self.checkpoint, "run": wrong}))
             with self.subTest(name=name), self.assertRaisesRegex(InputError, "--resume.*last.ckpt"):
                 self.read()
-
-    def test_a_result_of_brackets_in_brackets_is_refused(self):
-        (self.folder / "result.json").write_text("[" * 200_000)
-        self.assertIsNone(self.one_line_or_result(finished_logs, self.folder))
-
-    def test_names_in_a_checkpoint_touch_no_file_outside_its_run(self):
-        outside = self.folder / "outside"
-        outside.write_bytes(b"important")
-        log = self.folder / "run" / "events.out.tfevents.1"
-        log.parent.mkdir()
-        log.write_bytes(b"0123456789")
-        (log.parent / "events.out.tfevents.2").symlink_to(outside)
-        lengths = {"../outside": 1, str(outside): 0, log.name: 4, "events.out.tfevents.2": 4}
-        cut_logs(log.parent, lengths)
-        self.assertEqual((outside.read_bytes(), log.read_bytes()), (b"important", b"0123"))
 
 
 class TestResume(HostileTest):

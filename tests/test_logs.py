@@ -23,7 +23,7 @@ from tiny import NUM_TEST, NUM_TRAIN, InFolder, tiny_data
 import fmnist
 import train_pl
 from judging.samples import judge_run, load_classifier
-from runs.logs import CHARTS
+from runs.tensorboard import CHARTS
 from runs.trainer import quiet_lightning
 from train_pl import VAE, load_model, make_parser, train_vae
 
