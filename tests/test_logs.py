@@ -136,7 +136,8 @@ class TestPages(unittest.TestCase):
         samples = json.loads((self.folder / "result.json").read_text())["samples"]
         self.assertEqual(samples.pop("of_each_kind"), NUM_TEST)
         self.assertEqual(samples.pop("temperature"), VAE().hparams.temperature)
-        kinds = {"posterior_samples", "unit_gaussian", "learned_prior", "learned_prior_by_class"}
+        kinds = {"training_images", "posterior_samples", "unit_gaussian"}
+        kinds |= {"learned_prior", "learned_prior_by_class"}
         self.assertEqual(samples.keys(), kinds)
         for kind in samples.values():
             self.assertTrue(0 <= kind["sure"] <= 1)
