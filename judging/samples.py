@@ -26,6 +26,7 @@ CLASSIFIED_DATASET = "MNIST"  # whose classes the classifier tells
 SURE = 0.9  # the probability above which it is sure of a class
 BATCH = 100  # images at a time; more are no faster
 WITHOUT_LABELS = ("unit_gaussian", "learned_prior")  # kinds of samples that nobody gave a class
+DISTANCE_FROM = 1000  # images; of fewer, two sets of real digits are as far apart as samples are
 NUM_COMPARED = 1000  # images whose nearest training images are looked for
 
 
@@ -94,7 +95,8 @@ def frechet_distance(features: Tensor, reference: Tensor) -> float:
 
         |m1 - m2|^2 + trace(C1 + C2 - 2 (C1 C2)^(1/2)),   means m, covariances C
 
-    It is above 0 for two sets of one source too, and the more so the smaller they are.
+    It is above 0 for two sets of one source too, and the more so the smaller they are; how much, is
+    measured by benchmarks/distance.py.
 
     Args:
         features, reference: float [N, F] and [M, F], N and M at least 2.
@@ -118,16 +120,17 @@ def judge_samples(
         labels: long [N], the classes of the images of all kinds but those `WITHOUT_LABELS`.
         test_images: uint8 [M, 1, 28, 28], which the distance is from.
     Returns:
-        By name: frechet_distance, see there, None of a single image; sure, the share of the images
-        that it gives a class with a probability above `SURE`; right_class, the share that it gives
-        the label, or None.
+        By name: frechet_distance, None of fewer than `DISTANCE_FROM` images; sure, the share of the
+        images that it gives a class with a probability above `SURE`; right_class, the share that
+        it gives the label, or None.
     """
     reference, _ = classify(classifier, test_images)
     judged = {}
     for name, images in kinds.items():
         features, logits = classify(classifier, images)
         highest, found = logits.softmax(dim=1).max(dim=1)
-        enough, labelled = min(len(features), len(reference)) > 1, name not in WITHOUT_LABELS
+        enough = min(len(features), len(reference)) >= DISTANCE_FROM
+        labelled = name not in WITHOUT_LABELS
         judged[name] = {
             "frechet_distance": frechet_distance(features, reference) if enough else None,
             "sure": (highest > SURE).double().mean().item(),

@@ -195,18 +195,19 @@ class TestClassifier(InFolder):
         self.assertLess(CLASSIFIER.stat().st_size, 1e6)
 
     def test_digits_are_sure_and_noise_is_far_from_them(self):
-        data = few_images(400)
-        images, reference = data.images.split(200)
+        images, reference = few_images(2000).images.split(1000)
+        labels = few_images(1000).labels
         noise = torch.randint(0, 16, images.shape, dtype=torch.uint8)
         kinds = {"training_images": images, "unit_gaussian": noise}
-        judged = judge_samples(load_classifier(), kinds, data.labels[:200], reference)
+        judged = judge_samples(load_classifier(), kinds, labels, reference)
         digits, clouds = judged["training_images"], judged["unit_gaussian"]
         self.assertGreater(min(digits["sure"], digits["right_class"]), 0.95)
-        self.assertGreater(clouds["frechet_distance"], 5 * digits["frechet_distance"])
+        self.assertGreater(clouds["frechet_distance"], 20 * digits["frechet_distance"])
         self.assertIsNone(clouds["right_class"])
-        other = (data.labels[:200] + 1) % 10
-        judged = judge_samples(load_classifier(), kinds, other, reference)
+        few = {"training_images": images[:999]}
+        judged = judge_samples(load_classifier(), few, (labels[:999] + 1) % 10, reference)
         self.assertLess(judged["training_images"]["right_class"], 0.05)
+        self.assertIsNone(judged["training_images"]["frechet_distance"])  # says nothing so far
 
     def test_another_file_in_its_place_is_refused_by_name(self):
         path = self.folder / "classifier.pt"
