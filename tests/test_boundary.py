@@ -32,7 +32,7 @@ import train_pl
 import utils
 from boundary.checkpoints import AtomicCheckpointIO, load_shipped, read_checkpoint
 from boundary.checks import check_size
-from boundary.command_line import InputError, OneLineParser, run_main, to_argv
+from boundary.command_line import InputError, OneLineParser, WorkError, run_main, to_argv
 from boundary.files import read_idx, write_whole
 from cnn_encoder_decoder import CNNDecoder
 from fmnist import DiscreteImages, discretize
@@ -331,6 +331,10 @@ class TestEndings(unittest.TestCase):
     def test_ctrl_c_ends_with_one_line(self):
         self.assertEqual(self.ends(KeyboardInterrupt()), (130, "x: stopped\n"))
 
+    def test_bad_input_and_lost_work_end_with_their_lines(self):
+        self.assertEqual(self.ends(InputError("bad")), (2, "x: error: bad\n"))
+        self.assertEqual(self.ends(WorkError("lost", 143)), (143, "x: lost\n"))
+
     def test_a_file_that_cannot_be_written_ends_with_its_name(self):
         error = OSError(28, "No space left on device", "a.png")
         self.assertEqual(self.ends(error), (1, "x: a.png: No space left on device\n"))
@@ -497,6 +501,10 @@ class TestPrograms(CommandTest):
 
 
 class TestImports(unittest.TestCase):
+    def test_neither_training_nor_a_report_needs_an_entropy_coder(self):
+        script = "import sys, evaluate, train_pl; sys.exit('constriction' in sys.modules)"
+        self.assertEqual(subprocess.run([sys.executable, "-c", script], cwd=ROOT).returncode, 0)
+
     def test_the_maths_loads_neither_matplotlib_nor_lightning(self):
         loaded = "import sys, utils; print({name.split('.')[0] for name in sys.modules})"
         found = subprocess.run(
