@@ -19,16 +19,17 @@ if __name__ == "__main__":  # Ctrl-C in the seconds of the imports ends without 
 import numpy as np
 from numpy.typing import ArrayLike
 
-import fmnist
 from boundary.checkpoints import find_checkpoint
 from boundary.command_line import InputError, OneLineParser, run_main, whole_number
 from boundary.files import read_idx, write_whole
-from compression.archive import OVERHEAD, SIDE, STORED, Header, read_archive
+from compression.archive import OVERHEAD, STORED, Header, read_archive
 from compression.bench import VerificationError, bench
 from compression.codec import Codec
 from compression.image_files import check_target, file_names, read_images, write_images
 from compression.low_bits import LowBits
 from compression.low_bits import load as load_low_bits
+from fmnist import DATA_DIR, DATASETS, SIDE
+from own_data import data_for
 from train_pl import PRETRAINED, VAE, load_model
 
 
@@ -135,10 +136,12 @@ def show_info(args: argparse.Namespace) -> None:
 
 def run_bench(args: argparse.Namespace) -> None:
     checkpoint = find_checkpoint(args.checkpoint)
-    dataset = fmnist.trained_on(checkpoint) or "MNIST"
-    fmnist.prepare(dataset=dataset)
-    grey = read_idx(fmnist.DATA_DIR / dataset / "raw" / "t10k-images-idx3-ubyte.gz")
-    bench(load_model(checkpoint), grey[: args.limit])
+    data = data_for(checkpoint)
+    grey = None  # images of one's own are known in 16 levels only
+    if data.name in DATASETS:
+        grey = read_idx(DATA_DIR / data.name / "raw" / "t10k-images-idx3-ubyte.gz")[: args.limit]
+    images = data.test.images.squeeze(1).numpy()[: args.limit]
+    bench(load_model(checkpoint), data.name, images, grey)
 
 
 def make_parser() -> argparse.ArgumentParser:

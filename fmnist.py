@@ -25,6 +25,7 @@ from boundary.files import read_idx
 
 DATA_DIR = Path(__file__).resolve().parent / "data"  # holds the four official MNIST files
 DATASETS = ("MNIST", "FashionMNIST", "KMNIST")  # torchvision classes that share one file format
+SIDE = 28  # pixels of an image, each way
 NUM_TRAIN, NUM_VAL = 54_000, 6_000
 SPLIT_SEED = 42  # fixed, so that every run is judged on the same validation images
 

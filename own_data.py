@@ -22,6 +22,7 @@ from boundary.files import read_idx
 from fmnist import (
     DATA_DIR,
     DATASETS,
+    SIDE,
     SPLIT_SEED,
     DiscreteImages,
     MNISTDataModule,
@@ -31,7 +32,7 @@ from fmnist import (
     split,
 )
 
-SIDE, BOX = 28, 20  # pixels: of an image, and of the box in it that MNIST's digits are fitted into
+BOX = 20  # pixels of the box that MNIST's digits are fitted into
 HELD_OUT = 10  # of so many images one is for validation and one for the test
 FEWEST, MOST_CLASSES = 200, 100
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP", "PPM")  # of pictures; some others run code

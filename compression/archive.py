@@ -10,8 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from boundary.command_line import InputError
-
-SIDE = 28
+from fmnist import SIDE
 
 # An archive is its header, the names of the images' files if it has any (compressed, after their
 # size), its content and the CRC-32 of all that. The content is the words of the stack or, where
@@ -51,7 +50,7 @@ class Archive(NamedTuple):
 
     header: Header
     content: bytes
-    names: Sequence[str] = ()  # of the files that the images were in, or none
+    names: Sequence[str] = ()  # of the files that the images were in, as seen from their folder
 
 
 def write_archive(archive: Archive) -> bytes:
@@ -69,7 +68,7 @@ def read_archive(packed: bytes) -> Archive:
 
     Raises:
         InputError: it is something else, of another version, truncated or altered, or it names
-            files that are not all in one folder.
+            files outside of the folder that they are for.
     """
     if packed[: len(MAGIC)] != MAGIC:
         raise InputError("this is no archive of compress.py")
@@ -87,7 +86,7 @@ def read_archive(packed: bytes) -> Archive:
         names = os.fsdecode(zlib.decompress(content[SIZE.size : end])).split("\0")
         content = content[end:]
         for name in names:
-            if name != os.path.basename(name) or name in ("", ".", ".."):
+            if not {"", ".", ".."}.isdisjoint(name.split("/")):
                 raise InputError(f"the archive names a file {name!r}, which is outside its folder")
     return Archive(header, content, names)
 

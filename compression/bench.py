@@ -14,7 +14,6 @@ from compression import low_bits
 from compression.archive import OVERHEAD, read_archive
 from compression.codec import Codec
 from compression.general_codecs import Contest, Format, codecs, single_image_codecs
-from fmnist import four_bit
 from judging.bounds import image_bounds
 from utils import elbo_to_bpd
 
@@ -109,14 +108,21 @@ def compare_single(codec: Codec, images: np.ndarray) -> None:
     compare(title, contests | single_image_codecs(images), images)
 
 
-def bench(model: nn.Module, grey: np.ndarray) -> None:
-    """Prints everything that there is to compare, for images uint8 [N, 28, 28] in 0..255."""
-    print(f"{len(grey):,} test images; all codecs on one thread, in processor time")
-    images, codec = four_bit(grey), Codec(model, progress=True)
+def bench(model: nn.Module, name: str, images: np.ndarray, grey: np.ndarray | None) -> None:
+    """Prints everything that there is to compare.
+
+    Args:
+        name: of the data set.
+        images: uint8 [N, 28, 28], values 0..15.
+        grey: the same in 0..255, if they are known.
+    """
+    print(f"{len(images):,} test images of {name}; all codecs on one thread, in processor time")
+    codec = Codec(model, progress=True)
     archive = compare_together(codec, images)
     rate, elbo = 8 * archive.size / images.size, negative_elbo(model, images)
     print(f"its negative ELBO is {elbo:.4f} bits per pixel, it has {rate / elbo - 1:+.2%}")
     compare_single(codec, images)
-    codec = Codec(model, low_bits.load(), progress=True)
-    compare_together(codec, grey)
-    compare_single(codec, grey)
+    if grey is not None:
+        codec = Codec(model, low_bits.load(), progress=True)
+        compare_together(codec, grey)
+        compare_single(codec, grey)

@@ -43,7 +43,6 @@ from boundary.command_line import InputError
 from compression import low_bits_code
 from compression.archive import (
     MAGIC,
-    SIDE,
     STORED,
     VERSION,
     Archive,
@@ -65,6 +64,7 @@ from compression.latents import (
     push_chosen,
 )
 from compression.low_bits import LEVEL, LowBits
+from fmnist import SIDE
 
 BATCH = 64  # images per run of the networks; more are not faster
 

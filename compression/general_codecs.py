@@ -11,7 +11,8 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from compression.archive import SIDE, pack_pixels, unpack_pixels
+from compression.archive import pack_pixels, unpack_pixels
+from fmnist import SIDE
 
 
 class Format(NamedTuple):

@@ -12,8 +12,8 @@ from PIL import Image
 
 from boundary.command_line import InputError, check_output, one_line
 from boundary.files import read_idx, write_whole
-from compression.archive import SIDE, checked_images
-from fmnist import four_bit
+from compression.archive import checked_images
+from fmnist import SIDE, four_bit
 
 PNG_SCALE = 17  # 16 levels in 8 bits: 0 to 255
 
@@ -60,7 +60,12 @@ def read_file(path: Path) -> tuple[np.ndarray, int, int]:
 
 
 def files_in(folder: Path) -> list[Path]:
-    return sorted(file for file in folder.iterdir() if not file.name.startswith("."))
+    """Those in a folder and in its subfolders that are not hidden, in the order of their names."""
+    return sorted(
+        path
+        for path in folder.rglob("*")
+        if path.is_file() and not any(p.startswith(".") for p in path.relative_to(folder).parts)
+    )
 
 
 def numbers(count: int) -> list[str]:
@@ -71,12 +76,13 @@ def numbers(count: int) -> list[str]:
 
 def file_names(path: Path) -> list[str]:
     """Those of a folder's pictures, as `read_images` orders them; none if `numbers` gives them."""
-    names = [file.name for file in files_in(path)] if path.is_dir() else []
+    files = files_in(path) if path.is_dir() else []
+    names = [file.relative_to(path).as_posix() for file in files]
     return [] if names == numbers(len(names)) else names
 
 
 def read_pngs(folder: Path) -> np.ndarray:
-    """The PNG files in a folder in the order of their names: uint8 [N, 28, 28].
+    """The PNG files in a folder and its subfolders: uint8 [N, 28, 28].
 
     Raises:
         ValueError: there is something else, which an archive would not give back, or nothing.
@@ -86,7 +92,7 @@ def read_pngs(folder: Path) -> np.ndarray:
         try:
             images.append(read_png(file))
         except Exception as error:
-            raise ValueError(f"{file.name}: {error}") from error
+            raise ValueError(f"{file.relative_to(folder)}: {error}") from error
     if not images:
         raise ValueError("the folder is empty, it should have PNG files of 28x28 pixels")
     return np.stack(images)
@@ -157,5 +163,6 @@ def write_images(path: Path, images: np.ndarray, levels: int, names: Sequence[st
         folder = Path(fresh, path.name)
         folder.mkdir()
         for name, picture in zip(names or numbers(len(images)), pictures, strict=True):
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(picture).save(folder / name, format="PNG")
         os.rename(folder, path)

@@ -26,8 +26,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from boundary.checkpoints import load_shipped
-from compression.archive import SIDE
-from fmnist import four_bit
+from fmnist import SIDE, four_bit
 
 WEIGHTS = Path(__file__).resolve().parent.parent / "pretrained" / "low_bits.pt"
 

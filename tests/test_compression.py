@@ -471,10 +471,10 @@ class TestRefusals(unittest.TestCase):
 
     def test_names_of_files_outside_the_folder_are_refused(self):
         archive = read_archive(self.archive)
-        for name in ("../x.png", "/x.png", "a/x.png", "..", ""):
+        for name in ("../x.png", "/x.png", "a/../../x.png", "..", ""):
             packed = write_archive(archive._replace(names=["1.png", name]))
             self.assert_refused(packed, "outside its folder")
-        names = ("a.png", "ü \udcff\n.png", r"c:\x.png")
+        names = ("7/a.png", "ü \udcff\n.png", r"c:\x.png")
         self.assertEqual(tuple(read_archive(self.codec.encode(noise(3), names)).names), names)
 
 
