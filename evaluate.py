@@ -14,7 +14,6 @@ if __name__ == "__main__":  # Ctrl-C in the seconds of the imports ends without 
 import torch
 from lightning_fabric import Fabric
 
-import fmnist
 from boundary.checkpoints import find_checkpoint
 from boundary.command_line import (
     InputError,
@@ -26,22 +25,19 @@ from boundary.command_line import (
     whole_number,
 )
 from compression.general_codecs import codec_bytes
-from fmnist import DATA_DIR, DATASETS, DiscreteImages, trained_on
+from fmnist import DiscreteImages
 from judging.bounds import image_bounds, summary
 from judging.refinement import refined_summary
 from judging.report import check_report_folder, table, write_report
 from judging.samples import CLASSIFIED_DATASET, NUM_COMPARED, sample_quality
+from own_data import add_data_options, data_for
 from pictures.of_model import model_figures
 from train_pl import PRETRAINED, load_model
 
 
-def load_split(data_dir: str, dataset: str, name: str, limit: int | None) -> DiscreteImages:
-    """The first `limit` images of the train, val or test split."""
-    fmnist.prepare(data_dir, dataset)
-    whole = fmnist.load(data_dir, dataset, train=name != "test")
-    if name != "test":
-        whole = dict(zip(("train", "val"), fmnist.split(whole), strict=True))[name]
-    return whole if limit is None else whole.subset(torch.arange(min(limit, len(whole))))
+def first(data: DiscreteImages, limit: int | None) -> DiscreteImages:
+    """The first `limit` images, or all."""
+    return data if limit is None else data.subset(torch.arange(min(limit, len(data))))
 
 
 def find_device(accelerator: str) -> torch.device:
@@ -67,19 +63,19 @@ def evaluate(args: argparse.Namespace) -> dict[str, object]:
         FloatingPointError: the model's outputs are not finite numbers.
     """
     path, output = find_checkpoint(args.checkpoint), Path(args.output)
-    model, own_dataset = load_model(path), trained_on(path)
-    dataset = args.dataset or own_dataset or "MNIST"
+    model = load_model(path)
     check_report_folder(output)
     model.to(find_device(args.accelerator))
-    data = load_split(args.data_dir, dataset, args.split, args.limit)
+    sets = data_for(path, args.dataset, args.data, args.data_dir)
+    data = first(getattr(sets, args.split), args.limit)
     bounds = image_bounds(
         model, data.images, args.iwae_samples, args.batch_size, args.seed, args.progress_bar
     )
     sizes = codec_bytes(data.images.squeeze(1).numpy())
     metrics = {
         "checkpoint": path.name,
-        "trained_on": own_dataset,
-        "dataset": dataset,
+        "trained_on": sets.trained_on,
+        "dataset": sets.name,
         "split": args.split,
         "images": len(data),
         "seed": args.seed,
@@ -93,12 +89,10 @@ def evaluate(args: argparse.Namespace) -> dict[str, object]:
         )
     kl = bounds["kl_per_dimension"].mean(dim=0)
     figures = model_figures(model, data, bounds["mean"], kl, args.seed)
-    train = load_split(args.data_dir, dataset, "train", None)
-    test = load_split(args.data_dir, dataset, "test", args.limit)
-    classified = dataset == CLASSIFIED_DATASET
-    if not classified:
-        test = test.subset(torch.arange(min(len(test), NUM_COMPARED)))
-    quality, nearest = sample_quality(model, train, test, args.seed, classified)
+    classified = sets.name == CLASSIFIED_DATASET
+    test = first(sets.test, args.limit)
+    test = test if classified else first(test, NUM_COMPARED)
+    quality, nearest = sample_quality(model, sets.train, test, args.seed, classified)
     metrics |= quality
     write_report(output, metrics, {**figures, "nearest_training_images": nearest})
     print(f"{table(metrics)}\nmetrics.json and pictures: {output}{os.sep}")
@@ -127,8 +121,7 @@ def make_parser() -> argparse.ArgumentParser:
     add("--accelerator", default="auto", help="cpu, gpu, cuda, mps, ...")
     add("--seed", type=whole_number(0, 2**32 - 1), default=42, help="of all noise")
     add("--progress_bar", action="store_true", help="a progress bar")
-    add("--data_dir", type=path_name, default=str(DATA_DIR), help="folder of the data files")
-    add("--dataset", choices=DATASETS, help="images to judge it on; without, those of its training")
+    add_data_options(parser)
     return parser
 
 

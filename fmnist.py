@@ -6,7 +6,7 @@ keeps the result in memory as uint8, and hands out whole batches.
 
 import tempfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from http.client import HTTPException
 from pathlib import Path
@@ -27,6 +27,7 @@ DATA_DIR = Path(__file__).resolve().parent / "data"  # holds the four official M
 DATASETS = ("MNIST", "FashionMNIST", "KMNIST")  # torchvision classes that share one file format
 SIDE = 28  # pixels of an image, each way
 NUM_TRAIN, NUM_VAL = 54_000, 6_000
+DIGITS = tuple("0123456789")
 SPLIT_SEED = 42  # fixed, so that every run is judged on the same validation images
 
 
@@ -69,13 +70,15 @@ class DiscreteImages(Dataset):
     Args:
         images: uint8 [N, 1, 28, 28], values 0..15: a byte a pixel, the whole set stays in cache.
         labels: long [N].
+        classes: what the labels 0, 1, ... stand for; none where the images have no labels, and all
+            of these are 0.
     Raises:
         TypeError: another dtype.
         ValueError: another shape or range. All pixels are looked at here, once, so that no
             training step has to.
     """
 
-    def __init__(self, images: Tensor, labels: Tensor):
+    def __init__(self, images: Tensor, labels: Tensor, classes: Sequence[str] = DIGITS):
         if (images.dtype, labels.dtype) != (torch.uint8, torch.long):
             raise TypeError(
                 f"expected uint8 images and long labels, got {images.dtype} and {labels.dtype}"
@@ -87,8 +90,7 @@ class DiscreteImages(Dataset):
             )
         if len(images) and (highest := int(images.max())) > 15:
             raise ValueError(f"expected grey levels 0..15, got {highest}: see discretize")
-        self.images = images
-        self.labels = labels
+        self.images, self.labels, self.classes = images, labels, tuple(classes)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -106,10 +108,10 @@ class DiscreteImages(Dataset):
     def subset(self, index: Tensor) -> "DiscreteImages":
         """The images at these positions, long [M], as a set of their own."""
         index = index.to(self.images.device)
-        return DiscreteImages(self.images[index], self.labels[index])
+        return DiscreteImages(self.images[index], self.labels[index], self.classes)
 
     def to(self, device: torch.device) -> "DiscreteImages":
-        return DiscreteImages(self.images.to(device), self.labels.to(device))
+        return DiscreteImages(self.images.to(device), self.labels.to(device), self.classes)
 
 
 def prepare(root: str | Path = DATA_DIR, dataset: str = "MNIST", download: bool = True) -> None:
@@ -280,7 +282,7 @@ class MNISTDataModule(pl.LightningDataModule):
     """
 
     EVAL_BATCH_SIZE = 500  # divides both sets; not an option, so that no figure depends on it
-    classes = tuple("0123456789")
+    classes = DIGITS  # the names of the labels 0 to 9, see `DiscreteImages`
 
     def __init__(
         self,

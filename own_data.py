@@ -22,6 +22,7 @@ from boundary.files import read_idx
 from fmnist import (
     DATA_DIR,
     DATASETS,
+    DIGITS,
     SIDE,
     SPLIT_SEED,
     DiscreteImages,
@@ -51,24 +52,18 @@ class OwnData:
     Args:
         path: where they come from, absolute.
         levels, like_mnist: as they were read, see `read_own`.
-        data: the images with their classes as numbers; 0 for all without labels.
-        classes: the names of the classes; none without labels.
+        data: the images with their labels and the names of these.
     """
 
     path: Path
     levels: int
     like_mnist: bool
     data: DiscreteImages
-    classes: tuple[str, ...]
-
-    @property
-    def num_classes(self) -> int:
-        return max(1, len(self.classes))
 
     @cached_property
     def digest(self) -> str:
         """Tells these images and classes from any others."""
-        content = hashlib.sha256("\n".join(self.classes).encode())
+        content = hashlib.sha256("\n".join(self.data.classes).encode())
         content.update(self.data.images.numpy().tobytes() + self.data.labels.numpy().tobytes())
         return content.hexdigest()[:16]
 
@@ -80,7 +75,7 @@ class OwnData:
             "data": str(self.path),
             "levels": self.levels,
             "like_mnist": self.like_mnist,
-            "classes": list(self.classes),
+            "classes": list(self.data.classes),
             "digest": self.digest,
         }
 
@@ -120,8 +115,8 @@ def read_own(path: str | Path, levels: int = 256, like_mnist: bool = False) -> O
         why = error.strerror if isinstance(error, OSError) and error.strerror else error
         raise InputError(f"argument --data: {path}: {one_line(why)}") from error
     pixels = four_bit(images) if levels == 256 or like_mnist else images
-    data = DiscreteImages(torch.from_numpy(pixels).unsqueeze(1), torch.from_numpy(labels))
-    return OwnData(path, levels, like_mnist, data, classes)
+    tensors = torch.from_numpy(pixels).unsqueeze(1), torch.from_numpy(labels)
+    return OwnData(path, levels, like_mnist, DiscreteImages(*tensors, classes))
 
 
 def read_arrays(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
@@ -300,7 +295,7 @@ class OwnDataModule(MNISTDataModule):
 
     def __init__(self, own: OwnData, batch_size: int = 32, num_workers: int = 0, seed: int = 42):
         super().__init__(batch_size=batch_size, num_workers=num_workers, seed=seed)
-        self.own, self.classes = own, own.classes
+        self.own, self.classes = own, own.data.classes
         self.save_hyperparameters(own.record)
 
     def prepare_data(self) -> None:
@@ -347,11 +342,26 @@ def data_module(options: argparse.Namespace) -> MNISTDataModule:
     return OwnDataModule(read_own(s.data, s.levels or 256, s.like_mnist), *how)
 
 
+def class_number(checkpoint: str | Path, name: str) -> int:
+    """The label of a class of a checkpoint's model, by its name or the label itself.
+
+    Raises:
+        InputError: the model has no such class.
+    """
+    classes = training_record(checkpoint).get("classes", [*DIGITS])
+    numbers = {str(number): number for number in range(len(classes))}
+    numbers |= {known: number for number, known in enumerate(classes)}  # a name comes first
+    if name not in numbers:
+        known = f"one of {', '.join(classes)}" if classes else "it was trained without any"
+        raise InputError(f"argument --label: the model has no class {name!r}: {known}")
+    return numbers[name]
+
+
 class DataSets(NamedTuple):
-    """The images that a command works with, and what they are called."""
+    """The images that a command works with, and their name; that of those of the training."""
 
     name: str
-    classes: tuple[str, ...]
+    trained_on: str | None
     train: DiscreteImages
     val: DiscreteImages
     test: DiscreteImages
@@ -392,17 +402,22 @@ def data_for(
         InputError: they cannot be read, or those of the training are not what they were then.
     """
     record = training_record(checkpoint)
+    trained_on = record.get("dataset")
     if dataset and data:
         raise InputError(
             f"argument --data: it takes the place of --dataset {dataset}: leave one out"
         )
     if data is None and (dataset or "data" not in record):
-        name = dataset or record.get("dataset", "MNIST")
+        name = dataset or trained_on or "MNIST"
         prepare(data_dir, name)
         train, val = split(load(data_dir, name))
-        return DataSets(name, tuple("0123456789"), train, val, load(data_dir, name, train=False))
+        return DataSets(name, trained_on, train, val, load(data_dir, name, train=False))
     how = record.get("levels", 256), record.get("like_mnist", False)
-    own = read_own(data or record["data"], *how)
+    try:
+        own = read_own(data or record["data"], *how)
+    except InputError as error:
+        remedy = "" if data else "; the model was trained on it: give with --data where it is now"
+        raise InputError(f"{error}{remedy}") from error
     name = own.path.name
     if "digest" in record and own.digest != record["digest"]:
         if data is None:
@@ -413,4 +428,4 @@ def data_for(
         name = f"{name}, other images"
     elif "digest" in record:
         name = record["dataset"]
-    return DataSets(name, own.classes, *own.split())
+    return DataSets(name, trained_on, *own.split())

@@ -14,6 +14,7 @@ if __name__ == "__main__":  # Ctrl-C in the seconds of the imports ends without 
 import numpy as np
 import torch
 
+from boundary.checkpoints import find_checkpoint
 from boundary.command_line import (
     InputError,
     OneLineParser,
@@ -24,13 +25,14 @@ from boundary.command_line import (
     whole_number,
 )
 from boundary.files import write_whole
+from own_data import class_number
 from pictures.of_model import drawn_images, mean_images, samples_figure
 from train_pl import PRETRAINED, load_model
 
 
 @torch.no_grad()
 def sample(args: argparse.Namespace) -> None:
-    """Draws digits and writes them as an array, or as a picture beside their expected grey levels.
+    """Draws images and writes them as an array, or as a picture beside their expected grey levels.
 
     Raises:
         InputError: the checkpoint or the output cannot be used.
@@ -39,9 +41,11 @@ def sample(args: argparse.Namespace) -> None:
     if output.suffix not in (".png", ".npy"):
         raise InputError(f"argument --output: {output}: give a name that ends with .png or .npy")
     check_writable("--output", output.parent)
-    model = load_model(args.checkpoint)
+    path = find_checkpoint(args.checkpoint)
+    model, labels = load_model(path), None
+    if args.label is not None:
+        labels = torch.full((args.num,), class_number(path, args.label))
     torch.manual_seed(args.seed)
-    labels = None if args.label is None else torch.full((args.num,), args.label)
     z = model.sample_latents(args.num, labels)
     file = BytesIO()
     if output.suffix == ".npy":
@@ -53,7 +57,7 @@ def sample(args: argparse.Namespace) -> None:
         samples_figure(model, z, title, draw=not args.mean).savefig(file, format="png")
     output.parent.mkdir(parents=True, exist_ok=True)
     write_whole(output, file.getvalue())
-    print(f"{output}: {args.num} digits, drawn from the learned prior")
+    print(f"{output}: {args.num} images, drawn from the learned prior")
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -63,7 +67,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add_checkpoint(parser, PRETRAINED)
-    add("--label", type=whole_number(0, 9), help="only digits of this class")
+    add("--label", help="only images of this class, by its name or number")
     add("--num", type=whole_number(1, 10_000), default=64, help="how many")
     add("--mean", action="store_true", help="expected grey levels only, no pixel drawn on its own")
     add("--seed", type=whole_number(0, 2**32 - 1), default=0, help="of all draws")

@@ -339,7 +339,9 @@ class GenerateCallback(Callback):
         pl_module.eval()
         with isolate_rng():
             torch.manual_seed(self.SEED)
-            figures = epoch_samples(pl_module, self.batch_size, when)
+            digits = [*map(str, range(pl_module.prior.num_classes))]
+            classes = getattr(trainer.datamodule, "classes", digits)
+            figures = epoch_samples(pl_module, self.batch_size, when, classes)
             if trainer.val_dataloaders is not None:
                 images = first_images(trainer.val_dataloaders, self.NUM_ENCODED)
                 of_latents, units = epoch_latents(pl_module, images, when)

@@ -58,7 +58,8 @@ def draw_samples(
         labels: long [N], the classes of learned_prior_by_class.
     Returns:
         By what z was drawn from, uint8 [N, 1, 28, 28] on the CPU: posterior_samples,
-        unit_gaussian, learned_prior, learned_prior_by_class.
+        unit_gaussian, learned_prior and, where the model knows all these classes,
+        learned_prior_by_class.
     """
 
     def together(batches: Iterable[Tensor]) -> Tensor:
@@ -69,12 +70,15 @@ def draw_samples(
 
     torch.manual_seed(seed)
     parts = labels.to(model.device).split(BATCH)
-    return {
+    drawn = {
         "posterior_samples": pixels(posterior),
         "unit_gaussian": pixels(torch.randn(posterior.shape)),
         "learned_prior": together(model.sample(len(part)) for part in parts),
-        "learned_prior_by_class": together(model.sample(len(part), part) for part in parts),
     }
+    if labels.max() < model.prior.num_classes:
+        by_class = together(model.sample(len(part), part) for part in parts)
+        drawn["learned_prior_by_class"] = by_class
+    return drawn
 
 
 @torch.no_grad()
@@ -193,7 +197,7 @@ def sample_quality(
     posterior = posterior_latents(model, encoded.images, seed)
     log_prior = torch.cat([model.prior.log_prob(z).cpu() for z in posterior.split(1000)])
     drawn = draw_samples(model, posterior, encoded.labels, seed)
-    samples = drawn["learned_prior_by_class"]
+    samples = drawn.get("learned_prior_by_class", drawn["learned_prior"])
     compared = {
         "test_images": test.images,
         "samples": samples,

@@ -1,6 +1,7 @@
 """Figures of images, of latents and of what latent dimensions hold, whatever model they are of."""
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -70,6 +71,11 @@ def rendered(figure: Figure) -> np.ndarray:
     return np.asarray(canvas.buffer_rgba())[..., :3]
 
 
+def short(name: str) -> str:
+    """A class's name as it can stand in a figure, where $ would begin a formula."""
+    return (name if len(name) <= 12 else f"{name[:11]}…").replace("$", r"\$")
+
+
 def name_rows(axes: Axes, names: list[str]) -> None:
     """Names at the left of rows of images that are equally high."""
     low, high = sorted(axes.get_ylim())
@@ -134,14 +140,20 @@ def pushed_apart(points: Tensor, distance: float) -> Tensor:
     return points
 
 
-def latent_figure(means: Tensor, labels: Tensor, title: str = "Latent means") -> Figure:
+def latent_figure(
+    means: Tensor,
+    labels: Tensor,
+    title: str = "Latent means",
+    classes: Sequence[str] = tuple("0123456789"),
+) -> Figure:
     """Each image at its posterior mean: the latent plane, or the principal one of more dimensions.
 
-    Every image is its class's number, so that nobody has to tell classes by colour alone.
+    Every image is its class's name, if that is short, so that nobody has to tell classes by colour
+    alone.
 
     Args:
         means: float [N, z_dim], z_dim >= 2.
-        labels: long [N], classes 0..9.
+        labels: long [N], with `classes`, their names; without any, the labels are not shown.
     """
     names = ["$z_1$", "$z_2$"]
     if means.shape[1] > 2:
@@ -151,19 +163,29 @@ def latent_figure(means: Tensor, labels: Tensor, title: str = "Latent means") ->
     axes = figure.add_subplot()
     every = math.ceil(len(means) / SHOWN)
     shown, shown_labels = means[::every], labels[::every]
+    as_names = bool(classes) and all(len(name) <= 2 and name.isalnum() for name in classes)
     for label in shown_labels.unique().tolist():
         points = shown[shown_labels == label].T.numpy()
-        colour = CLASS_COLOURS[label]
-        axes.scatter(*points, s=28, color=colour, marker=f"${label}$", linewidths=0.4)
-    classes = labels.unique().tolist()
-    centres = torch.stack([means[labels == label].median(dim=0).values for label in classes])
-    centres = pushed_apart(centres, distance=0.05 * (means.amax() - means.amin()).item())
-    for label, centre in zip(classes, centres.tolist(), strict=True):
-        name = axes.text(*centre, str(label), ha="center", va="center", fontsize=20, weight="bold")
-        name.set_path_effects([withStroke(linewidth=4, foreground="w")])
+        colour = CLASS_COLOURS[label % len(CLASS_COLOURS)]
+        if as_names:
+            axes.scatter(*points, s=28, color=colour, marker=f"${classes[label]}$", linewidths=0.4)
+        else:
+            axes.scatter(*points, s=8, color=colour)
+    found = labels.unique().tolist() if classes else []
+    if found:
+        centres = torch.stack([means[labels == label].median(dim=0).values for label in found])
+        centres = pushed_apart(centres, distance=0.05 * (means.amax() - means.amin()).item())
+    for label, centre in zip(found, centres.tolist() if found else [], strict=True):
+        name = short(classes[label])
+        size = 20 if len(name) <= 2 else 12
+        text = axes.text(*centre, name, ha="center", va="center", fontsize=size, weight="bold")
+        text.set_color("black" if as_names else CLASS_COLOURS[label % len(CLASS_COLOURS)])
+        text.set_path_effects([withStroke(linewidth=4, foreground="w")])
     axes.set(xlabel=names[0], ylabel=names[1], aspect="equal")
     part = f"{len(shown):,} of {len(means):,}" if every > 1 else f"{len(means):,}"
-    legend = f"{part} images, each as the number of its class; large: near the class's median"
+    legend = f"{part} images"
+    if classes:
+        legend += f"{', each as its class' if as_names else ''}; large: near the class's median"
     axes.set_title(f"{title}\n{legend}", fontsize=10)
     return figure
 

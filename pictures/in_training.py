@@ -1,6 +1,6 @@
 """Pictures of a training: samples after some epochs, and where the latents are at its end."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from io import BytesIO
 from pathlib import Path
 
@@ -42,21 +42,25 @@ def first_images(loader: Iterable, num: int) -> Tensor:
     return torch.cat(found)
 
 
-def epoch_samples(model: nn.Module, num: int, when: str) -> dict[str, Figure]:
+def epoch_samples(
+    model: nn.Module, num: int, when: str, classes: Sequence[str]
+) -> dict[str, Figure]:
     """Samples of a model in training and, once its prior has learned something, ten of each class.
 
     Args:
         model: the VAE; it takes from torch's global random stream.
         num: how many, of any class.
         when: what stands behind the titles, see `epoch_line`.
+        classes: the names of the classes, of which the first ten are shown; none or one is no
+            reason to show any.
     """
     figures = {
         "images/Samples": samples_figure(model, model.sample_latents(num), f"Samples ({when})")
     }
-    num_classes = model.prior.num_classes
-    if model.prior.is_trained and num_classes > 1:
-        labels = torch.arange(num_classes, device=model.device).repeat_interleave(10)
-        z, names = model.sample_latents(len(labels), labels), [str(n) for n in range(num_classes)]
+    names = list(classes[:10])
+    if model.prior.is_trained and len(names) > 1:
+        labels = torch.arange(len(names), device=model.device).repeat_interleave(10)
+        z = model.sample_latents(len(labels), labels)
         by_class = samples_figure(model, z, f"Samples by class ({when})", names)
         figures["images/Samples by class"] = by_class
     return figures
@@ -121,7 +125,8 @@ def show_latents(
     batches = images.split(500)
     means = torch.cat([model.encoder(imgs.long().to(model.device))[0] for imgs in batches]).cpu()
     if means.shape[1] > 1:
-        figure = latent_figure(means, labels, f"Latent means of the test images ({which})")
+        title = f"Latent means of the test images ({which})"
+        figure = latent_figure(means, labels, title, data.classes)
         figure.savefig(folder / "latent_means.png")
         thumbnails = images[:2000].cpu().expand(-1, 3, -1, -1) / 15
         for writer in writers:

@@ -18,6 +18,7 @@ from pictures.figures import (
     latent_figure,
     name_rows,
     pairs_figure,
+    short,
 )
 from utils import mean_image, normal_percentiles, visualize_manifold
 
@@ -42,10 +43,12 @@ def samples_figure(
             "drawn, each pixel on its own: hence the speckle": drawn_images(model, z) / 15,
             "expected grey levels of the same z": expected,
         }
-    columns = max(8, math.isqrt(len(z) - 1) + 1)
+    columns = len(z) // len(names) if names else max(8, math.isqrt(len(z) - 1) + 1)
     grids = {name: make_grid(some, nrow=columns) for name, some in images.items()}
     zoom = ZOOM if len(z) <= 1000 else 1  # or thousands would take gigabytes
-    figure, panels = image_figure(grids, title, zoom, left=36 if names else MARGIN)
+    names = [short(name) for name in names or []]
+    left = 36 + 9 * (max(map(len, names)) - 1) if names else MARGIN
+    figure, panels = image_figure(grids, title, zoom, left=left)
     if names:
         name_rows(panels[0], names)
     return figure
@@ -87,13 +90,17 @@ def interpolation_rows(
 ) -> list[Tensor]:
     """From the first image of each class to that of the next one, along the latent line.
 
+    There are ten rows at most; of images of a single class, between the first ten.
+
     Args:
         images: uint8 [N, 1, H, W], values 0..15, with labels, long [N].
         mean: float [N, z_dim], the images' posterior means.
     Returns:
-        a row for each class, float [12, 1, H, W] in [0, 1]: an image, ten decoded ones, an image.
+        rows of float [12, 1, H, W] in [0, 1]: an image, ten decoded ones, an image.
     """
-    starts = torch.tensor([(labels == label).int().argmax() for label in labels.unique()])
+    starts = torch.tensor([(labels == label).int().argmax() for label in labels.unique()[:10]])
+    if len(starts) == 1:
+        starts = torch.arange(min(10, len(labels)))
     ends = starts.roll(-1)
     share = torch.linspace(0, 1, 10).view(1, -1, 1)
     lines = mean[starts].unsqueeze(1).lerp(mean[ends].unsqueeze(1), share)
@@ -148,7 +155,7 @@ def model_figures(
         "kl_per_dimension": kl_figure(kl),
     }
     if model.prior.z_dim > 1 and len(mean) > 1:
-        figures["latent_means"] = latent_figure(mean, data.labels)
+        figures["latent_means"] = latent_figure(mean, data.labels, classes=data.classes)
     if model.prior.z_dim == 2:
         figures["manifold"] = manifold_figure(model.decoder, "The latent plane, decoded")
     return figures
