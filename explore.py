@@ -10,7 +10,6 @@ from pathlib import Path
 if __name__ == "__main__":  # Ctrl-C in the seconds of the imports ends without a traceback
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
-import fmnist
 from boundary.checkpoints import find_checkpoint
 from boundary.command_line import (
     InputError,
@@ -20,7 +19,7 @@ from boundary.command_line import (
     run_main,
 )
 from boundary.files import write_whole
-from fmnist import DATA_DIR, DATASETS, trained_on
+from own_data import add_data_options, data_for
 from page.contents import page
 from train_pl import PRETRAINED, load_model
 
@@ -32,12 +31,11 @@ def explore(args: argparse.Namespace) -> Path:
         InputError: the checkpoint, the data or the output is unusable.
     """
     path, output = find_checkpoint(args.checkpoint), Path(args.output)
-    model, dataset = load_model(path), args.dataset or trained_on(path) or "MNIST"
+    model = load_model(path)
     if output.suffix != ".html":
         raise InputError(f"argument --output: {output}: give a file whose name ends in .html")
-    fmnist.prepare(args.data_dir, dataset)
-    data = fmnist.load(args.data_dir, dataset, train=False)
-    html = page(model, data, path.name, dataset).encode()
+    sets = data_for(path, args.dataset, args.data, args.data_dir)
+    html = page(model, sets.test, path.name, sets.name).encode()
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
         write_whole(output, html)
@@ -58,8 +56,7 @@ def make_parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add_checkpoint(parser, PRETRAINED)
     add("--output", type=path_name, default="explore.html", help="the page")
-    add("--data_dir", type=path_name, default=str(DATA_DIR), help="folder of the data files")
-    add("--dataset", choices=DATASETS, help="its images; without, those of the model's training")
+    add_data_options(parser)
     return parser
 
 

@@ -19,7 +19,6 @@ from torch.utils.data import DataLoader, Dataset, DistributedSampler
 from torchvision import datasets
 from torchvision.datasets.utils import check_integrity, download_url
 
-from boundary.checkpoints import read_checkpoint
 from boundary.command_line import InputError, nearest_folder, one_line
 from boundary.files import read_idx
 
@@ -334,19 +333,3 @@ class MNISTDataModule(pl.LightningDataModule):
     def _loader(self, sampler: DistributedSampler, batch_size: int) -> DataLoader:
         how = {"sampler": sampler, "batch_size": batch_size, "num_workers": self.num_workers}
         return MemoryLoader(sampler.dataset, **how)
-
-
-def trained_on(path: str | Path) -> str | None:
-    """The data set that a checkpoint's model was trained on; None in files that do not say it.
-
-    Raises:
-        InputError: see `read_checkpoint`, and for a data set that this program does not have.
-    """
-    data = read_checkpoint(path).get("datamodule_hyper_parameters", {})
-    dataset = data.get("dataset") if isinstance(data, dict) else data
-    if not (dataset is None or (isinstance(dataset, str) and dataset in DATASETS)):
-        raise InputError(
-            f"checkpoint {path} is of the data set {one_line(dataset)!r}: give one that this "
-            "version of train_pl.py wrote"
-        )
-    return dataset

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps
 
+import fmnist
 from boundary.checkpoints import read_checkpoint
 from boundary.command_line import InputError, one_line, path_name
 from boundary.files import read_idx
@@ -28,9 +29,6 @@ from fmnist import (
     DiscreteImages,
     MNISTDataModule,
     four_bit,
-    load,
-    prepare,
-    split,
 )
 
 BOX = 20  # pixels of the box that MNIST's digits are fitted into
@@ -409,9 +407,9 @@ def data_for(
         )
     if data is None and (dataset or "data" not in record):
         name = dataset or trained_on or "MNIST"
-        prepare(data_dir, name)
-        train, val = split(load(data_dir, name))
-        return DataSets(name, trained_on, train, val, load(data_dir, name, train=False))
+        fmnist.prepare(data_dir, name)
+        train, val = fmnist.split(fmnist.load(data_dir, name))
+        return DataSets(name, trained_on, train, val, fmnist.load(data_dir, name, train=False))
     how = record.get("levels", 256), record.get("like_mnist", False)
     try:
         own = read_own(data or record["data"], *how)

@@ -38,7 +38,7 @@ class TestSample(InFolder):
             [sys.executable, Path(sample.__file__)], cwd=self.folder, capture_output=True, text=True
         )
         self.assertEqual((result.returncode, result.stderr), (0, ""))
-        self.assertEqual(result.stdout, "samples.png: 64 digits, drawn from the learned prior\n")
+        self.assertEqual(result.stdout, "samples.png: 64 images, drawn from the learned prior\n")
         picture, side = imread(self.folder / "samples.png"), 3 * (8 * 30 + 2)
         self.assertEqual(picture.shape[:2], (side + 80, 2 * side + 36))  # drawn, expected
         self.assertEqual(os.listdir(self.folder), ["samples.png"])
