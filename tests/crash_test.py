@@ -23,6 +23,7 @@ from pathlib import Path
 from unittest import mock
 
 import torch
+from forked import Forked
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tiny import tiny_data
 from torch import Tensor
@@ -58,43 +59,24 @@ def kill_self_while_writing(at: int) -> contextlib.ExitStack:
     return stack
 
 
-def start(arguments: list[str], output: Path, kill_at: int | None = None) -> int:
-    """Runs the program on the tiny data in a process of its own; returns the process's id.
-
-    The process is a copy of this one, which has computed nothing yet: nothing is imported anew.
-    """
-    child = os.fork()
-    if child:
-        return child
-    code = 1
-    try:
-        with open(output, "a") as file:
-            os.dup2(file.fileno(), 1)
-            os.dup2(file.fileno(), 2)
-        with tiny_data(), contextlib.ExitStack() as stack:
-            if kill_at is not None:
-                stack.enter_context(kill_self_while_writing(kill_at))
-            train_pl.main(["--accelerator", "cpu", "--devices", "1", *arguments])
-        code = 0
-    except SystemExit as stop:
-        code = stop.code
-    except BaseException:
-        import traceback
-
-        traceback.print_exc(file=open(output, "a"))  # noqa: SIM115
-    finally:
-        os._exit(code)
+def work(arguments: list[str], kill_at: int | None) -> None:
+    """For a process of its own: the program on the tiny data."""
+    with tiny_data(), contextlib.ExitStack() as stack:
+        if kill_at is not None:
+            stack.enter_context(kill_self_while_writing(kill_at))
+        train_pl.main(["--accelerator", "cpu", "--devices", "1", *arguments])
 
 
-def wait(child: int, seconds: float) -> int | None:
-    """The exit status of the process, or None if it is still running after so long."""
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        done, status = os.waitpid(child, os.WNOHANG)
-        if done:
-            return os.waitstatus_to_exitcode(status)
-        time.sleep(0.005)
-    return None
+def ending(
+    arguments: list[str], kill_at: int | None = None, seconds: float = 300
+) -> tuple[int, str]:
+    """Exit code and output of the program, which is killed after so many seconds."""
+    with Forked(work, arguments, kill_at) as process:
+        code, *said = process.ending(seconds)
+        if code is None:
+            process.stop(signal.SIGKILL)
+            code, *said = process.ending()
+    return code, "".join(said)
 
 
 def same(a: object, b: object) -> bool:
@@ -166,11 +148,10 @@ def crash_test(kills: int, epochs: int, seed: int, workers: int) -> list[str]:
     chance = random.Random(seed)
     options = [*OPTIONS, str(epochs), "--num_workers", str(workers)]
     with tempfile.TemporaryDirectory() as folder:
-        folder, output = Path(folder), Path(folder, "output")
-        begun = time.monotonic()
-        alone = start([*options, "--log_dir", str(folder / "alone")], output)
-        if wait(alone, 300) != 0:
-            return [f"the undisturbed run failed: {output.read_text()}"]
+        folder, begun = Path(folder), time.monotonic()
+        code, said = ending([*options, "--log_dir", str(folder / "alone")])
+        if code != 0:
+            return [f"the undisturbed run failed: {said}"]
         duration = time.monotonic() - begun
         print(f"undisturbed: {duration:.1f} s", flush=True)
 
@@ -183,15 +164,11 @@ def crash_test(kills: int, epochs: int, seed: int, workers: int) -> list[str]:
                     arguments = ["--resume", "--log_dir", str(logs)]
                 writing = killed % 4 == 1
                 at = chance.randrange(24) if writing and killed < kills else None
-                child = start(arguments, output, at)
                 patience = chance.uniform(0, 0.7 * duration) if at is None else 300
-                status = wait(child, patience if killed < kills else 300)
-                if status is None:
-                    os.kill(child, signal.SIGKILL)
-                    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-                if status not in (0, -signal.SIGKILL):
-                    return [f"a run was lost, exit code {status}: {output.read_text()}"]
-                if status == -signal.SIGKILL:
+                code, said = ending(arguments, at, patience if killed < kills else 300)
+                if code not in (0, -signal.SIGKILL):
+                    return [f"a run was lost, exit code {code}: {said}"]
+                if code == -signal.SIGKILL:
                     killed += 1
                     moment = f"after {patience:.2f} s" if at is None else f"at file operation {at}"
                     print(f"kill {killed:>2} {moment}", flush=True)
