@@ -3,18 +3,11 @@
 import gzip
 import math
 import os
-import re
 import struct
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-
-from boundary.command_line import InputError
-
-PNG_NAME = r"\d{5,}\.png"  # what `write_images` calls its files
 
 
 def check_regular(path: str | Path) -> None:
@@ -48,52 +41,6 @@ def read_idx(path: str | Path) -> np.ndarray:
     if len(values) != math.prod(shape):
         raise ValueError(f"it does not have the {math.prod(shape)} values of its shape {shape}")
     return values.reshape(shape)
-
-
-def check_replaceable(target: Path, force: bool) -> None:
-    """Raises InputError unless a new file or folder may take the target's place.
-
-    It may where there is nothing, and with `force` where there is a regular file or a folder of
-    nothing but PNG files with the names that `write_images` gives: no device, no link, nothing that
-    somebody else has put there.
-    """
-    if not os.path.lexists(target):
-        return
-    if target.is_symlink() or not (target.is_file() or target.is_dir()):
-        raise InputError(f"{target} is a link or a device: choose another name")
-    if not force:
-        raise InputError(f"{target} exists: pass --force to replace it, or choose another name")
-    if target.is_dir():
-        for entry in target.iterdir():
-            own = re.fullmatch(PNG_NAME, entry.name) and entry.is_file()
-            if not own or entry.is_symlink():
-                raise InputError(
-                    f"{target} is a folder with other files than decoded PNGs, such as "
-                    f"{entry.name}: choose another name"
-                )
-
-
-@contextmanager
-def replacing(target: Path, force: bool) -> Iterator[Path]:
-    """A path for a new file or folder, which takes the target's place once it is whole.
-
-    Raises:
-        InputError: see `check_replaceable`; or the target cannot be written.
-    """
-    target = target.absolute()
-    try:
-        check_replaceable(target, force)
-        with tempfile.TemporaryDirectory(dir=target.parent, prefix=".unfinished-") as staging:
-            new, old = Path(staging, "new"), Path(staging, "old")
-            yield new
-            check_replaceable(target, force)  # again, as the work takes a while
-            if target.is_dir() and new.is_dir():
-                os.replace(target, old)
-            os.replace(new, target)
-    except OSError as error:
-        raise InputError(
-            f"{target} cannot be written ({error.strerror}): choose another"
-        ) from error
 
 
 def write_whole(path: str | Path, content: bytes) -> None:

@@ -7,7 +7,6 @@ warnings, needs a new interpreter.
 
 import multiprocessing
 import os
-import resource
 import signal
 import tempfile
 from collections.abc import Callable, Mapping
@@ -82,10 +81,3 @@ def run(function: Callable, *arguments: object, **how: object) -> tuple[int | No
     """Exit code, output and complaints of `function(*arguments)`; see `Forked`."""
     with Forked(function, *arguments, **how) as process:
         return process.ending()
-
-
-def limit_memory(more: int) -> None:
-    """The process that calls it may take so many bytes more than it has."""
-    pages = int(Path("/proc/self/statm").read_text().split()[0])
-    most = pages * resource.getpagesize() + more
-    resource.setrlimit(resource.RLIMIT_AS, (most, most))

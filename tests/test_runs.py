@@ -29,7 +29,7 @@ from tiny import NUM_TRAIN, InFolder, tiny_data
 import fmnist
 import train_pl
 from boundary.checkpoints import find_checkpoint
-from boundary.command_line import InputError
+from boundary.command_line import InputError, to_argv
 from boundary.files import write_whole
 from muon import warmup_and_line
 from runs import folders
@@ -390,6 +390,29 @@ class TestFolders(InFolder):
             if finished:
                 write_whole(last.parent.parent / folders.RESULT, b"{}")
         self.assertEqual(newest_unfinished(self.folder).name, "version_0")
+
+
+class TestDamage(RunTest):
+    def test_a_last_checkpoint_that_is_damaged_or_of_another_version_is_refused_in_one_line(self):
+        self.assertEqual(self.train(*SMALL, "--epochs", 1), (0, ""))
+        last = self.logs / "version_0" / "checkpoints" / folders.LAST
+        whole = torch.load(last, weights_only=True)
+        states = [{"unknown": 1}, {"argv": [3]}, {"argv": None}]
+        states += [
+            {"argv": to_argv(options)}
+            for options in ({"epochs": -1}, {"seed": -5}, {"dataset": "EMNIST"}, {"unknown": 1})
+        ]
+        for wrong in (
+            *({"run": {**whole["run"], **state}} for state in states),
+            *({"pytorch-lightning_version": version} for version in (None, 3, "", "x")),
+            {"state_dict": {**whole["state_dict"], 7: torch.zeros(1)}},
+            {"loops": {}},
+        ):
+            with self.subTest(str(wrong)[:80]):
+                torch.save({**whole, **wrong}, last)
+                ending = self.train("--resume", last, "--epochs", 2)
+                self.assert_ends(ending, 2, "--resume", str(last))
+        self.assertEqual(len(list(self.logs.iterdir())), 1)
 
 
 class TestTwoProcesses(unittest.TestCase):
