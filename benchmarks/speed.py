@@ -5,6 +5,7 @@
     python benchmarks/speed.py startup     # from the command to the first step, and peak memory
     python benchmarks/speed.py cost        # seconds and memory against the sizes
     python benchmarks/speed.py origin      # seconds per epoch of the origin's recipe and of ours
+    python benchmarks/speed.py prior       # a step with the learned prior and without it
     python benchmarks/speed.py bound       # the importance-weighted bound against the plain decoder
     python benchmarks/speed.py processes   # images per second with one and with two processes
     python benchmarks/speed.py safety      # what checkpoints and checks cost
@@ -38,6 +39,7 @@ import fmnist  # noqa: E402
 from boundary.checkpoints import AtomicCheckpointIO  # noqa: E402
 from boundary.checks import check_floats, check_tensor  # noqa: E402
 from judging.bounds import DECODER_BATCH  # noqa: E402
+from muon import Muon  # noqa: E402
 from runs.result import num_parameters  # noqa: E402
 from runs.trainer import keep_freed_memory  # noqa: E402
 from train_pl import VAE, make_parser, train_vae  # noqa: E402
@@ -155,8 +157,8 @@ def bench_lightning(rounds: int) -> None:
             train_vae(argparse.Namespace(epochs=1, log_dir=log_dir))
         return float(re.search(r"([\d.]+) s   about", output.getvalue())[1])
 
-    train_loader, val_loader, _ = fmnist.mnist(batch_size=DEFAULTS.batch_size)
-    val_loader = DataLoader(val_loader.dataset, batch_size=500, collate_fn=val_loader.collate_fn)
+    train_loader = fmnist.mnist(batch_size=DEFAULTS.batch_size)[0]
+    val_loader = fmnist.mnist(batch_size=500)[1]
 
     def bare() -> float:
         model, loss, optimizer = ours()
@@ -164,9 +166,9 @@ def bench_lightning(rounds: int) -> None:
         def both_bounds(imgs: torch.Tensor) -> torch.Tensor:
             L_rec, L_reg, z, mean, log_std = model.elbo_terms(imgs)
             log_pz = model.prior.log_prob(z)
-            prior_elbo = sampled_negative_elbo(L_rec, z, mean, log_std, log_pz)
-            elbos = torch.stack([L_rec + L_reg, prior_elbo])
-            return elbo_to_bpd(elbos, imgs.shape).mean(dim=1).sum()
+            with_prior = sampled_negative_elbo(L_rec, z, mean, log_std, log_pz)
+            both = torch.stack([L_rec + L_reg, with_prior])
+            return elbo_to_bpd(both, imgs.shape).mean(dim=1).sum()
 
         def epoch() -> None:
             train(loss, optimizer, train_loader, len(train_loader))
@@ -198,6 +200,22 @@ def bench_origin(rounds: int, steps: int = 100) -> None:
         return seconds(lambda: train(loss, optimizer, loader, steps)) / steps * len(loader)
 
     sides = ("origin's recipe", lambda: apart(origin)), ("ours", lambda: apart(default))
+    compare(*sides[0], *sides[1], rounds)
+
+
+def bench_prior(rounds: int, steps: int = 100) -> None:
+    print(f"Seconds per epoch of 54,000 images, training only, from {steps} steps each")
+    loader = fmnist.mnist(batch_size=DEFAULTS.batch_size)[0]
+
+    def per_epoch(with_prior: bool) -> float:
+        model, loss, optimizer = ours()
+        if not with_prior:
+            optimizer = Muon([*model.encoder.parameters(), *model.decoder.parameters()], lr=1e-3)
+        loss = loss if with_prior else lambda imgs, labels: model(imgs)[2]
+        train(loss, optimizer, loader, 10)
+        return seconds(lambda: train(loss, optimizer, loader, steps)) / steps * len(loader)
+
+    sides = ("with the prior", lambda: per_epoch(True)), ("without", lambda: per_epoch(False))
     compare(*sides[0], *sides[1], rounds)
 
 
@@ -374,6 +392,7 @@ if __name__ == "__main__":
         "startup": bench_startup,
         "cost": bench_cost,
         "origin": bench_origin,
+        "prior": bench_prior,
         "bound": bench_bound,
         "processes": bench_processes,
         "safety": bench_safety,
