@@ -10,6 +10,7 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.loggers import TensorBoardLogger
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from runs.folders import RESULT
 from runs.logs import print_once, watch_commands
@@ -77,6 +78,7 @@ def environment(trainer: pl.Trainer, model: nn.Module) -> dict[str, object]:
     device = trainer.strategy.root_device
     return {
         "parameters": {name: num_parameters(part) for name, part in model.named_children()},
+        "flops_per_image": flops_per_image(model),
         "versions": {
             "python": platform.python_version(),
             "torch": torch.__version__,  # with its kind of device, such as +cpu
@@ -91,6 +93,27 @@ def environment(trainer: pl.Trainer, model: nn.Module) -> dict[str, object]:
             "processes": trainer.world_size,
         },
     }
+
+
+@torch.no_grad()
+def flops_per_image(model: nn.Module) -> dict[str, int]:
+    """Floating point operations of each part for one image, a multiplication and addition being 2.
+
+    Torch counts those of convolutions and matrix products. The prior's are for one class.
+    """
+    imgs = torch.zeros(1, 1, 28, 28, dtype=torch.long, device=model.device)
+    (mean, _), label = model.encoder(imgs), imgs.new_zeros(1)
+    parts = {
+        "encoder": lambda: model.encoder(imgs),
+        "decoder": lambda: model.decoder(mean),
+        "prior": lambda: model.prior.log_prob(mean, label),
+    }
+    counts = {}
+    for name, run in parts.items():
+        with torch.compiler.set_stance("force_eager"), FlopCounterMode(display=False) as counter:
+            run()
+        counts[name] = counter.get_total_flops()
+    return counts
 
 
 def num_parameters(module: nn.Module) -> int:
