@@ -227,7 +227,8 @@ class VAE(pl.LightningModule):
         # Logging in every step would make it a tenth longer.
         every, trainer = self.trainer.log_every_n_steps, self.trainer
         point = every and self.global_step % every == 0
-        if not (point or trainer.is_last_batch or trainer.should_stop):
+        now = point or trainer.is_last_batch or trainer.should_stop
+        if not (now and self.train_means.count):  # a subclass may have another training_step
             return
         L_rec, L_reg, count = self.train_means.take()
         self._log_losses("train", L_rec, L_reg, batch[0].shape, count)

@@ -509,6 +509,20 @@ class TestOwnNetworks(InFolder):
         self.train(OwnVAE(z_dim=2, bias=0.5), resume=run, epochs=2)
         self.assertEqual(json.loads((run / "result.json").read_text())["options"]["epochs"], 2)
 
+    def test_a_subclass_may_have_a_training_step_and_an_optimizer_of_its_own(self):
+        class Plain(VAE):
+            def training_step(self, batch, batch_idx):
+                *_, bpd = self(batch[0])
+                self.log("train_bpd", bpd, on_step=False, on_epoch=True)
+                return bpd
+
+            def configure_optimizers(self):
+                optimizer = torch.optim.Adam(self.parameters(), lr=1e-3)
+                return [optimizer], [torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.9)]
+
+        run = self.train(Plain(num_filters=2, z_dim=2), epochs=1)
+        self.assertEqual(type(load_model(run, Plain)), Plain)
+
     def test_networks_that_a_model_is_given_are_trained_and_loaded(self):
         run = self.train(VAE(z_dim=3, **own_networks(3)), epochs=1)
         loaded = load_model(run, **own_networks(3))
