@@ -50,7 +50,12 @@ from runs.result import finish, test_best
 from runs.run import Run
 from runs.stopping import as_work_errors, stop_on_signals
 from runs.table import log_step
-from runs.trainer import add_trainer_options, compile_networks, make_trainer
+from runs.trainer import (
+    add_trainer_options,
+    compile_networks,
+    make_trainer,
+    restored_process,
+)
 from utils import (
     KLD,
     elbo_to_bpd,
@@ -383,7 +388,7 @@ def train_vae(
     options = vars(args) | (
         {} if model is None else {name: model.hparams[name] for name in OF_MODEL}
     )
-    with stop_on_signals(), Run(make_parser(), options) as run:
+    with restored_process(), stop_on_signals(), Run(make_parser(), options) as run:
         s = run.settings
         check_writable("--log_dir", s.log_dir)
         pl.seed_everything(s.seed, verbose=False)

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 from io import BytesIO
 from pathlib import Path
 
+import numpy as np
 import pytorch_lightning as pl
 import torch
 from matplotlib.figure import Figure
@@ -95,10 +96,15 @@ def write_figures(
             writer.add_image(tag, picture, step, dataformats="HWC")
         page, name = tag.split("/")
         if folder is not None and page == "images":
-            file = BytesIO()
-            Image.fromarray(picture).save(file, format="PNG")
             name = name.lower().replace(" ", "_")
-            write_whole(folder / f"epoch_{epoch}_{name}.png", file.getvalue())
+            write_png(picture, folder / f"epoch_{epoch}_{name}.png")
+
+
+def write_png(picture: np.ndarray, path: Path) -> None:
+    """Writes a picture, uint8 [H, W, 3], whole; see `write_whole`."""
+    file = BytesIO()
+    Image.fromarray(picture).save(file, format="PNG")
+    write_whole(path, file.getvalue())
 
 
 @torch.no_grad()
@@ -127,7 +133,7 @@ def show_latents(
     if means.shape[1] > 1:
         title = f"Latent means of the test images ({which})"
         figure = latent_figure(means, labels, title, data.classes)
-        figure.savefig(folder / "latent_means.png")
+        write_png(rendered(figure), folder / "latent_means.png")
         thumbnails = images[:2000].cpu().expand(-1, 3, -1, -1) / 15
         for writer in writers:
             writer.add_figure("latents/Means", figure, step)
@@ -136,7 +142,7 @@ def show_latents(
             )
     if means.shape[1] == 2:
         figure = manifold_figure(model.decoder, f"The latent plane, decoded ({which})")
-        figure.savefig(folder / "vae_manifold.png")
+        write_png(rendered(figure), folder / "vae_manifold.png")
         for writer in writers:
             writer.add_figure("latents/Manifold", figure, step)
     latents = {"test_active_units": float(active_units(means))}

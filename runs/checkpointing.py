@@ -39,7 +39,7 @@ class RunCheckpoint(Checkpoint):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if self.run.restoring:
             self.run.restoring = False
-            use_new_schedule(trainer)
+            continue_schedules(trainer)
         if trainer.global_step == 0:
             self._save_last(trainer)
 
@@ -79,11 +79,11 @@ class RunCheckpoint(Checkpoint):
                 file.unlink()
 
 
-def use_new_schedule(trainer: pl.Trainer) -> None:
-    """Sets the learning rate of a resumed run, whose number of epochs may have grown.
+def continue_schedules(trainer: pl.Trainer) -> None:
+    """Sets the learning rates of a resumed run, whose number of epochs may have grown.
 
-    The one in the checkpoint is that of the length which the run had then. Only of a `LambdaLR` it
-    is known what it would be now; other schedulers go on as they were saved.
+    Those in the checkpoint are of the length which the run had then. Only of a `LambdaLR` it is
+    known what they would be now; other schedulers go on as they were saved.
     """
     for schedule in (config.scheduler for config in trainer.lr_scheduler_configs):
         if isinstance(schedule, LambdaLR):

@@ -11,6 +11,7 @@ from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loggers import Logger, TensorBoardLogger
 from pytorch_lightning.utilities import rank_zero_only
 from torch import Tensor
+from tqdm import tqdm
 
 from runs.checkpointing import RunCheckpoint
 from runs.run import Run
@@ -70,26 +71,79 @@ def open_logs(run: Run, trainer: pl.Trainer, logger: Logger | Iterable[Logger] |
         each.log_hyperparams(run.options)
 
 
-class EpochLines(Callback):
-    """One line per epoch, when there is no progress bar."""
+class Progress(Callback):
+    """A line per epoch; if wanted, a bar of the epoch in progress below. Both fit 80 columns.
+
+    Args:
+        bar: whether there is a bar.
+    """
+
+    EVERY = 20  # steps between two looks at the numbers
+
+    def __init__(self, bar: bool):
+        super().__init__()
+        self.wanted, self.bar = bar, None
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.first_epoch = trainer.current_epoch
         self.start = self.epoch_start = time.monotonic()
 
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if self.wanted and trainer.is_global_zero:
+            self.bar = tqdm(
+                desc=self._epoch(trainer),
+                total=trainer.num_training_batches,
+                bar_format="{desc} |{bar}| {percentage:3.0f} %{postfix}",
+                leave=False,
+                dynamic_ncols=True,
+            )
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, *step: object
+    ) -> None:
+        if self.bar is None:
+            return
+        self.bar.update()
+        if self.bar.n % self.EVERY == 0:
+            bpd = trainer.callback_metrics.get("train_bpd_step")
+            shown = "" if bpd is None else f"{bpd:.4f} bpd, "
+            epochs = trainer.current_epoch + self.bar.n / self.bar.total
+            self.bar.set_postfix_str(f"{shown}{self._left(trainer, epochs)}", refresh=False)
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if self.bar is not None:
+            self.bar.set_description_str(f"{self._epoch(trainer)}, validation")
+
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         metrics = trainer.callback_metrics  # on every process, as it is a mean over all of them
+        self._clear()
         now = time.monotonic()
-        epoch = trainer.current_epoch + 1
-        per_epoch = (now - self.start) / (epoch - self.first_epoch)
-        left = round(per_epoch * (trainer.max_epochs - epoch))
         print_once(
-            f"epoch {epoch:>3}/{trainer.max_epochs}"
-            f"   train {metrics['train_bpd']:.4f} bpd   val {metrics['val_bpd']:.4f} bpd"
-            f" (learned prior {metrics['val_prior_bpd']:.4f})"
-            f"   {now - self.epoch_start:5.1f} s   about {left // 60}:{left % 60:02} left"
+            f"{self._epoch(trainer)}  train {metrics['train_bpd']:.4f}"
+            f"  val {metrics['val_bpd']:.4f}  learned prior {metrics['val_prior_bpd']:.4f} bpd"
+            f"  {now - self.epoch_start:.0f} s  {self._left(trainer, trainer.current_epoch + 1)}"
         )
         self.epoch_start = now
+
+    def on_exception(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
+    ) -> None:
+        self._clear()  # tqdm would draw it again, below what the program says at its end
+
+    def _clear(self) -> None:
+        if self.bar is not None:
+            self.bar.close()
+            self.bar = None
+
+    @staticmethod
+    def _epoch(trainer: pl.Trainer) -> str:
+        width = len(f"{trainer.max_epochs}")
+        return f"epoch {trainer.current_epoch + 1:>{width}}/{trainer.max_epochs}"
+
+    def _left(self, trainer: pl.Trainer, epochs: float) -> str:
+        per_epoch = (time.monotonic() - self.start) / (epochs - self.first_epoch)
+        left = round(per_epoch * (trainer.max_epochs - epochs))
+        return f"{left // 60}:{left % 60:02} left"
 
 
 class RunningMeans:

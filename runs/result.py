@@ -27,6 +27,7 @@ def test_best(
 ) -> dict[str, float]:
     """Lightning's test result of the run's best checkpoint, which the model has from then on."""
     run.discard_result()
+    print_once("Testing the best epoch, placing the test images, judging samples: a minute or so")
     for logger in trainer.loggers:
         if isinstance(logger, RunTensorBoard):
             logger.begin_results(log_step(trainer))
@@ -141,4 +142,6 @@ def summary(run: Run, trainer: pl.Trainer, test: Mapping[str, float]) -> str:
         f"Results:       {run.folder / RESULT}, {TABLE}",
         f"Checkpoint:    {run.best}",
     ]
+    if test.get("test_active_units") == 0:
+        lines.append("No latent is active, z says nothing: give more --epochs or a smaller --beta")
     return "\n".join([*lines, *(f"TensorBoard:   {each}" for each in watch_commands(trainer))])

@@ -226,7 +226,7 @@ class Run:
 
         Raises:
             Stopped: with that line as its message.
-            FloatingPointError, OSError: that line.
+            FloatingPointError, OSError: that line; ConnectionError where another process has ended.
         """
         before = threading.excepthook
         threading.excepthook = lambda failed: (
@@ -243,6 +243,10 @@ class Run:
         except FloatingPointError as error:
             raise FloatingPointError(f"{error}; the last good checkpoint is {self.last}") from error
         except Exception as error:
+            if "by peer" in str(error):  # gloo's words, of no type of its own
+                raise ConnectionError(
+                    f"another process of this run has ended; {self._remedy()}"
+                ) from error
             if (cause := cause_on_disk(error)) is None:
                 raise
             if isinstance(cause, BrokenPipeError):

@@ -3,27 +3,31 @@
 import argparse
 import ctypes
 import logging
+import os
 import platform
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import Callback, LearningRateMonitor, TQDMProgressBar
+from pytorch_lightning.callbacks import Callback, LearningRateMonitor
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
+from pytorch_lightning.utilities.seed import isolate_rng
 from torch import nn
 
 from boundary.checkpoints import AtomicCheckpointIO
 from boundary.command_line import InputError, one_line, whole_number
 from runs.checkpointing import RunCheckpoint
 from runs.epochs import KeepEpochs
-from runs.logs import EpochLines
+from runs.logs import Progress
 from runs.run import Run
 from runs.stopping import EndTogether, StopIfNotFinite
 
 OPTIONS = ("accelerator", "devices", "num_nodes", "strategy", "precision")  # handed through
 MOST_PROCESSES = 64  # on one machine
+LIGHTNING_LOG = logging.getLogger("pytorch_lightning.utilities.rank_zero")
 
 
 def add_trainer_options(parser: argparse.ArgumentParser) -> None:
@@ -77,12 +81,12 @@ def make_trainer(run: Run, monitor: str, callbacks: Iterable[Callback]) -> pl.Tr
                 LearningRateMonitor("step"),
                 RunCheckpoint(run, monitor),
                 *([KeepEpochs()] if settings.keep_epochs else []),
-                TQDMProgressBar() if settings.progress_bar else EpochLines(),
+                Progress(settings.progress_bar),
             ],
             max_epochs=settings.epochs,
             logger=False,  # until it is known that there will be a run
             plugins=[AtomicCheckpointIO()],
-            enable_progress_bar=settings.progress_bar,
+            enable_progress_bar=False,  # `Progress` is it
             enable_model_summary=False,
             num_sanity_val_steps=0,  # nothing to find out: one data set, one model
             use_distributed_sampler=False,  # MNISTDataModule gives each process its share
@@ -106,13 +110,26 @@ def keep_freed_memory() -> None:
 
 def quiet_lightning() -> None:
     """Leaves out what Lightning says about itself and what its user can do nothing about."""
-    logging.getLogger("pytorch_lightning.utilities.rank_zero").setLevel(logging.WARNING)
+    LIGHTNING_LOG.setLevel(logging.WARNING)
     for message in (
         ".*isinstance.treespec, LeafSpec",  # Lightning's own use of a torch function
         ".*does not have many workers",  # a batch is one indexing operation: none is faster
         ".*smaller than the logging interval",  # the learning rate of a very short run
     ):
         warnings.filterwarnings("ignore", message)
+
+
+@contextmanager
+def restored_process() -> Iterator[None]:
+    """Afterwards random streams, environment, warnings and Lightning's log are as before."""
+    level, environment = LIGHTNING_LOG.level, dict(os.environ)
+    with isolate_rng(), warnings.catch_warnings():
+        try:
+            yield
+        finally:
+            LIGHTNING_LOG.setLevel(level)
+            os.environ.clear()
+            os.environ.update(environment)
 
 
 def compile_networks(device: torch.device, *networks: nn.Module) -> None:

@@ -2,6 +2,7 @@
 
 import argparse
 import csv
+import logging
 import math
 import os
 import resource
@@ -12,6 +13,7 @@ import sys
 import tempfile
 import threading
 import unittest
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import redirect_stderr, redirect_stdout
 from io import StringIO
@@ -36,6 +38,7 @@ from runs import folders
 from runs import run as run_module
 from runs.folders import locked, new_run_folder, newest_unfinished
 from runs.stopping import StopIfNotFinite
+from runs.trainer import quiet_lightning
 from train_pl import VAE, main
 
 TESTS = Path(__file__).resolve().parent
@@ -276,6 +279,168 @@ with locked(Path(sys.argv[1])):
 """
 
 
+class TestCallers(RunTest):
+    """What callers of `train_vae` bring along: callbacks, models, their process."""
+
+    def train_vae(self, *more: pl.Callback, model: VAE | None = None, **options: object) -> dict:
+        small = {"num_filters": 4, "z_dim": 3, "batch_size": 50, "accelerator": "cpu"}
+        if "resume" in options or model is not None:
+            small = {}
+        args = argparse.Namespace(**small, log_dir=self.logs, **options)
+        with tiny_data(), redirect_stdout(StringIO()):
+            (test,) = train_pl.train_vae(args, more, model=model)
+        return test
+
+    def rows(self) -> list[dict[str, str]]:
+        with open(self.logs / "version_0" / "metrics.csv", newline="") as file:
+            return list(csv.DictReader(file))
+
+    def test_an_epoch_that_a_callback_ends_early_has_its_own_figures_and_is_trained_anew(self):
+        for steps in (3, 15):  # of 6 in an epoch: within the first one, and within the third one
+            self.logs = self.folder / f"{steps}"
+            losses, elbo_terms = [], VAE.elbo_terms
+
+            def recorded(model, imgs, losses=losses, elbo_terms=elbo_terms):
+                terms = elbo_terms(model, imgs)
+                if model.training:
+                    losses.append((terms[0] + terms[1]).mean().item())
+                return terms
+
+            def end(trainer, *step, steps=steps):
+                trainer.should_stop = trainer.global_step == steps
+
+            stop = pl.callbacks.LambdaCallback(on_train_batch_end=end)
+            with mock.patch.object(VAE, "elbo_terms", recorded):
+                self.train_vae(stop, epochs=3)
+            last = self.rows()[-1]
+            self.assertEqual((last["epoch"], last["step"]), (f"{steps // 6 + 1}", f"{steps - 1}"))
+            mean = np.mean(losses[steps // 6 * 6 :])
+            self.assertAlmostEqual(float(last["train_ELBO"]), mean, delta=1e-3 * mean)
+            self.assertEqual(self.train("--resume", self.logs / "version_0"), (0, ""))
+        interrupted, self.logs = self.logs, self.folder / "alone"
+        self.train_vae(epochs=3)
+        self.assertEqual(differences(self.logs / "version_0", interrupted / "version_0"), [])
+
+    def test_a_kill_in_the_first_epoch_of_an_extension_leaves_no_row_and_no_model_of_it(self):
+        self.train_vae(epochs=1)
+        (run,) = self.logs.iterdir()
+        before, save = self.rows(), pl.Trainer.save_checkpoint
+
+        def killed(trainer, path, *arguments, **more):
+            if path.name == folders.LAST:
+                raise RuntimeError("killed")
+            save(trainer, path, *arguments, **more)
+
+        with (
+            mock.patch.object(pl.Trainer, "save_checkpoint", killed),
+            self.assertRaisesRegex(RuntimeError, "killed"),
+        ):
+            self.train_vae(epochs=2, resume=run)
+        self.assertEqual(self.rows(), before)
+        self.assertEqual(self.train("--resume", run, "--epochs", 2), (0, ""))
+        self.assertEqual([row["epoch"] for row in self.rows()], ["1", "2"])
+
+    def test_a_callers_checkpoints_stay(self):
+        keep = pl.callbacks.ModelCheckpoint(filename="best_{epoch}", save_top_k=-1)
+        self.train_vae(keep, epochs=3)
+        kept = {file.name for file in (self.logs / "version_0" / "checkpoints").iterdir()}
+        self.assertLessEqual({f"best_epoch={epoch}.ckpt" for epoch in range(3)}, kept)
+        self.assertEqual(len(kept), 5)
+
+    def test_other_schedules_go_on_as_they_were_saved(self):
+        def cosine(optimizer):
+            return torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=6)
+
+        def plateau(optimizer):
+            schedule = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, factor=0.5, patience=0)
+            return {"scheduler": schedule, "monitor": "val_bpd"}
+
+        for make in (cosine, plateau):
+            self.logs = self.folder / make.__name__
+
+            class Scheduled(VAE):
+                def configure_optimizers(self, make=make):
+                    optimizer = torch.optim.Adam(self.parameters(), lr=1e-3)
+                    return {"optimizer": optimizer, "lr_scheduler": make(optimizer)}
+
+            size = {"num_filters": 4, "z_dim": 3}
+            self.train_vae(model=Scheduled(**size), epochs=1, batch_size=50, accelerator="cpu")
+            run, rates = self.logs / "version_0", []
+            rate = pl.callbacks.LambdaCallback(
+                on_train_batch_start=lambda trainer, *_, rates=rates: rates.append(
+                    trainer.optimizers[0].param_groups[0]["lr"]
+                )
+            )
+            self.train_vae(rate, model=Scheduled(**size), resume=run, epochs=2)
+            self.assertEqual(rates, [rates[0]] * 6)  # they move between epochs only
+            if make is cosine:
+                self.assertAlmostEqual(rates[0], 1e-3 * (1 + math.cos(math.pi / 6)) / 2)
+
+    def test_lightnings_tuner_finds_a_learning_rate(self):
+        trainer = pl.Trainer(
+            accelerator="cpu",
+            max_epochs=1,
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            default_root_dir=self.folder,
+        )
+        with tiny_data(), redirect_stderr(StringIO()):
+            data = fmnist.MNISTDataModule(batch_size=5)
+            tuner = pl.tuner.Tuner(trainer)
+            found = tuner.lr_find(VAE(num_filters=4, z_dim=3), datamodule=data, num_training=30)
+        rates = np.array(found.results["lr"])
+        self.assertTrue((np.diff(rates) > 0).all())
+
+    def test_a_trainer_of_ones_own_goes_on_from_a_checkpoint_within_an_epoch(self):
+        def fit(epochs: int, **more: object) -> pl.Trainer:
+            keep = pl.callbacks.ModelCheckpoint(self.folder, "{step}", every_n_train_steps=4)
+            trainer = pl.Trainer(
+                accelerator="cpu",
+                max_epochs=epochs,
+                logger=False,
+                callbacks=[keep],
+                enable_progress_bar=False,
+                enable_model_summary=False,
+            )
+            with tiny_data():
+                data = fmnist.MNISTDataModule(batch_size=50)
+                trainer.fit(VAE(num_filters=4, z_dim=3), datamodule=data, **more)
+            return trainer
+
+        quiet_lightning()
+        fit(1)
+        trainer = fit(2, ckpt_path=self.folder / "step=4.ckpt", weights_only=True)
+        self.assertEqual(trainer.global_step, 12)
+        self.assertTrue(trainer.callback_metrics["train_bpd"].isfinite())
+
+    def test_the_process_is_left_as_it_was(self):
+        logger = logging.getLogger("pytorch_lightning.utilities.rank_zero")
+
+        def state() -> list[object]:
+            random = [torch.get_rng_state().tolist(), np.random.get_state()[1].tolist()]
+            return [*random, dict(os.environ), [*warnings.filters], logger.level]
+
+        before = state()
+        self.train_vae(epochs=1, seed=7)
+        self.assertEqual(state(), before)
+
+    def test_links_that_somebody_left_in_a_run_are_replaced_and_not_followed(self):
+        with on_step(9, lambda: os.kill(os.getpid(), signal.SIGTERM)):
+            self.train(*SMALL, "--epochs", 2)
+        run, outside = self.logs / "version_0", self.folder / "outside"
+        outside.write_bytes(b"important")
+        for name in ("metrics.csv", "result.json", "latent_means.png", "epoch_2_samples.png"):
+            (run / name).unlink(missing_ok=True)
+            (run / name).symlink_to(outside)
+        self.assertEqual(self.train("--resume", run, "--epochs", 3), (0, ""))
+        self.assertEqual(outside.read_bytes(), b"important")
+        (run / "result.json").unlink()
+        os.mkfifo(run / "result.json")  # to read it would wait for ever
+        self.assert_ends(self.train("--resume", run), 2, "finished")
+
+
 class TestFaults(RunTest):
     def last_epoch(self) -> int:
         (run,) = self.logs.glob("version_*")
@@ -364,6 +529,28 @@ class TestFaults(RunTest):
             ending = self.train(*SMALL, "--epochs", 3)
         self.assert_ends(ending, 1, "cannot write", str(self.logs), "start again")
 
+    def test_a_run_whose_latents_are_not_used_ends_with_a_hint(self):
+        for active, times in ((0.0, 1), (2.0, 0)):
+            latents = {"test_active_units": active}
+            with (
+                mock.patch.object(train_pl, "show_latents", return_value=latents),
+                tiny_data(),
+                redirect_stdout(StringIO()) as output,
+            ):
+                main([*SMALL, "--epochs", "1", "--log_dir", str(self.logs)])
+            self.assertEqual(output.getvalue().count("No latent is active"), times)
+
+    def test_the_bar_is_gone_when_the_program_says_why_it_stops(self):
+        with on_step(9, lambda: os.kill(os.getpid(), signal.SIGINT)):
+            code, said = self.train(*SMALL, "--epochs", 3, "--progress_bar")
+        self.assertEqual(code, 130)
+        shown = said.split("\r")
+        self.assertIn("epoch 2/3 |", said)
+        self.assertTrue(
+            shown[-1].splitlines()[0].endswith("--resume " + str(self.logs / "version_0"))
+        )
+        self.assertLessEqual(max(map(len, shown[:-1])), 80)
+
 
 class TestFolders(InFolder):
     def test_runs_that_start_at_the_same_time_get_folders_of_their_own(self):
@@ -423,7 +610,7 @@ class TestTwoProcesses(unittest.TestCase):
             pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
             with subprocess.Popen([*tiny, *options], **pipes) as run:
                 for line in run.stdout:
-                    if line.startswith("epoch   2"):
+                    if line.startswith("epoch 2"):
                         run.terminate()
                 _, said = run.communicate(timeout=60)
             self.assertEqual(run.returncode, 143, said)
@@ -432,7 +619,7 @@ class TestTwoProcesses(unittest.TestCase):
             resumed = subprocess.run([*tiny, "--resume"], **pipes, timeout=120)
             self.assertEqual(resumed.returncode, 0, resumed.stderr)
             self.assertNotRegex(resumed.stderr, "(?i)warn|deprecat")
-            for once in ("epoch   6/6", "Test of the best checkpoint"):
+            for once in ("epoch 6/6", "Test of the best checkpoint"):
                 self.assertEqual(resumed.stdout.count(once), 1)
             (folder,) = Path(logs).iterdir()
             last = torch.load(folder / "checkpoints" / folders.LAST, weights_only=True)
@@ -440,6 +627,22 @@ class TestTwoProcesses(unittest.TestCase):
             self.assertEqual(
                 [step for step, _ in curves(folder)["val_bpd"]], [9, 19, 29, 39, 49, 59]
             )
+
+    def test_a_killed_process_ends_the_run_with_one_line_on_how_to_continue(self):
+        with tempfile.TemporaryDirectory() as logs:
+            options = [*SMALL, "--batch_size", "15", "--epochs", "30", "--devices", "2"]
+            command = [sys.executable, TESTS / "tiny.py", "--log_dir", logs, *options]
+            pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+            with subprocess.Popen(command, **pipes) as run:
+                for line in run.stdout:
+                    if line.startswith("epoch  2"):
+                        children = Path(f"/proc/{run.pid}/task/{run.pid}/children").read_text()
+                        for child in map(int, children.split()):
+                            if b"tiny.py" in Path(f"/proc/{child}/cmdline").read_bytes():
+                                os.kill(child, signal.SIGKILL)
+                _, said = run.communicate(timeout=60)
+        self.assertIn("continue with: python train_pl.py --resume", said.splitlines()[-1])
+        self.assertNotIn("Traceback", said)
 
 
 class TestKills(unittest.TestCase):
