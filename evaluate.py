@@ -19,20 +19,31 @@ from boundary.command_line import (
     InputError,
     OneLineParser,
     add_checkpoint,
+    check_writable,
     one_line,
     path_name,
     run_main,
     whole_number,
 )
+from boundary.files import write_whole
 from compression.general_codecs import codec_bytes
 from fmnist import DiscreteImages
 from judging.bounds import image_bounds, summary
+from judging.handwriting import judge_pictures, read_pictures
 from judging.refinement import refined_summary
-from judging.report import check_report_folder, table, write_report
-from judging.samples import CLASSIFIED_DATASET, NUM_COMPARED, sample_quality
-from own_data import add_data_options, data_for
+from judging.report import (
+    PICTURES,
+    check_report_folder,
+    png,
+    scores_csv,
+    table,
+    write_files,
+    write_report,
+)
+from judging.samples import CLASSIFIED_DATASET, NUM_COMPARED, load_classifier, sample_quality
+from own_data import DataSets, add_data_options, data_for, training_record
 from pictures.of_model import model_figures
-from train_pl import PRETRAINED, load_model
+from train_pl import PRETRAINED, VAE, load_model
 
 
 def first(data: DiscreteImages, limit: int | None) -> DiscreteImages:
@@ -62,15 +73,26 @@ def evaluate(args: argparse.Namespace) -> dict[str, object]:
         InputError: the checkpoint, the data, the output directory or the accelerator is unusable.
         FloatingPointError: the model's outputs are not finite numbers.
     """
+    for name in ("limit", "per_image", "refine"):
+        if args.images and getattr(args, name):
+            raise InputError(f"argument --{name}: it is not for --images, leave it out")
     path, output = find_checkpoint(args.checkpoint), Path(args.output)
     model = load_model(path)
     check_report_folder(output)
+    if args.per_image:
+        check_writable("--per_image", Path(args.per_image).parent)
     model.to(find_device(args.accelerator))
     sets = data_for(path, args.dataset, args.data, args.data_dir)
+    if args.images:
+        return evaluate_pictures(args, path, model, sets)
     data = first(getattr(sets, args.split), args.limit)
     bounds = image_bounds(
         model, data.images, args.iwae_samples, args.batch_size, args.seed, args.progress_bar
     )
+    if args.per_image:
+        labels = [data.classes[label] if data.classes else "" for label in data.labels.tolist()]
+        columns = {"index": range(len(data)), "label": labels}
+        write_whole(args.per_image, scores_csv(columns, bounds))
     sizes = codec_bytes(data.images.squeeze(1).numpy())
     metrics = {
         "checkpoint": path.name,
@@ -99,6 +121,32 @@ def evaluate(args: argparse.Namespace) -> dict[str, object]:
     return metrics
 
 
+def evaluate_pictures(
+    args: argparse.Namespace, checkpoint: Path, model: VAE, sets: DataSets
+) -> dict[str, list]:
+    """Judges pictures of one's own; writes pictures.png and pictures.csv, whose columns it returns.
+
+    Raises:
+        InputError: there are no pictures, or one cannot be read.
+    """
+    output = Path(args.output)
+    like_mnist = training_record(checkpoint).get("like_mnist", True)
+    names, images = read_pictures(Path(args.images), like_mnist)
+    classifier = load_classifier() if sets.name == CLASSIFIED_DATASET else None
+    columns, bounds, figure = judge_pictures(
+        model, names, images, sets.train, classifier, args.iwae_samples, args.seed
+    )
+    files = {PICTURES: scores_csv(columns, bounds), "pictures.png": png(figure)}
+    write_files(output, files)
+    mean = sum(columns["bits"]) / len(names)
+    print(
+        f"{len(names)} picture{'s' * (len(names) > 1)}, {mean:.0f} bits each by the bound with the "
+        f"learned prior: "
+        f"{' and '.join(str(output / name) for name in files)}"
+    )
+    return columns
+
+
 def make_parser() -> argparse.ArgumentParser:
     parser = OneLineParser(
         description="Judge a trained model: bounds on its likelihood, latents, samples, pictures.",
@@ -110,6 +158,9 @@ def make_parser() -> argparse.ArgumentParser:
     add("--iwae_samples", type=whole_number(1), default=64, help="z's per image, for the bound")
     add("--limit", type=whole_number(1), help="only the split's first images, and as many samples")
     refine = "also judge posteriors improved image by image, by so many gradient steps"
+    pictures = "judge this picture, or folder of pictures, of your own handwriting instead"
+    add("--images", type=path_name, metavar="PATH", help=pictures)
+    add("--per_image", type=path_name, metavar="CSV", help="file for the scores of every image")
     add("--refine", type=whole_number(0), default=0, metavar="STEPS", help=refine)
     add("--batch_size", type=whole_number(1), default=100, help="images at a time")
     add(

@@ -1,17 +1,22 @@
 """The report on a model: the table that is printed, metrics.json and the pictures."""
 
+import csv
+import io
 import json
 import math
-from io import BytesIO
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from matplotlib.figure import Figure
+from torch import Tensor
 
 from boundary.command_line import InputError, check_writable
 from boundary.files import write_whole
+from judging.bounds import BOUNDS
 from judging.samples import DISTANCE_FROM
 
 METRICS = "metrics.json"
+PICTURES = "pictures.csv"  # of --images
 NOT_OF_EVERY_MODEL = ("latent_means.png", "manifold.png")  # pictures, by the number of latents
 SAMPLES = {
     "training_images": "training images",
@@ -109,6 +114,8 @@ def _samples(samples: dict[str, object]) -> list[str]:
     images = f"{samples['of_each_kind']:,} images each, for a classifier"
     lines = [f"{images:44}{'Fréchet distance':>16}{'P > 0.9':>9}{'right class':>14}"]
     for name, title in SAMPLES.items():
+        if name not in samples:  # by class, of a model of other classes
+            continue
         if name == "learned_prior":
             title += f", T = {samples['temperature']:g}"
         distance, sure, right = samples[name].values()
@@ -126,10 +133,27 @@ def check_report_folder(output: Path) -> None:
     No other file is ever replaced, such as a run's own latent_means.png.
     """
     check_writable("--output", output)
-    if output.is_dir() and any(output.iterdir()) and not Path(output, METRICS).is_file():
+    reports = [output / name for name in (METRICS, PICTURES)]
+    if output.is_dir() and any(output.iterdir()) and not any(map(Path.is_file, reports)):
         raise InputError(
             f"argument --output: {output} has other files than a report's: choose a new folder"
         )
+
+
+def scores_csv(columns: Mapping[str, Sequence], bounds: Mapping[str, Tensor]) -> bytes:
+    """A table with a row for each image: the columns, then its bounds and their parts in nats.
+
+    Args:
+        bounds: what `image_bounds` returned.
+    """
+    nats = {f"{name}_nats": bounds[name].tolist() for name in ("reconstruction", "kl", *BOUNDS)}
+    table = {**columns, **nats}
+    file = io.StringIO(newline="")
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(table)
+    for row in zip(*table.values(), strict=True):
+        writer.writerow(f"{cell:.4f}" if isinstance(cell, float) else cell for cell in row)
+    return file.getvalue().encode()
 
 
 def write_report(output: Path, metrics: dict[str, object], figures: dict[str, Figure]) -> None:
@@ -139,12 +163,19 @@ def write_report(output: Path, metrics: dict[str, object], figures: dict[str, Fi
         OSError: they cannot be written.
     """
     files = {METRICS: (json.dumps(metrics, indent=2) + "\n").encode()}
-    for name, figure in figures.items():
-        picture = BytesIO()
-        figure.savefig(picture, format="png")
-        files[f"{name}.png"] = picture.getvalue()
+    write_files(output, files | {f"{name}.png": png(figure) for name, figure in figures.items()})
+    for name in set(NOT_OF_EVERY_MODEL) - {f"{name}.png" for name in figures}:
+        Path(output, name).unlink(missing_ok=True)
+
+
+def write_files(output: Path, files: Mapping[str, bytes]) -> None:
+    """Files of a report by name, whole each, in a folder that is made if need be."""
     output.mkdir(parents=True, exist_ok=True)
     for name, content in files.items():
         write_whole(output / name, content)
-    for name in set(NOT_OF_EVERY_MODEL) - files.keys():
-        Path(output, name).unlink(missing_ok=True)
+
+
+def png(figure: Figure) -> bytes:
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png")
+    return picture.getvalue()

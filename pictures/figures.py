@@ -201,3 +201,35 @@ def grid_figure(rows: list[Tensor], title: str, names: list[str] | None = None) 
     if names:
         name_rows(axes, names)
     return figure
+
+
+def captioned_figure(rows: dict[str, Tensor], captions: list[str], title: str) -> Figure:
+    """Columns of images with a caption over each, eight beside each other.
+
+    Args:
+        rows: by name, float [N, 1, H, W] in [0, 1] each.
+        captions: of the N columns, of up to three lines.
+    """
+    blocks = [
+        make_grid(torch.cat([row[start : start + 8] for row in rows.values()]), nrow=columns)
+        for start in range(0, len(captions), 8)
+        for columns in (min(8, len(captions) - start),)
+    ]
+    left, gap = 120, 76  # pixels: for the names, and for the captions over a block
+    height, width = (ZOOM * side for side in blocks[0].shape[1:])
+    size = (left + max(width, 480) + MARGIN, 36 + len(blocks) * (gap + height))
+    figure = Figure(figsize=(size[0] / DPI, size[1] / DPI), dpi=DPI)
+    figure.suptitle(title, fontsize=9, y=1 - 10 / size[1])
+    for number, block in enumerate(blocks):
+        width = ZOOM * block.shape[2]
+        bottom = size[1] - 30 - (number + 1) * (gap + height)
+        place = (left / size[0], bottom / size[1], width / size[0], height / size[1])
+        axes = figure.add_axes(place, xticks=[])
+        axes.imshow(block.clamp(0, 1).permute(1, 2, 0).numpy(), interpolation="nearest")
+        name_rows(axes, list(rows))
+        axes.tick_params(length=0, labelsize=8)
+        axes.spines[:].set_visible(False)
+        side = rows[next(iter(rows))].shape[3] + 2
+        for column, caption in enumerate(captions[8 * number : 8 * number + 8]):
+            axes.text((column + 0.5) * side, -3, caption, ha="center", va="bottom", fontsize=7)
+    return figure

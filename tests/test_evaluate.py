@@ -1,5 +1,6 @@
 """evaluate.py: the numbers of its report, its pictures, and input that nobody should trust."""
 
+import csv
 import json
 import math
 import os
@@ -11,6 +12,7 @@ from unittest import mock
 
 import torch
 from matplotlib.image import imread
+from PIL import Image
 from tiny import InFolder, save_model, tiny_data
 
 import evaluate
@@ -18,7 +20,7 @@ import fmnist
 import train_pl
 from boundary.command_line import InputError
 from compression.general_codecs import codec_bytes
-from judging.bounds import image_bounds, summary
+from judging.bounds import BOUNDS, image_bounds, summary
 from judging.report import SAMPLES
 from judging.samples import CLASSIFIED_DATASET, WITHOUT_LABELS
 from train_pl import PRETRAINED, VAE, load_model
@@ -174,6 +176,92 @@ class TestReport(EvaluateTest):
         self.assertNotIn("samples", metrics)
         self.assertNotIn("classifier", self.said)
         self.assertIn("nearest training image", self.said)
+
+
+class TestPerImage(EvaluateTest):
+    def test_the_scores_of_every_image_have_the_means_of_the_report(self):
+        write_checkpoint(self.checkpoint)
+        scores = self.folder / "scores.csv"
+        metrics = self.run_it("--iwae_samples", 2, "--limit", 30, "--per_image", scores)
+        with open(scores, newline="") as file:
+            rows = list(csv.DictReader(file))
+        self.assertEqual([row["index"] for row in rows], [str(number) for number in range(30)])
+        labels = fmnist.load(train=False).labels[:30].tolist()
+        self.assertEqual([row["label"] for row in rows], [str(label) for label in labels])
+        for name in ("reconstruction", "kl", *BOUNDS):
+            mean = sum(float(row[f"{name}_nats"]) for row in rows) / len(rows)
+            self.assertAlmostEqual(mean, metrics[f"{name}_nats"]["mean"], places=3)
+
+    def test_a_file_that_cannot_be_written_is_refused_before_the_work(self):
+        write_checkpoint(self.checkpoint)
+        with redirect_stderr(StringIO()) as error, self.assertRaises(SystemExit) as stop:
+            evaluate.main(self.command("--per_image", self.checkpoint / "scores.csv"))
+        self.assertEqual((stop.exception.code, len(error.getvalue().splitlines())), (2, 1))
+        self.assertIn("--per_image", error.getvalue())
+
+
+class TestOwnHandwriting(EvaluateTest):
+    """The shipped model, and test images as somebody would photograph their own."""
+
+    def setUp(self):
+        super().setUp()
+        self.checkpoint, self.pictures = PRETRAINED, self.folder / "my digits"
+        self.pictures.mkdir()
+
+    def write(self, name: str, image: torch.Tensor, mode: str = "RGB") -> None:
+        """A test image as dark ink on light paper, enlarged."""
+        picture = Image.fromarray(255 - 17 * image.numpy()).resize((300, 300))
+        picture.convert(mode).save(self.pictures / name)
+
+    def test_every_picture_has_its_class_bits_and_nearest_training_image(self):
+        data = fmnist.load(train=False).subset(torch.arange(10))
+        for number, image in enumerate(data.images):
+            mode = ("RGB", "L", "RGBA")[number % 3]
+            self.write(f"{number}.png", image[0], mode)
+        with redirect_stdout(StringIO()) as said:
+            evaluate.main(self.command("--images", self.pictures, "--iwae_samples", 1))
+        self.assertIn("10 pictures", said.getvalue())
+        self.assertEqual({f.name for f in self.output.iterdir()}, {"pictures.csv", "pictures.png"})
+        with open(self.output / "pictures.csv", newline="") as file:
+            rows = list(csv.DictReader(file))
+        self.assertEqual([row["file"] for row in rows], [f"{number}.png" for number in range(10)])
+        found = [int(row["class"]) for row in rows]
+        self.assertGreater(sum(a == b for a, b in zip(found, data.labels.tolist(), strict=True)), 8)
+        near = [int(row["nearest_class"]) for row in rows]
+        self.assertGreater(sum(a == b for a, b in zip(near, data.labels.tolist(), strict=True)), 8)
+        for row in rows:
+            bits = float(row["negative_elbo_prior_nats"]) / math.log(2)
+            self.assertAlmostEqual(float(row["bits"]), bits, places=3)
+            self.assertTrue(100 < bits < 1200, bits)
+        self.assertGreater(imread(self.output / "pictures.png")[..., :3].std(), 0.1)
+
+    def test_one_picture_is_enough_and_a_second_report_takes_the_place_of_the_first(self):
+        self.write("mine.jpg", fmnist.load(train=False).images[0, 0])
+        for _ in range(2):
+            with redirect_stdout(StringIO()) as said:
+                picture = self.pictures / "mine.jpg"
+                evaluate.main(self.command("--images", picture, "--iwae_samples", 1))
+            self.assertIn("1 picture,", said.getvalue())
+
+    def test_what_is_no_picture_is_refused_by_name_in_one_line(self):
+        blank = self.folder / "blank"
+        blank.mkdir()
+        Image.new("L", (50, 50), 255).save(blank / "blank.png")
+        (self.folder / "note.txt").write_text("no picture")
+        for path, said in (
+            (self.pictures, "has no pictures"),
+            (self.folder / "nowhere", "does not exist"),
+            (self.folder / "note.txt", "note.txt is no picture"),
+            (blank, "blank.png is no picture"),
+            ((blank, "--refine", 2), "--refine: it is not for --images"),
+        ):
+            words = path if isinstance(path, tuple) else (path,)
+            with redirect_stderr(StringIO()) as error, self.assertRaises(SystemExit) as stop:
+                evaluate.main(self.command("--images", *words))
+            line = error.getvalue()
+            self.assertEqual((stop.exception.code, len(line.splitlines())), (2, 1), line)
+            self.assertIn(said, line)
+            self.assertFalse(self.output.exists())
 
 
 class TestDataSet(EvaluateTest):

@@ -19,6 +19,7 @@ from torchvision.utils import make_grid
 from pictures.figures import (
     CLASS_COLOURS,
     SHOWN,
+    captioned_figure,
     grid_figure,
     latent_figure,
     pairs_figure,
@@ -132,6 +133,11 @@ class TestWords(unittest.TestCase):
             "by class": samples_figure(model, torch.randn(100, 3), when, [*"0123456789"]),
             "pairs": pairs_figure(*torch.rand(2, 1, 1, 28, 28), f"Reconstructions ({when})"),
             "rows": grid_figure(rows, "Traversals", [f"$z_{{{n}}}$, 12.3 nats" for n in range(3)]),
+            "own": captioned_figure(
+                dict.fromkeys(("picture", "reconstruction", "nearest"), torch.rand(9, 1, 28, 28)),
+                ["a long name…\n4 (100%)\n1235 bits"] * 9,
+                "The first 64 of 1000 pictures, how the model draws them, and the nearest images",
+            ),
             "manifold": manifold_figure(TwoDimensional(), f"The latent plane, decoded ({when})"),
         }.items():
             with self.subTest(figure=name):
