@@ -393,8 +393,10 @@ def train_vae(
         check_writable("--log_dir", s.log_dir)
         pl.seed_everything(s.seed, verbose=False)
         data = data_module(s)
-        of_data = {"num_classes": max(1, len(data.classes))}
-        model = model or VAE(**{name: getattr(s, name) for name in OF_MODEL}, **of_data)
+        classes = max(1, len(data.classes))
+        model = model or VAE(**{n: getattr(s, n) for n in OF_MODEL}, num_classes=classes)
+        if model.prior.num_classes != classes:
+            raise InputError(f"model: the images need VAE(num_classes={classes}, ...)")
         known = s.data is None and s.dataset == CLASSIFIED_DATASET and CLASSIFIER.exists()
         classifier = load_classifier() if known else None  # now, as a bad file ends the program
         pictures = GenerateCallback(save_to_disk=True)

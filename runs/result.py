@@ -47,14 +47,16 @@ def finish(run: Run, trainer: pl.Trainer, model: nn.Module, result: Mapping[str,
     """
     numbers = {name: value for name, value in result.items() if isinstance(value, float)}
     metrics = dict(sorted(numbers.items(), key=lambda pair: not pair[0].endswith("bpd")))
-    options = {name: run.options[name] for name in COMPARED}
+    trained_on = dict(trainer.datamodule.hparams)
+    options = {name: (run.options | trained_on)[name] for name in COMPARED}
     for logger in trainer.loggers:
         if isinstance(logger, TensorBoardLogger):
             logger.log_hyperparams(options, metrics, step=log_step(trainer))
             logger.experiment.close()  # also ends the thread that writes its file
         else:
             logger.finalize("success")
-    about = {"best_epoch": run.state.best_epoch, **environment(trainer, model)}
+    about = {"best_epoch": run.state.best_epoch, "trained_on": trained_on}
+    about |= environment(trainer, model)
     run.finish({**result, **learned_prior_terms(result), **about})
     print_once(summary(run, trainer, result))
 
