@@ -1,6 +1,7 @@
-"""One HTML page to play with a model in, with the model inside: python explore.py [CHECKPOINT]
+"""One HTML page to play with a model in, with the model inside: python explore.py [CHECKPOINT ...]
 
-The page needs no server and no network; what is in it stands in page/.
+With several models the page has a switch between them. It needs no server and no network; what is
+in it stands in page/.
 """
 
 import argparse
@@ -14,28 +15,40 @@ from boundary.checkpoints import find_checkpoint
 from boundary.command_line import (
     InputError,
     OneLineParser,
-    add_checkpoint,
     path_name,
     run_main,
 )
 from boundary.files import write_whole
-from own_data import add_data_options, data_for
-from page.contents import page
+from own_data import add_data_options, data_for, training_record
+from page.contents import Shown, page
+from runs.epochs import kept_epochs
 from train_pl import PRETRAINED, load_model
+
+PLANE = PRETRAINED.parent / "plane"  # a run with --z_dim 2 --num_filters 12 --seed 0 --keep_epochs
 
 
 def explore(args: argparse.Namespace) -> Path:
-    """Writes the page of a checkpoint, says how to open it, and returns its path.
+    """Writes the page of one or several models, says how to open it, and returns its path.
 
     Raises:
-        InputError: the checkpoint, the data or the output is unusable.
+        InputError: a checkpoint, the data or the output is unusable.
     """
-    path, output = find_checkpoint(args.checkpoint), Path(args.output)
-    model = load_model(path)
+    output = Path(args.output)
     if output.suffix != ".html":
         raise InputError(f"argument --output: {output}: give a file whose name ends in .html")
-    sets = data_for(path, args.dataset, args.data, args.data_dir)
-    html = page(model, sets.test, path.name, sets.name).encode()
+    files = [find_checkpoint(given) for given in args.checkpoint]
+    trained = {training_record(file).get("dataset", "MNIST") for file in files}
+    if len(trained) > 1:
+        raise InputError(
+            f"argument checkpoint: models of {' and '.join(sorted(trained))}: give those of one "
+            "data set, and make a page of each"
+        )
+    sets = data_for(files[0], args.dataset, args.data, args.data_dir)
+    models = []
+    for given, file in zip(args.checkpoint, files, strict=True):
+        model = load_model(file)
+        models.append(Shown(file.name, model, kept_epochs(Path(given), model)))
+    html = page(models, sets).encode()
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
         write_whole(output, html)
@@ -54,7 +67,9 @@ def make_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     add = parser.add_argument
-    add_checkpoint(parser, PRETRAINED)
+    help = "a .ckpt file or a run's log directory; of a directory also the epochs that it kept"
+    default = [str(PRETRAINED), str(PLANE)]
+    add("checkpoint", nargs="*", type=path_name, default=default, help=help)
     add("--output", type=path_name, default="explore.html", help="the page")
     add_data_options(parser)
     return parser

@@ -1,5 +1,6 @@
 // The networks and the maths of the page. explore.py writes each network as a list of layers, read
-// from the PyTorch model itself; here stands one function for each kind of layer.
+// from the PyTorch model itself; here stands one function for each kind of layer. Nothing here
+// knows the page.
 //
 // Feature maps are {channels, height, width, data} with the channels innermost, plain vectors are
 // arrays. Arithmetic is in 64 bits: JavaScript's own numbers, and the fastest here.
@@ -161,15 +162,15 @@ function withWeights(described, weights) {
 // ---- the VAE -----------------------------------------------------------------------------------
 
 // q(z|x): grey levels [784] in 0..15 to {mean, logStd}, as CNNEncoder.forward has it.
-function encode(levels) {
+function encode(model, levels) {
   const data = Float64Array.from(levels, (level) => level / (LEVELS - 1) * 2 - 1);
-  const out = run(MODEL.encoder, { channels: 1, height: SIDE, width: SIDE, data });
-  return { mean: out.slice(0, MODEL.zDim), logStd: out.slice(MODEL.zDim) };
+  const out = run(model.encoder, { channels: 1, height: SIDE, width: SIDE, data });
+  return { mean: out.slice(0, model.zDim), logStd: out.slice(model.zDim) };
 }
 
 // p(x|z): latents to logits [784][16], the unnormalised log-probabilities of the grey levels.
-function decode(z) {
-  return run(MODEL.decoder, Float64Array.from(z)).data;
+function decode(model, z) {
+  return run(model.decoder, Float64Array.from(z)).data;
 }
 
 // log of the sum of exponentials of count numbers from start.
@@ -221,9 +222,9 @@ function klPerLatent({ mean, logStd }) {
 
 // The negative ELBO of an image with one draw of z, and its two parts in nats. Posterior is what
 // the encoder says of the image.
-function loss(levels, posterior, noise) {
+function loss(model, levels, posterior, noise) {
   const z = posterior.mean.map((m, d) => m + Math.exp(posterior.logStd[d]) * noise[d]);
-  const reconstruction = reconstructionLoss(decode(z), levels);
+  const reconstruction = reconstructionLoss(decode(model, z), levels);
   const regularization = klPerLatent(posterior).reduce((sum, kl) => sum + kl, 0);
   const bpd = (reconstruction + regularization) / (PIXELS * NATS_PER_BIT);
   return { z, reconstruction, regularization, bpd };
@@ -235,8 +236,8 @@ function loss(levels, posterior, noise) {
 // 0, and z, of which it looks at the first i numbers only. Hidden units stand in the order of how
 // many latents they see, so that those which can be computed are the first `known[i]`, and a row of
 // weights holds just the inputs that its unit may see. Each unit is computed once.
-function conditionals(label) {
-  const { width, components, known, classes, first, middle, last } = MODEL.prior;
+function conditionals({ prior }, label) {
+  const { width, components, known, classes, first, middle, last } = prior;
   const lower = new Float64Array(width), upper = new Float64Array(width);
   const silu = (x) => x / (1 + Math.exp(-x));
   const unit = ({ weight, bias, starts }, row, input) => {
@@ -259,8 +260,8 @@ function conditionals(label) {
 }
 
 // log p(z|label) in nats.
-function logPrior(z, label) {
-  const mixture = conditionals(label);
+function logPrior(model, z, label) {
+  const mixture = conditionals(model, label);
   return z.reduce((sum, value, i) => {
     const { logWeights, means, logStds } = mixture(i, z);
     const each = logWeights.map((w, k) => w - logStds[k]
@@ -270,10 +271,10 @@ function logPrior(z, label) {
 }
 
 // Latents drawn from the learned prior given a class, as LatentPrior.sample draws them: with
-// MODEL.temperature below 1 they keep to its denser places.
-function drawPrior(label, random) {
-  const T = MODEL.temperature;
-  const mixture = conditionals(label), z = new Float64Array(MODEL.zDim);
+// the model's temperature below 1 they keep to its denser places.
+function drawPrior(model, label, random) {
+  const T = model.temperature;
+  const mixture = conditionals(model, label), z = new Float64Array(model.zDim);
   for (let i = 0; i < z.length; i++) {
     const { logWeights, means, logStds } = mixture(i, z);
     const chances = logWeights.map((w) => w / T ** 2), whole = logSumExp(chances);
@@ -282,6 +283,30 @@ function drawPrior(label, random) {
     z[i] = means[k] + T * Math.exp(logStds[k]) * random.normal();
   }
   return z;
+}
+
+// Of several draws the one of highest density: among images that are digits to everybody, the prior
+// draws some that are none, from where it is thin.
+function drawLikely(model, label, random, draws = 4) {
+  const each = Array.from({ length: draws }, () => drawPrior(model, label, random));
+  const densities = each.map((z) => logPrior(model, z, label));
+  return each[densities.indexOf(Math.max(...densities))];
+}
+
+// p(class | z) for every class, all of them being equally likely before: what the prior reads in z.
+function classProbabilities(model, z, count) {
+  const each = Float64Array.from({ length: count }, (_, label) => logPrior(model, z, label));
+  const whole = logSumExp(each);
+  return each.map((value) => Math.exp(value - whole));
+}
+
+// -log p(x) <= L_rec + log q(z|x) - log p(z) in nats, the prior being the learned one, the mean of
+// p(z|class) over the classes; of this bound what takes the place of L_reg.
+function learnedRegularization(model, { z }, { logStd }, noise, count) {
+  const logPosterior = noise.reduce(
+    (sum, e, d) => sum - 0.5 * (e * e + Math.log(2 * Math.PI)) - logStd[d], 0);
+  const each = Float64Array.from({ length: count }, (_, label) => logPrior(model, z, label));
+  return logPosterior - logSumExp(each) + Math.log(count);
 }
 
 // ---- randomness: one stream, the same in every browser (mulberry32) ----------------------------

@@ -1,40 +1,19 @@
-// Draw your own: strokes on the paper become an image as the data has them.
+// From strokes or a picture to an image as the data has them: 784 grey levels in 0..15.
 
 "use strict";
 
 const PEN = 2.6, BOX = 20; // pixels: the width of MNIST's strokes, the side of the box they are in
-const paper = { // places are in 0..1
-  strokes: [], // lists of {x, y}
-  image: false, // whether an image lies on the paper in place of strokes
-  pen: { x: 0.5, y: 0.5, down: false, shown: false }, // the keyboard's
-};
+const SHARP = 8; // a pixel is the mean of 8x8
+const LARGEST = 1024; // pixels of a picture's side that are looked at
+const board = makeBoard(SIDE * SHARP, SIDE * SHARP);
 
-function drawPaper() {
-  const canvas = $("paper"), context = canvas.getContext("2d"), { strokes, pen } = paper;
-  const size = canvas.width;
-  context.clearRect(0, 0, size, size);
-  if (paper.image) {
-    context.imageSmoothingEnabled = false;
-    context.drawImage($("seen"), 0, 0, size, size);
-  }
-  if (!strokes.length) {
-    Object.assign(context, { font: "24px system-ui, sans-serif", textAlign: "center" });
-    context.fillStyle = "#a8a8b0";
-    context.fillText("draw here", size / 2, 36);
-  }
-  context.strokeStyle = "#fff";
-  trace(context, strokes, PEN / SIDE * size, ({ x, y }) => [x * size, y * size]);
-  if (pen.shown) {
-    context.beginPath();
-    context.arc(pen.x * size, pen.y * size, pen.down ? 8 : 14, 0, 2 * Math.PI);
-    Object.assign(context, { strokeStyle: "#ffd34d", lineWidth: 3 });
-    context.stroke();
-  }
+function makeBoard(width, height) {
+  return new OffscreenCanvas(width, height).getContext("2d", { willReadFrequently: true });
 }
 
-// Draws strokes as lines; place turns a point of theirs into one of the canvas.
+// Draws strokes, lists of {x, y}, as lines; place turns a point of theirs into one of the canvas.
 function trace(context, strokes, lineWidth, place) {
-  Object.assign(context, { lineWidth, lineCap: "round", lineJoin: "round" });
+  Object.assign(context, { lineWidth, lineCap: "round", lineJoin: "round", strokeStyle: "#fff" });
   for (const stroke of strokes) {
     const [x, y] = place(stroke[0]);
     context.beginPath();
@@ -44,35 +23,13 @@ function trace(context, strokes, lineWidth, place) {
   }
 }
 
-// Strokes to 784 grey levels, as MNIST's images were made: fitted into a box of 20x20 pixels, the
-// centre of mass in the middle of 28x28, min(round(16 x), 15). The strokes keep MNIST's width.
-function rasterized(strokes) {
-  const points = strokes.flat(), xs = points.map(({ x }) => x), ys = points.map(({ y }) => y);
-  const left = Math.min(...xs), right = Math.max(...xs);
-  const top = Math.min(...ys), bottom = Math.max(...ys);
-  const scale = (BOX - PEN) / Math.max(right - left, bottom - top, 0.02);
-  const inked = (shiftX, shiftY) => inkOf(strokes, ({ x, y }) => [
-    (x - (left + right) / 2) * scale + SIDE / 2 + shiftX,
-    (y - (top + bottom) / 2) * scale + SIDE / 2 + shiftY,
-  ]);
-  const ink = inked(0, 0), total = ink.reduce((sum, value) => sum + value);
-  const toMiddle = (place) => {
-    const centre = ink.reduce((sum, value, i) => sum + value * place(i), 0) / total;
-    return Math.round(SIDE / 2 - centre);
-  };
-  const centred = inked(toMiddle((i) => i % SIDE), toMiddle((i) => Math.floor(i / SIDE)));
-  return centred.map((value) => Math.min(Math.round(LEVELS * value), LEVELS - 1));
-}
-
-// How much of each of 784 pixels the strokes cover, 0..1; place gives a point's place in pixels.
-const SHARP = 8; // a pixel is the mean of 8x8
-const board = make("canvas", { width: SIDE * SHARP, height: SIDE * SHARP })
-  .getContext("2d", { willReadFrequently: true });
-function inkOf(strokes, place) {
+// What draw(shiftX, shiftY) puts on the board, as the ink of 784 pixels, 0..1.
+function inkOf(draw, shiftX, shiftY) {
   const side = SIDE * SHARP, ink = new Float64Array(PIXELS);
+  board.setTransform(1, 0, 0, 1, 0, 0);
   board.clearRect(0, 0, side, side);
-  board.strokeStyle = "#fff";
-  trace(board, strokes, PEN * SHARP, (point) => place(point).map((value) => value * SHARP));
+  board.setTransform(SHARP, 0, 0, SHARP, shiftX * SHARP, shiftY * SHARP);
+  draw(board);
   const { data } = board.getImageData(0, 0, side, side);
   for (let n = 0; n < side * side; n++) {
     const x = Math.floor((n % side) / SHARP), y = Math.floor(n / side / SHARP);
@@ -81,78 +38,86 @@ function inkOf(strokes, place) {
   return ink;
 }
 
-// Encodes an image, whose latents become the current ones.
-function read(levels, source) {
-  paint($("seen"), levels);
-  drawPaper();
-  const posterior = encode(levels);
-  show(posterior.mean, source, { levels, ...posterior });
-}
+const toLevels = (ink) => ink.map((value) => Math.min(Math.round(LEVELS * value), LEVELS - 1));
 
-const readPaper = oncePerFrame(() => {
-  paper.image = false;
-  if (paper.strokes.length) {
-    read(rasterized(paper.strokes), "your drawing, decoded");
-  } else {
-    drawPaper();
-    for (const id of ["seen", "again"]) paint($(id), new Float64Array(PIXELS));
-    for (const part of ["rec", "reg", "bpd"]) $(`own-${part}`).textContent = "–";
-    if (now.read) show(now.z, BY_HAND);
-  }
-});
-
-function listenToPaper() {
-  const canvas = $("paper"), { strokes, pen } = paper;
-  const place = (event) => {
-    const box = canvas.getBoundingClientRect();
-    return {
-      x: (event.clientX - box.left) / box.width,
-      y: (event.clientY - box.top) / box.height,
-    };
+// As MNIST's images were made: what fills a box of 20x20 pixels gets its centre of mass into the
+// middle of 28x28, then min(round(16 x), 15).
+function centred(draw) {
+  const ink = inkOf(draw, 0, 0), total = ink.reduce((sum, value) => sum + value);
+  const toMiddle = (place) => {
+    const centre = ink.reduce((sum, value, i) => sum + value * place(i), 0) / total;
+    return Math.round(SIDE / 2 - centre);
   };
-  canvas.addEventListener("pointerdown", (event) => {
-    canvas.setPointerCapture(event.pointerId);
-    pen.shown = false;
-    strokes.push([place(event)]);
-    readPaper();
-  });
-  canvas.addEventListener("pointermove", (event) => {
-    if (!canvas.hasPointerCapture(event.pointerId)) return;
-    strokes.at(-1).push(...(event.getCoalescedEvents?.() ?? [event]).map(place));
-    readPaper();
-  });
-  canvas.addEventListener("keydown", (event) => {
-    const steps = { ArrowRight: [1, 0], ArrowLeft: [-1, 0], ArrowDown: [0, 1], ArrowUp: [0, -1] };
-    if (event.key in steps) {
-      const [x, y] = steps[event.key];
-      pen.x = clamped(pen.x + x / 25, 0, 1);
-      pen.y = clamped(pen.y + y / 25, 0, 1);
-      if (pen.down) strokes.at(-1).push({ x: pen.x, y: pen.y });
-    } else if (event.key === " ") {
-      pen.down = !pen.down;
-      if (pen.down) strokes.push([{ x: pen.x, y: pen.y }]);
-    } else if (event.key === "Delete" || event.key === "Backspace") {
-      clearPaper();
-    } else {
-      return;
-    }
-    event.preventDefault();
-    pen.shown = true;
-    readPaper();
-  });
-  canvas.addEventListener("blur", () => { pen.shown = pen.down = false; drawPaper(); });
+  const right = toMiddle((i) => i % SIDE), down = toMiddle((i) => Math.floor(i / SIDE));
+  return toLevels(inkOf(draw, right, down));
 }
 
-function clearPaper() {
-  paper.strokes.length = 0;
-  paper.pen.down = false;
-  readPaper();
+// Strokes with places in 0..1, which keep the width of MNIST's.
+function levelsOfStrokes(strokes) {
+  const points = strokes.flat(), xs = points.map(({ x }) => x), ys = points.map(({ y }) => y);
+  const left = Math.min(...xs), right = Math.max(...xs);
+  const top = Math.min(...ys), bottom = Math.max(...ys);
+  const scale = (BOX - PEN) / Math.max(right - left, bottom - top, 0.02);
+  return centred((context) => trace(context, strokes, PEN, ({ x, y }) => [
+    (x - (left + right) / 2) * scale + SIDE / 2,
+    (y - (top + bottom) / 2) * scale + SIDE / 2,
+  ]));
 }
 
-let nextTestImage = 2; // MNIST's first test image, a 7
-function takeTestImage() {
-  const n = nextTestImage++ * 7 % MODEL.labels.length; // one class after the other
-  paper.strokes.length = 0;
-  paper.image = true;
-  read(testImage(n), `a test image (${MODEL.classes[MODEL.labels[n]]}), decoded`);
+// A photo or any picture: dark ink on light paper or the other way round. One of 28x28 pixels is
+// taken as it is. Returns null where there is no ink.
+function levelsOfPicture(bitmap) {
+  const shrink = Math.min(1, LARGEST / Math.max(bitmap.width, bitmap.height));
+  const width = Math.max(1, Math.round(bitmap.width * shrink));
+  const height = Math.max(1, Math.round(bitmap.height * shrink));
+  const picture = makeBoard(width, height);
+  picture.fillStyle = "#fff"; // what is transparent is paper
+  picture.fillRect(0, 0, width, height);
+  picture.drawImage(bitmap, 0, 0, width, height);
+  const pixels = picture.getImageData(0, 0, width, height), { data } = pixels;
+  const grey = Float64Array.from({ length: width * height },
+    (_, i) => (0.299 * data[4 * i] + 0.587 * data[4 * i + 1] + 0.114 * data[4 * i + 2]) / 255);
+  if (width === SIDE && height === SIDE) {
+    return toLevels(paperIsLight(grey, width) ? grey.map((value) => 1 - value) : grey);
+  }
+
+  const ink = withoutPaper(grey, width);
+  let left = width, right = -1, top = height, bottom = -1;
+  ink.forEach((value, i) => {
+    if (value < 0.5) return;
+    const x = i % width, y = Math.floor(i / width);
+    left = Math.min(left, x);
+    right = Math.max(right, x);
+    top = Math.min(top, y);
+    bottom = y;
+  });
+  if (right < 0) return null;
+  ink.forEach((value, i) => data.set([255, 255, 255, 255 * value], 4 * i));
+  picture.putImageData(pixels, 0, 0);
+  const scale = BOX / Math.max(right - left + 1, bottom - top + 1);
+  return centred((context) => {
+    context.imageSmoothingQuality = "high";
+    context.drawImage(picture.canvas, SIDE / 2 - (left + right + 1) / 2 * scale,
+      SIDE / 2 - (top + bottom + 1) / 2 * scale, width * scale, height * scale);
+  });
+}
+
+const median = (values) => values.slice().sort()[values.length >> 1];
+
+function paperIsLight(grey, width) {
+  const edge = grey.filter((_, i) => {
+    const x = i % width;
+    return x === 0 || x === width - 1 || i < width || i >= grey.length - width;
+  });
+  return median(edge) > 0.5;
+}
+
+// Ink as 0..1: how far a pixel is from the paper, half-way to the darkest ink being the middle of
+// the edge. Paper is what most of the picture is; shadows on it lie within the first third.
+function withoutPaper(grey, width) {
+  const light = paperIsLight(grey, width), paper = median(grey);
+  const distance = grey.map((value) => Math.max(0, light ? paper - value : value - paper));
+  const most = distance.slice().sort()[Math.floor(0.995 * (distance.length - 1))];
+  if (most < 0.15) return new Float64Array(grey.length); // nothing stands out
+  return distance.map((value) => Math.min(1, Math.max(0, (value / most - 0.33) / 0.34)));
 }

@@ -1,49 +1,228 @@
-// What happens first.
+// What is there once, the listeners, and what happens first.
 
 "use strict";
 
-makeSliders();
-makeClasses();
-makeStrip();
-listenToPaper();
-for (const input of document.querySelectorAll("input[name=mode]")) {
-  input.addEventListener("change", () => {
-    now.mode = input.value;
-    $("redraw").disabled = now.mode === "expected";
-    render();
+function act(name, ...given) {
+  ACTIONS[name](...given);
+  redraw();
+}
+
+// ---- what no action can make -------------------------------------------------------------------
+
+MODELS.forEach((model, n) => {
+  const input = make("input", { type: "radio", name: "model", value: n });
+  input.dataset.set = "model";
+  const text = `${latentsOf(model)}: ${model.points ? "a map" : "sharp"}`;
+  $("models").append(make("label", { title: model.name }, input, make("span", {}, text)));
+});
+$("models").hidden = MODELS.length === 1;
+PAGE.classes.forEach((name, label) => {
+  const button = make("button", { type: "button", value: label }, name);
+  button.dataset.do = "morph";
+  $("targets").append(button);
+  $("bars").append(make("span", {}, name));
+  $("legend").append(make("b", { style: `--colour: ${colourOf(label)}` }, name));
+});
+const choices = [["Any", null], ...PAGE.classes.map((name, n) => [name, n]), ["N(0, I)", "unit"]];
+for (const [text, choice] of choices) {
+  const button = make("button", { type: "button", value: String(choice) }, text);
+  button.dataset.do = "fresh";
+  $("classes").append(button);
+}
+document.body.classList.toggle(
+  "named", PAGE.classes.length > 10 || PAGE.classes.some((name) => name.length > 2));
+for (let n = 0; n < TILES; n++) {
+  const button = make("button", { type: "button", value: n },
+    make("canvas", { width: SIDE, height: SIDE }));
+  button.dataset.do = "take";
+  $("tiles").append(button);
+  $("then").append(make("canvas", { width: SIDE, height: SIDE }));
+}
+oneStop($("tiles"));
+$("learn").hidden = !LEARNER;
+if (LEARNER) {
+  $("epoch").max = LEARNER.epochs.length - 1;
+  $("learner").textContent = `the model of ${latentsOf(LEARNER)}`;
+  $("train-images").textContent = PAGE.trainImages.toLocaleString("en");
+}
+
+// Buttons that are one stop for the Tab key; arrow keys move among them.
+function oneStop(container) {
+  const buttons = [...container.children];
+  const stopAt = (chosen) => buttons.forEach((b) => { b.tabIndex = b === chosen ? 0 : -1; });
+  stopAt(buttons[0]);
+  container.addEventListener("focusin", (event) => stopAt(event.target));
+  container.addEventListener("keydown", (event) => {
+    const columns = buttons.filter((b) => b.offsetTop === buttons[0].offsetTop).length;
+    const steps = { ArrowRight: 1, ArrowLeft: -1, ArrowDown: columns, ArrowUp: -columns };
+    if (!(event.key in steps)) return;
+    event.preventDefault();
+    buttons[buttons.indexOf(document.activeElement) + steps[event.key]]?.focus();
   });
 }
-$("redraw").addEventListener("click", () => {
-  now.noise = random.uniforms(PIXELS);
-  render();
+
+// ---- buttons and inputs ------------------------------------------------------------------------
+
+// Buttons that do more than to change the state.
+const OTHERS = {
+  choose() { $("file").click(); },
+  save() {
+    const large = make("canvas", { width: 10 * SIDE, height: 10 * SIDE });
+    const context = large.getContext("2d");
+    context.imageSmoothingEnabled = false;
+    context.drawImage($("image"), 0, 0, large.width, large.height);
+    make("a", { download: `${PAGE.noun}.png`, href: large.toDataURL("image/png") }).click();
+  },
+  async link() {
+    history.replaceState(null, "", addressOf(state.z));
+    try {
+      await navigator.clipboard.writeText(location.href);
+      state.message = "The link is copied.";
+    } catch {
+      state.message = "The link is in the address bar.";
+    }
+    redraw();
+  },
+  check() { tellCheck(); },
+};
+
+document.addEventListener("click", (event) => {
+  const button = event.target.closest("button[data-do]");
+  if (!button) return;
+  const { do: name } = button.dataset;
+  const given = button.value === "" ? [] : [JSON.parse(/^\d|null/.test(button.value)
+    ? button.value : `"${button.value}"`)];
+  if (name in OTHERS) OTHERS[name](); else act(name, ...given);
 });
-$("zero").addEventListener("click", () => show(now.z.map(() => 0), "all latents at 0"));
-$("clear").addEventListener("click", clearPaper);
-$("undo").addEventListener("click", () => {
-  paper.strokes.pop();
-  readPaper();
+
+document.addEventListener("input", ({ target }) => {
+  const { set, index } = target.dataset;
+  if (!set) return;
+  const value = target.type === "checkbox" ? target.checked : Number(target.value);
+  act(set, ...(index === undefined ? [value] : [Number(index), value]));
 });
-$("test-image").addEventListener("click", takeTestImage);
-$("check").addEventListener("click", tellCheck);
-for (const button of document.querySelectorAll(".slot")) {
-  button.addEventListener("click", () => keep(button.dataset.keep, now.z));
-}
-// The small image leads back to the large one, and is gone where that, or the paper, is in view.
-const inView = new Set();
-const observer = new IntersectionObserver((entries) => {
-  for (const { target, isIntersecting } of entries) {
-    if (isIntersecting) inView.add(target); else inView.delete(target);
+
+// ---- the paper ---------------------------------------------------------------------------------
+
+const placeIn = (event, element) => {
+  const box = element.getBoundingClientRect();
+  return { x: (event.clientX - box.left) / box.width, y: (event.clientY - box.top) / box.height };
+};
+
+$("paper").addEventListener("pointerdown", (event) => {
+  event.target.setPointerCapture(event.pointerId);
+  act("penDown", placeIn(event, event.target));
+});
+$("paper").addEventListener("pointermove", (event) => {
+  if (!event.target.hasPointerCapture(event.pointerId) || !state.strokes.length) return;
+  const events = event.getCoalescedEvents?.() ?? [];
+  act("penMove", (events.length ? events : [event]).map((each) => placeIn(each, event.target)));
+});
+$("paper").addEventListener("keydown", (event) => {
+  const steps = { ArrowRight: [1, 0], ArrowLeft: [-1, 0], ArrowDown: [0, 1], ArrowUp: [0, -1] };
+  const { pen } = state;
+  if (event.key in steps) {
+    const [right, down] = steps[event.key];
+    pen.x = clamped(pen.x + right / 25, 0, 1);
+    pen.y = clamped(pen.y + down / 25, 0, 1);
+    if (pen.down) act("penMove", [{ x: pen.x, y: pen.y }]);
+  } else if (event.key === " ") {
+    pen.down = !pen.down;
+    if (pen.down) act("penDown", { x: pen.x, y: pen.y });
+  } else if (event.key === "Delete" || event.key === "Backspace") {
+    act("clear");
+  } else {
+    return;
   }
-  $("back").hidden = inView.size > 0;
+  event.preventDefault();
+  pen.shown = true;
+  redraw();
 });
-for (const id of ["image", "paper"]) observer.observe($(id));
-const latents = MODEL.zDim === 1 ? "one latent" : `${MODEL.zDim} latents`;
-$("about").textContent = `Model: ${MODEL.name}, ${latents}, ${MODEL.dataset}. `
-  + `The averages are over ${MODEL.typical.images.toLocaleString("en")} test images.`;
-$("average").textContent = MODEL.typical.bpd.toFixed(3);
-if (MODEL.points) makeMap();
-takeTestImage();
-for (const [slot, label] of [["A", 2], ["B", 6]]) {
-  keep(slot, encode(testImage(MODEL.labels.indexOf(label))).mean);
+$("paper").addEventListener("blur", () => {
+  state.pen.shown = state.pen.down = false;
+  redraw();
+});
+
+async function take(file) {
+  try {
+    const bitmap = await createImageBitmap(file);
+    act("picture", levelsOfPicture(bitmap));
+  } catch {
+    state.message = "This file is no picture that the browser can read.";
+    redraw();
+  }
 }
-$("classes").firstElementChild.click();
+$("file").addEventListener("change", ({ target }) => {
+  if (target.files.length) take(target.files[0]);
+  target.value = "";
+});
+document.addEventListener("dragover", (event) => event.preventDefault());
+document.addEventListener("drop", (event) => { // anywhere: beside the paper it would open the file
+  event.preventDefault();
+  if (event.dataTransfer.files.length) take(event.dataTransfer.files[0]);
+});
+
+// ---- the map -----------------------------------------------------------------------------------
+
+const field = $("map").firstElementChild;
+const follow = (event) => {
+  const { x, y } = placeIn(event, field);
+  act("place", atPlace(state.model, [x, 1 - y]));
+};
+field.addEventListener("pointerdown", (event) => {
+  field.setPointerCapture(event.pointerId);
+  follow(event);
+});
+field.addEventListener("pointermove", (event) => {
+  if (field.hasPointerCapture(event.pointerId)) follow(event);
+});
+$("map-place").addEventListener("keydown", (event) => {
+  const steps = { ArrowRight: [1, 0], ArrowLeft: [-1, 0], ArrowUp: [0, 1], ArrowDown: [0, -1] };
+  if (!(event.key in steps)) return;
+  event.preventDefault();
+  act("place", state.z.map((z, d) => z + 0.05 * (steps[event.key][d] ?? 0)));
+});
+
+// ---- what moves by itself ----------------------------------------------------------------------
+
+let lastFrame = 0, sinceEpoch = 0;
+function tick(now) {
+  const seconds = Math.min(0.1, (now - lastFrame) / 1000);
+  lastFrame = now;
+  const { morph, learning } = state;
+  if (morph?.playing) {
+    const share = Math.min(1, morph.share + seconds / MORPH_SECONDS);
+    act("share", share, share < 1);
+  }
+  sinceEpoch = learning ? sinceEpoch + seconds : 0;
+  if (sinceEpoch > EPOCH_SECONDS) {
+    sinceEpoch = 0;
+    act("learn");
+  }
+  requestAnimationFrame(tick);
+}
+requestAnimationFrame(tick);
+
+// ---- first -------------------------------------------------------------------------------------
+
+for (const note of document.querySelectorAll("details.note")) note.open = innerWidth >= 992;
+
+function openAddress() {
+  const linked = ofAddress(location.hash);
+  if (!linked) return false;
+  act("model", linked.model);
+  act("clear");
+  act("link", linked.z);
+  return true;
+}
+addEventListener("hashchange", openAddress);
+
+if (!openAddress()) {
+  act("model", 0);
+  act("test");
+}
+if (LEARNER) {
+  const still = matchMedia("(prefers-reduced-motion: reduce)").matches;
+  if (still) act("epoch", LEARNER.epochs.length - 1);
+  else act("play");
+}
