@@ -137,6 +137,7 @@ function draw() {
   drawTiles();
   if (LEARNER) drawLearning();
   keepAddress();
+  tell("message", state.message);
 }
 
 // What depends on the model alone.
@@ -188,7 +189,7 @@ function drawPaper() {
 
 function drawImage() {
   const { model, z, drawnPixels, x, posterior } = state;
-  tell("z-name", state.message || nameOfZ(state));
+  tell("z-name", nameOfZ(state));
   $("reread").disabled = !x || z.every((value, d) => value === posterior.mean[d]);
   if (!changed("image", model, z, drawnPixels)) return;
   const logits = logitsNow();
@@ -289,8 +290,8 @@ function drawMap() {
 const LESSONS = {
   learned: () => "Nobody wrote these: the learned prior drew their latents, the decoder the rest. "
     + "Click one to take it.",
-  unit: () => `Each latent on its own from N(0, I), which training assumes: nothing makes them go `
-    + `together, and many are no ${PAGE.noun}s.`,
+  unit: () => "Each latent on its own from N(0, I): nothing makes them go together, and many are no "
+    + `${PAGE.noun}s.`,
 };
 
 function drawTiles() {
@@ -351,7 +352,7 @@ function drawCurve(moment) {
     `<text x="${8 + 284 * Math.sqrt(epoch / last)}" y="92">${epoch}</text>`);
   $("curve").innerHTML = `<path d="M8 76H292"/><polyline points="${points.join(" ")}"/>`
     + `<circle cx="${x}" cy="${y}" r="6"/>${ticks.join("")}`;
-  tell("curve-name", `${number(bpd, 2)} bits per pixel after ${epochName(epochs[moment].epoch)}`);
+  tell("curve-name", `${number(bpd, 2)} bits per pixel`);
 }
 
 // The address follows once nothing has moved for a while, as browsers allow few changes of it.

@@ -84,7 +84,7 @@ function levelsOfPicture(bitmap) {
   const ink = withoutPaper(grey, width);
   let left = width, right = -1, top = height, bottom = -1;
   ink.forEach((value, i) => {
-    if (value < 0.5) return;
+    if (value < 0.1) return;
     const x = i % width, y = Math.floor(i / width);
     left = Math.min(left, x);
     right = Math.max(right, x);

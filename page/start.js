@@ -3,6 +3,7 @@
 "use strict";
 
 function act(name, ...given) {
+  state.message = "";
   ACTIONS[name](...given);
   redraw();
 }
@@ -192,12 +193,14 @@ function tick(now) {
   const { morph, learning } = state;
   if (morph?.playing) {
     const share = Math.min(1, morph.share + seconds / MORPH_SECONDS);
-    act("share", share, share < 1);
+    ACTIONS.share(share, share < 1);
+    redraw();
   }
   sinceEpoch = learning ? sinceEpoch + seconds : 0;
   if (sinceEpoch > EPOCH_SECONDS) {
     sinceEpoch = 0;
-    act("learn");
+    ACTIONS.learn();
+    redraw();
   }
   requestAnimationFrame(tick);
 }

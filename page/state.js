@@ -41,7 +41,7 @@ const state = {
   dots: true,       // on the map
   moment: 0, learning: false, // of LEARNER: the epoch that is shown, whether it goes on
   nextTest: 2,      // MNIST's first test image, a 7
-  message: "",      // what became of a picture or a link
+  message: "",      // what became of a picture or a link, until the next action
 };
 
 // ---- changes that others are made of -----------------------------------------------------------
@@ -51,7 +51,6 @@ function go(z, kind, label = null) {
   state.z = Float64Array.from(z);
   state.origin = { kind, label };
   state.morph = null;
-  state.message = "";
 }
 
 // Puts an image on the paper, or nothing; its latents become the current ones.

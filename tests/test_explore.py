@@ -14,7 +14,9 @@ from tiny import InFolder, tiny_data
 import explore
 import train_pl
 from boundary.command_line import InputError
+from explore import PLANE
 from page import contents
+from page.layers import networks, weights_at
 from runs.epochs import kept_epochs
 from runs.folders import LAST
 from train_pl import PRETRAINED, VAE, load_model
@@ -46,17 +48,32 @@ class TestWritingThePage(InFolder):
             self.assertIn("nowhere", self.refusal("--data_dir", nowhere, "--output", page))
         self.assertFalse(page.exists())
 
-    def test_the_committed_page_is_that_of_the_shipped_model_and_of_todays_files(self):
+    def test_models_of_two_data_sets_are_refused(self):
+        other = torch.load(PRETRAINED, weights_only=True)
+        other["datamodule_hyper_parameters"] = {"dataset": "KMNIST"}
+        torch.save(other, self.folder / "other.ckpt")
+        error = self.refusal(PRETRAINED, self.folder / "other.ckpt", "--output", "page.html")
+        self.assertIn("KMNIST and MNIST", error)
+
+    def test_the_committed_page_is_that_of_the_shipped_models_and_of_todays_files(self):
         page = COMMITTED.read_text(encoding="utf-8")
         known = json.loads(re.search('type="application/json">(.*?)</script>', page, re.DOTALL)[1])
-        self.assertEqual((known["name"], known["dataset"]), (PRETRAINED.name, "MNIST"))
-        for name, part in contents.networks(load_model(PRETRAINED)).items():
-            same = known[name] == json.loads(json.dumps(part))
-            self.assertTrue(same, f"another model's {name}: {MAKE}")
+        self.assertEqual(known["dataset"], "MNIST")
+        for file, found in zip((PRETRAINED, PLANE), known["models"], strict=True):
+            model = load_model(file)
+            for name, part in networks(model).items():
+                same = found[name] == json.loads(json.dumps(part))
+                self.assertTrue(same, f"another model's {name}: {MAKE}")
+            epochs = kept_epochs(file, model)
+            kept = [(then["epoch"], then["weights"]) for then in found["epochs"]]
+            same = kept == [(epoch, weights_at(then)) for epoch, then in epochs]
+            self.assertTrue(same, f"other epochs: {MAKE}")
         self.assertTrue(contents.filled(known) == page, f"page/ has changed: {MAKE}")
-        self.assertLess(len(page.encode()), 3e6)
+        self.assertLessEqual(len(page.encode()), 5e6)
         self.assertNotIn("@@", page)
-        self.assertNotRegex(page, r"https?://|\bsrc=|\bimport\b.*from|@import|url\(")
+        # Nothing is loaded from elsewhere; links are for the reader.
+        without_links = re.sub('<a href="https://arxiv.org/', "", page)
+        self.assertNotRegex(without_links, r"https?://|\bsrc=|\bimport\b.*from|@import|url\(")
 
 
 class TestKeptEpochs(InFolder):
@@ -71,6 +88,10 @@ class TestKeptEpochs(InFolder):
         )
         run, weights = self.folder / "kept" / "version_0", alone["state_dict"]
         torch.testing.assert_close(kept["state_dict"], weights, atol=0, rtol=0)
+        page = self.folder / "page.html"
+        with tiny_data(), redirect_stdout(StringIO()):
+            explore.main([str(run), "--output", str(page)])
+        self.assertEqual(page.read_text().count('"epoch":'), 7)
         model = load_model(run)
         epochs = kept_epochs(run, model)  # of 15 steps
         self.assertEqual([round(15 * epoch) for epoch, _ in epochs], [0, 2, 4, 8, 15, 22, 30])

@@ -10,18 +10,24 @@ import shutil
 import tempfile
 import unittest
 from functools import cache
+from io import BytesIO
 from pathlib import Path
 from unittest import mock
 
 import numpy as np
 import tiny  # noqa: F401  for the path of what is tested
 import torch
+from PIL import Image
 from torch import nn
 
 import fmnist
 from cnn_encoder_decoder import ResidualBlock
-from page import contents
+from explore import PLANE
+from judging.samples import load_classifier
+from page import contents, layers
+from page.contents import Shown
 from prior import LatentPrior
+from runs.epochs import kept_epochs
 from train_pl import PRETRAINED, VAE, load_model
 from utils import KLD, elbo_to_bpd, mean_image, reconstruction_loss
 
@@ -47,28 +53,30 @@ def setUpModule():
         unittest.addModuleCleanup(BROWSER.close)
 
 
-def random_model(z_dim: int, num_filters: int = 2) -> VAE:
+def random_model(z_dim: int, seed: int = 0) -> VAE:
     """A small model with all weights random, so that none can be left out."""
-    model = VAE(num_filters, z_dim)
+    model = VAE(2, z_dim)
     model.prior = LatentPrior(z_dim, width=30, num_components=3)
-    generator = torch.Generator().manual_seed(0)
+    generator = torch.Generator().manual_seed(seed)
     for name, parameter in model.named_parameters():
         scale = 1 / parameter.shape[-1] ** 0.5 if name.startswith("prior") else 0.3
         parameter.data = scale * torch.randn(parameter.shape, generator=generator)
     return model.eval()
 
 
-def page_of(model: VAE, name: str = "other.ckpt") -> str:
+def page_of(models: list[Shown]) -> str:
     """A page with the mean figures of few images and the sliders' ends from few draws."""
     fmnist.prepare()
     data = fmnist.load(train=False).subset(torch.arange(100))  # two of every class are among them
     with mock.patch.object(contents, "NUM_DRAWS", 100):
-        return contents.page(model, data, name, "MNIST")
+        return contents.page(models, data, "MNIST")
 
 
 @cache
 def shipped_page() -> str:
-    return page_of(load_model(PRETRAINED), HOSTILE)
+    plane = load_model(PLANE)
+    sharp = Shown(HOSTILE, load_model(PRETRAINED))
+    return page_of([sharp, Shown("plane.ckpt", plane, kept_epochs(PLANE, plane))])
 
 
 class TestNetworksAsThePageHasThem(unittest.TestCase):
@@ -91,19 +99,19 @@ class TestNetworksAsThePageHasThem(unittest.TestCase):
                 self.subTest(layer=layer),
                 self.assertRaisesRegex(fmnist.InputError, re.escape(type(layer).__name__)),
             ):
-                contents.describe(nn.Sequential(nn.SiLU(), layer), contents.Weights())
+                layers.describe(nn.Sequential(nn.SiLU(), layer), layers.Weights())
 
     def test_packed_weights_are_close_whatever_their_size(self):
         torch.manual_seed(0)
         sizes = (1e-20, 1e-3, 1.0, 1e20)
-        tensors = [size * torch.randn(contents.BLOCK) for size in sizes] + [torch.zeros(7)]
-        weights = contents.Weights()
+        tensors = [size * torch.randn(layers.BLOCK) for size in sizes] + [torch.zeros(7)]
+        weights = layers.Weights()
         parts = [weights.add(tensor) for tensor in tensors]
-        self.assertEqual(parts[-1], {"start": 4 * contents.BLOCK, "length": 7})
+        self.assertEqual(parts[-1], {"start": 4 * layers.BLOCK, "length": 7})
         packed = weights.packed()
         scales = np.frombuffer(base64.b64decode(packed["scales"]), "<f4")
         integers = np.frombuffer(base64.b64decode(packed["integers"]), "<i2")
-        row = integers.reshape(-1, contents.BLOCK) * scales[:, None]
+        row = integers.reshape(-1, layers.BLOCK) * scales[:, None]
         for size, tensor, found in zip((*sizes, 1), tensors, row, strict=True):
             difference = np.abs(found[: len(tensor)] - tensor.numpy()).max()
             self.assertLess(difference, size * 1e-4)
@@ -113,18 +121,20 @@ class InBrowser(unittest.TestCase):
     """Nothing may be on the console at the end of a test, and no request have left the file."""
 
     @classmethod
-    def open(cls, html: str, **screen: object) -> None:
-        """Opens a page; cls.page is Playwright's."""
+    def open(cls, html: str, address: str = "", **screen: object) -> None:
+        """Opens a page; cls.page is Playwright's. Nothing moves by itself at its start."""
         folder = cls.enterClassContext(tempfile.TemporaryDirectory())
         file = Path(folder, "page.html")
         file.write_text(html, encoding="utf-8")
-        page = cls.page = BROWSER.new_page(**{"viewport": {"width": 1280, "height": 800}, **screen})
+        page = cls.page = BROWSER.new_page(
+            **{"viewport": {"width": 1280, "height": 800}, "reduced_motion": "reduce", **screen}
+        )
         cls.addClassCleanup(page.close)
         page.set_default_timeout(20_000)
         cls.complaints = []
         page.on("console", lambda said: cls.complaints.append(said.text))
         page.on("pageerror", lambda error: cls.complaints.append(str(error)))
-        page.goto(file.as_uri())
+        page.goto(file.as_uri() + address)
         page.on("request", lambda asked: cls.complaints.append(asked.url))
         cls.until("$('tiles').lastElementChild.ariaLabel")
 
@@ -147,17 +157,22 @@ class InBrowser(unittest.TestCase):
         self.assertEqual(complaints, [])
 
     def current(self) -> list[float]:
-        return [float(value) for value in self.run_js("[...now.z]")]
+        return [float(value) for value in self.run_js("[...state.z]")]
+
+    def text(self, name: str) -> str:
+        self.wait_for_frame()
+        return self.run_js(f"$('{name}').textContent")
 
     def wait_for_frame(self) -> None:
         self.run_js("new Promise((done) => requestAnimationFrame(() => setTimeout(done)))")
 
     def pixels(self, canvas: str) -> list[int]:
-        """The grey levels 0..255 of a canvas, as soon as they are there."""
+        """The grey levels 0..255 of a canvas, its id or an expression for it."""
         self.wait_for_frame()
+        canvas = f"$('{canvas}')" if re.fullmatch("[a-z-]+", canvas) else canvas
         return self.run_js(f"""(() => {{
             const copy = new OffscreenCanvas(28, 28).getContext("2d", {{willReadFrequently: true}});
-            copy.drawImage($("{canvas}"), 0, 0);
+            copy.drawImage({canvas}, 0, 0);
             return [...copy.getImageData(0, 0, 28, 28).data].filter((_, i) => i % 4 === 0);
         }})()""")
 
@@ -176,30 +191,34 @@ class InBrowser(unittest.TestCase):
             self.page.mouse.move(*self.place(selector, *place))
         self.page.mouse.up()
 
+    def assert_decoded(self, canvas: str, model: nn.Module, z: list[float]) -> None:
+        """The canvas shows the expected grey levels that PyTorch decodes."""
+        with torch.no_grad():
+            levels = 255 * mean_image(model.decoder(torch.tensor([z]))).flatten()
+        difference = torch.tensor(self.pixels(canvas)) - levels
+        self.assertLessEqual(difference.abs().max().item(), 2)
+
 
 @needs_browser
 class TestThePage(InBrowser):
-    """The page of the shipped model, under a hostile name; opened once for all tests."""
+    """The page of the shipped models, one under a hostile name; opened once for all tests."""
 
     @classmethod
     def setUpClass(cls):
-        cls.model = load_model(PRETRAINED)
+        cls.model, cls.plane = load_model(PRETRAINED), load_model(PLANE)
         cls.open(shipped_page())
+        cls.first_tiles = cls.page.evaluate("state.tiles.each.map(({z, label}) => [[...z], label])")
 
     def setUp(self):
-        self.run_js("document.querySelector('input[value=expected]').click()")
+        self.run_js("act('model', 0); state.drawnPixels = null")
 
-    def assert_decoded(self, canvas: str, z: list[float], limit: int = 2) -> None:
-        """The canvas shows the expected grey levels that PyTorch decodes."""
-        with torch.no_grad():
-            levels = 255 * mean_image(self.model.decoder(torch.tensor([z]))).flatten()
-        difference = torch.tensor(self.pixels(canvas)) - levels
-        self.assertLessEqual(difference.abs().max().item(), limit)
-
-    def test_its_numbers_are_those_of_pytorch(self):
+    def test_its_numbers_are_those_of_pytorch_in_both_models_and_every_epoch_kept(self):
         result = self.run_js("selfTest()")
         self.assertTrue(result["passed"], result)
-        self.assertEqual(result["inputs"], 20)
+        kept = len(kept_epochs(PLANE, self.plane))
+        self.assertGreater(kept, 8)
+        counts = {"models": 2, "epochs": kept, "images": 2 * 20 + kept * contents.CHECKED_THEN}
+        self.assertEqual({name: result[name] for name in counts}, counts)
         parts = [result[name] for name in ("encoder", "decoder", "prior")]
         self.assertLess(max(parts), 2e-2)
         self.assertGreater(min(parts), 0)
@@ -208,58 +227,62 @@ class TestThePage(InBrowser):
         self.until("$('checked').textContent.startsWith('The same')")
 
     def test_the_name_of_the_file_is_text_and_nothing_else(self):
-        self.assertIn(HOSTILE, self.run_js("$('about').textContent"))
+        self.assertIn(HOSTILE, self.text("facts"))
 
     def test_a_slider_moves_its_latent_and_the_image(self):
         before = self.current()
         self.drag("#sliders input", [(0.25, 0.5), (0.5, 0.5)])
         after = self.current()
-        moved = self.run_js("MODEL.typical.latents[0].index")
+        moved = self.run_js("MODELS[0].typical.latents[0].index")
         changed = [d for d in range(len(after)) if after[d] != before[d]]
         self.assertEqual(changed, [moved])
-        self.assert_decoded("image", after)
+        self.assertAlmostEqual(after[moved], 0, delta=0.1)  # the middle is zero
+        self.assert_decoded("image", self.model, after)
         self.page.keyboard.press("ArrowRight")
         self.assertAlmostEqual(self.current()[moved], after[moved] + 0.01, places=6)
 
     def test_pixels_are_drawn_from_the_decoders_distribution(self):
-        self.page.click("input[value=drawn]")
+        self.page.click("#drawn")
         first = self.pixels("image")
         self.assertTrue(all(level % 17 == 0 for level in first))
-        self.page.click("#redraw")
-        self.assertNotEqual(self.pixels("image"), first)
         many = "Array.from({length: 400}, () => [...drawnLevels(logits, random.uniforms(784))])"
-        drawn = self.run_js(f"(() => {{const logits = decode(now.z); return {many}}})()")
+        drawn = self.run_js(
+            f"(() => {{const logits = decode(state.model, state.z); return {many}}})()"
+        )
         with torch.no_grad():
             probabilities = self.model.decoder(torch.tensor([self.current()]))[0]
-        levels = torch.arange(16.0).view(-1, 1)
         probabilities = probabilities.softmax(0).flatten(1)
+        levels = torch.arange(16.0).view(-1, 1)
         mean = (probabilities * levels).sum(0)
         std = ((probabilities * levels.square()).sum(0) - mean.square()).clamp(min=0).sqrt()
         difference = torch.tensor(drawn).float().mean(0) - mean
         self.assertLess((difference.abs() - 5 * std / 400**0.5).max().item(), 0.05)
 
-    def test_class_7_gives_24_new_images_and_a_click_takes_one_onto_the_sliders(self):
+    def test_the_first_new_digits_are_digits_and_a_click_takes_one(self):
+        z, labels = (torch.tensor(values) for values in zip(*self.first_tiles, strict=True))
+        with torch.no_grad():
+            imgs = (15 * mean_image(self.model.decoder(z))).round().long()
+            sure = load_classifier()(imgs).softmax(1)[torch.arange(24), labels]
+        self.assertGreater(sure.min().item(), 0.5)
+        self.assertGreater((sure > 0.9).float().mean().item(), 0.9)
+        self.page.click("#tiles button:nth-child(5)")
+        z = self.run_js("[...state.tiles.each[4].z]")
+        self.assertEqual(self.current(), z)
+        self.assert_decoded("image", self.model, z)
+        self.assert_decoded("$('tiles').children[4].firstElementChild", self.model, z)
+
+    def test_classes_and_the_plain_prior_show_what_they_draw_and_say_why(self):
         self.page.click("#classes button:nth-child(9)")
         self.until("$('tiles').lastElementChild.ariaLabel.includes('a new 7')")
-        self.assertEqual(self.run_js("$('tiles').children.length"), 24)
         pressed = "[...$('classes').children].filter((b) => b.ariaPressed === 'true')"
         self.assertEqual(self.run_js(f"{pressed}.map((b) => b.textContent)"), ["7"])
-        self.page.click("#tiles button:nth-child(5)")
-        self.wait_for_frame()
-        self.assertEqual(self.run_js("$('source').textContent"), "a new 7")
-        self.assert_decoded("image", self.current())
-
-    def test_the_plain_prior_shows_what_it_draws_and_says_why(self):
+        self.assertIn("learned prior", self.text("lesson"))
         self.page.click("#classes button:last-child")
         self.until("$('tiles').lastElementChild.ariaLabel.includes('N(0, I)')")
-        lesson = "$('lessons').innerText"  # of what is visible
-        self.assertIn("are no digits", self.run_js(lesson))
-        self.page.click("#classes button:first-child")
-        self.assertIn("learned prior", self.run_js(lesson))
-        self.assertNotIn("are no digits", self.run_js(lesson))
+        self.assertIn("are no digits", self.text("lesson"))
 
-    def test_a_drawing_is_centred_encoded_and_judged(self):
-        self.page.click("#clear")
+    def test_a_drawing_is_centred_encoded_judged_and_read(self):
+        self.run_js("act('clear')")
         self.drag("#paper", [(0.1, 0.1), (0.3, 0.1), (0.3, 0.12), (0.2, 0.5)])
         levels = torch.tensor(self.pixels("seen")).view(28, 28) / 17
         rows, columns = levels.sum(1).nonzero(), levels.sum(0).nonzero()
@@ -271,75 +294,137 @@ class TestThePage(InBrowser):
         imgs = levels.long().view(1, 1, 28, 28)
         with torch.no_grad():
             mean, log_std = self.model.encoder(imgs)
-            noise = torch.tensor([self.run_js("[...LOSS_NOISE]")])
-            logits = self.model.decoder(mean + log_std.exp() * noise)
-        L_rec, L_reg = reconstruction_loss(logits, imgs), KLD(mean, log_std)
-        bpd = elbo_to_bpd(L_rec + L_reg, imgs.shape).item()
-        told = {
-            name: float(self.run_js(f"$('own-{name}').textContent"))
-            for name in ("rec", "reg", "bpd")
-        }
+            noise = torch.tensor([self.run_js("[...MODELS[0].noise]")])
+            z = mean + log_std.exp() * noise
+            classes = torch.arange(10)
+            each = self.model.prior.log_prob(mean.expand(10, -1), classes).softmax(0)
+            log_pz, log_qz = (
+                self.model.prior.log_prob(z),
+                torch.distributions.Normal(mean, log_std.exp()).log_prob(z).sum(),
+            )
+            L_rec = reconstruction_loss(self.model.decoder(z), imgs)
+        bpd = elbo_to_bpd(L_rec + KLD(mean, log_std), imgs.shape).item()
+        told = {name: float(self.text(name)) for name in ("rec", "reg", "bpd", "prior-reg")}
         self.assertAlmostEqual(told["rec"], L_rec.item(), delta=0.5)
-        self.assertAlmostEqual(told["reg"], L_reg.item(), delta=0.1)
+        self.assertAlmostEqual(told["reg"], KLD(mean, log_std).item(), delta=0.1)
+        self.assertAlmostEqual(told["prior-reg"], (log_qz - log_pz).item(), delta=0.2)
         self.assertAlmostEqual(told["bpd"], bpd, delta=1.5e-3)
-        self.assertEqual(self.run_js("$('bpd').textContent"), f"{told['bpd']:.3f}")
+        self.assertIn(f"{bpd:.2f} bits", self.text("x-cost"))
+        guess, share = self.text("guess").removeprefix("reads as ").split(" · ")
+        self.assertEqual(int(guess), each.argmax().item())
+        self.assertAlmostEqual(float(share.split()[0]), 100 * each.max().item(), delta=1.5)
         torch.testing.assert_close(torch.tensor(self.current()), mean[0], atol=5e-3, rtol=0)
-        self.assert_decoded("again", self.current())
+        self.assert_decoded("image", self.model, self.current())
         self.page.click("#undo")
         self.assertEqual(sum(self.pixels("seen")), 0)
 
+    def test_a_photo_becomes_what_mnist_would_have_made_of_it(self):
+        image = fmnist.load(train=False).images[0, 0].numpy()  # a 7
+        photo = Image.fromarray(image * 17).resize((336, 336), Image.Resampling.BICUBIC)
+        paper = 200 + np.linspace(0, 40, 500)[:, None] + np.zeros((500, 500))  # a shadow on it
+        paper[90:426, 20:356] *= 1 - 0.85 * np.asarray(photo) / 255
+        self.take("photo.jpeg", paper)
+        self.until("state.x?.kind === 'picture'")
+        levels = np.array(self.run_js("[...state.x.levels]")).reshape(28, 28)
+        self.assertGreater(np.corrcoef(levels.ravel(), image.ravel())[0, 1], 0.9)
+        self.assertLess(abs(levels.mean() - image.mean()), 1)
+        self.assertIn("7", self.text("guess"))
+        self.take("as_it_is.png", image * 16)
+        self.until(f"state.x.levels.every((v, i) => v === {image.ravel().tolist()}[i])")
+        self.take("empty.png", np.full((200, 200), 250))
+        self.until("$('message').textContent.startsWith('Nothing')")
+        self.assertEqual(self.text("x-name"), "your picture")  # the one before
+        self.page.set_input_files("#file", {"name": "x.png", "mimeType": "", "buffer": b"none"})
+        self.until("$('message').textContent.includes('no picture')")
+
+    def take(self, name: str, pixels: np.ndarray) -> None:
+        content = BytesIO()
+        Image.fromarray(pixels.astype(np.uint8)).save(content, Path(name).suffix[1:])
+        file = {"name": name, "mimeType": "", "buffer": content.getvalue()}
+        self.page.set_input_files("#file", file)
+
     def test_the_keyboard_draws_too(self):
-        self.page.click("#clear")
-        self.run_js("$('paper').focus()")
+        self.run_js("act('clear'); $('paper').focus()")
         for key in (" ", *["ArrowDown"] * 5, " ", "ArrowLeft", "ArrowLeft"):
             self.page.keyboard.press(key)
-        self.assertEqual(self.run_js("paper.strokes.map((stroke) => stroke.length)"), [6])
+        self.assertEqual(self.run_js("state.strokes.map((stroke) => stroke.length)"), [6])
         self.assertGreater(sum(self.pixels("seen")), 0)
 
-    def test_the_slider_between_two_goes_along_the_line_of_their_latents(self):
-        ends = []
-        for slot in "AB":
-            self.page.click("#test-image")
-            ends.append(torch.tensor(self.current()))
-            self.page.click(f"[data-keep={slot}]")
+    def test_a_morph_goes_along_the_line_to_the_other_class_by_itself_and_by_hand(self):
+        self.page.click("[data-do=test]")
+        start = torch.tensor(self.current())
+        self.page.click("#targets button:nth-child(4)")
+        self.until("state.morph.share > 0 && state.morph.share < 1")
+        self.until("state.morph.share === 1 && !state.morph.playing")
+        end = self.run_js("[...encode(MODELS[0], testImage(PAGE.labels.indexOf(3))).mean]")
+        torch.testing.assert_close(self.current(), end)
         self.run_js("$('share').value = 0.5; $('share').focus()")
         self.page.keyboard.press("ArrowRight")
-        self.wait_for_frame()
-        line = torch.lerp(*ends, 0.51)
+        line = torch.lerp(start, torch.tensor(end), 0.51)
         torch.testing.assert_close(torch.tensor(self.current()), line)
-        self.assert_decoded("middle", line.tolist())
-        self.page.click("#strip button:nth-child(10)")
-        torch.testing.assert_close(torch.tensor(self.current()), ends[1])
+        self.assertEqual(self.text("z-name"), "51 % of the way to 3")
+        self.assert_decoded("image", self.model, line.tolist())
+        self.page.click("#reread")
+        torch.testing.assert_close(torch.tensor(self.current()), start)
+
+    def test_the_image_is_saved_as_it_is_shown(self):
+        shown = self.pixels("image")
+        with self.page.expect_download() as download:
+            self.page.click("[data-do=save]")
+        picture = Image.open(download.value.path())
+        self.assertEqual(picture.size, (280, 280))
+        small = np.asarray(picture.convert("L"))[5::10, 5::10]
+        np.testing.assert_array_equal(small.ravel(), shown)
+
+    def test_a_run_is_watched_from_noise_to_digits(self):
+        kept = kept_epochs(PLANE, self.plane)
+        self.run_js("act('epoch', 0)")
+        self.until("Number($('epoch').value) === 0")
+        self.page.click("#play")
+        self.until(f"!state.learning && state.moment === {len(kept) - 1}")
+        z = self.run_js("LEARNED_Z.map((z) => [...z])")
+        for moment in (0, 4, len(kept) - 1):
+            then = kept[moment][1]
+            self.run_js(f"act('epoch', {moment})")
+            self.run_js("new Promise((done) => setTimeout(done, 300))")  # the last tile is there
+            self.assert_decoded("$('then').lastElementChild", then, z[-1])
+            x = torch.tensor(self.run_js("[...state.x.levels]")).view(1, 1, 28, 28)
+            again = 255 * then.reconstruct(x).flatten()
+            difference = torch.tensor(self.pixels("then-again")) - again
+            self.assertLessEqual(difference.abs().max().item(), 2)
+            told = float(self.text("curve-name").split()[0])
+            self.assertAlmostEqual(told, self.run_js(f"LEARNER.epochs[{moment}].bpd"), delta=0.006)
+        self.assertGreater(self.run_js("LEARNER.epochs[0].bpd / LEARNER.epochs.at(-1).bpd"), 4)
 
     def test_every_control_has_a_name_and_is_reached_by_keyboard(self):
         self.run_js("$('more').open = true")
         self.addCleanup(self.run_js, "$('more').open = false")
         self.run_js("""
             globalThis.controls = [...document.querySelectorAll(
-                "button, input:not([value=drawn]), summary, canvas[tabindex]"
+                "button, input, summary, canvas[tabindex], dfn, a"
             )].filter((c) => c.checkVisibility() && !c.disabled);
             globalThis.reached = new Set();
             addEventListener("focusin", (event) => reached.add(event.target));
         """)
         name = "(c) => c.ariaLabel || c.textContent || [...c.labels].map((l) => l.textContent)[0]"
         names = self.run_js(f"controls.map({name})")
-        self.assertGreater(len(names), 80)
+        self.assertGreater(len(names), 90)
         self.assertTrue(all(names), names)
-        by_tab = self.run_js("controls.filter((c) => c.tabIndex >= 0).length")
-        for _ in range(by_tab + 3):
+        for _ in range(self.run_js("controls.filter((c) => c.tabIndex >= 0).length + 3")):
             self.page.keyboard.press("Tab")
-        for container in ("tiles", "strip"):
-            self.run_js(f"$('{container}').firstElementChild.focus()")
-            for _ in range(self.run_js(f"$('{container}').children.length - 1")):
-                self.page.keyboard.press("ArrowRight")
-        missed = "controls.filter((c) => !reached.has(c)).map((c) => c.outerHTML)"
-        self.assertEqual(self.run_js(missed), [])
+        self.run_js("$('tiles').firstElementChild.focus()")
+        for _ in range(23):
+            self.page.keyboard.press("ArrowRight")
+        # Of radio buttons, Tab reaches the one that is chosen.
+        missed = "controls.filter((c) => !reached.has(c) && c.type !== 'radio')"
+        self.assertEqual(self.run_js(f"{missed}.map((c) => c.outerHTML)"), [])
 
     def test_nothing_moves_while_it_is_used_and_nothing_is_too_wide(self):
         self.addCleanup(self.page.set_viewport_size, self.page.viewport_size)
         self.run_js("""
             globalThis.shifts = [];
-            const note = (list) => shifts.push(...list.getEntries().map((entry) => entry.value));
+            const note = (list) => shifts.push(...list.getEntries().map(({value, sources}) =>
+                ({value, moved: sources.map(({node}) => node?.id || node?.nodeName)})));
             new PerformanceObserver(note).observe({type: "layout-shift"});
         """)
         for width in (390, 1280, 1920):
@@ -347,39 +432,257 @@ class TestThePage(InBrowser):
             self.assertLessEqual(self.run_js("document.documentElement.scrollWidth"), width)
             self.run_js("new Promise((done) => setTimeout(done, 300))")  # what the new width moved
             self.run_js("shifts.length = 0")
-            for script in (
-                *("newImages('unit')", "newImages(1)", "takeTestImage()", "clearPaper()"),
-                *("show(now.z.map(() => -3), 'x')", "$('zero').click()"),
+            for action in (
+                *("'fresh', 'unit'", "'fresh', 1", "'test'", "'clear'", "'zero'", "'morph', 2"),
+                *("'slide', 0, -3", "'take', 3", "'epoch', 2", "'drawn'", "'link', state.z"),
             ):
-                self.run_js(script)
+                self.run_js(f"act({action})")
                 self.wait_for_frame()
                 self.wait_for_frame()
             # The words behind a number move with its width; a section that moves counts ten times.
-            self.assertLess(sum(self.run_js("shifts")), 0.01, width)
+            shifts = self.run_js("shifts")
+            self.assertLess(sum(shift["value"] for shift in shifts), 0.01, (width, shifts))
+
+
+@needs_browser
+class TestOnAPhone(InBrowser):
+    @classmethod
+    def setUpClass(cls):
+        cls.open(
+            shipped_page(),
+            viewport={"width": 390, "height": 844},
+            **{"device_scale_factor": 2, "is_mobile": True, "has_touch": True},
+        )
+
+    def test_it_is_short_and_no_control_is_covered_in_both_models(self):
+        for model in (0, 1):
+            self.run_js(f"act('model', {model})")
+            self.wait_for_frame()
+            self.assertLess(self.run_js("document.documentElement.scrollHeight"), 1900)
+            self.assertLessEqual(self.run_js("document.documentElement.scrollWidth"), 390)
+            covered = self.run_js("""
+                [...document.querySelectorAll("button, input, summary, #paper, #map-image")]
+                .filter((c) => c.checkVisibility()).filter((c) => {
+                    c.scrollIntoView({block: "center", behavior: "instant"});
+                    const box = c.getBoundingClientRect();
+                    const [x, y] = [box.x + box.width / 3, box.y + box.height / 3];
+                    const top = document.elementFromPoint(x, y);
+                    const related = [c, c.parentElement, ...c.children].includes(top);
+                    return !related && top?.id !== "map-points";
+                }).map((c) => c.outerHTML)
+            """)
+            self.assertEqual(covered, [])
+
+    def test_a_finger_draws_and_moves_through_the_map_and_the_page_stays(self):
+        self.run_js("act('model', 1); act('clear')")
+        self.wait_for_frame()
+        self.touch("#paper", [(0.3, 0.2), (0.5, 0.4), (0.6, 0.8)])
+        self.assertEqual(self.text("x-name"), "your drawing")
+        self.assertGreater(self.run_js("state.strokes[0].length"), 2)
+        self.touch("#map-image", [(0.5, 0.5), (0.6, 0.6), (0.7, 0.8)])
+        self.assertEqual(self.text("z-name"), "a place of the map")
+        shares = self.run_js("onMap(state.model, state.z)")
+        torch.testing.assert_close(shares, [0.7, 0.2], atol=0.02, rtol=0)
+
+    def touch(self, selector: str, places: list[tuple[float, float]]) -> None:
+        """A finger's way, as the browser gets it from a touch screen."""
+        session = self.page.context.new_cdp_session(self.page)
+        points = [self.place(selector, *place) for place in places]
+        before = self.run_js("scrollY")
+        for n, (x, y) in enumerate(points):
+            kind = "touchMove" if n else "touchStart"
+            self.send(session, kind, [{"x": x, "y": y}])
+        self.send(session, "touchEnd", [])
+        self.assertEqual(self.run_js("scrollY"), before)
+
+    def send(self, session: object, kind: str, points: list[dict[str, float]]) -> None:
+        session.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+
+
+# Everything that is shown, compared with what is computed anew from the state: a list of what is
+# not true.
+AUDIT = """(() => {
+    const wrong = [], {model, x, z, tiles, morph} = state;
+    const expect = (what, shown, truth) => {
+        if (String(shown) !== String(truth)) wrong.push(`${what}: ${shown}, but it is ${truth}`);
+    };
+    const shows = (canvas, levels) => {
+        const copy = new OffscreenCanvas(28, 28).getContext("2d", {willReadFrequently: true});
+        copy.drawImage(canvas, 0, 0);
+        const {data} = copy.getImageData(0, 0, 28, 28);
+        return [...data].every((value, i) => i % 4 ||
+            Math.abs(value - (levels ? levels[i / 4] / 15 * 255 : 0)) <= 1);
+    };
+    const logits = decode(model, z), posterior = x && encode(model, x.levels);
+    const of = state.drawnPixels ? drawnLevels(logits, state.drawnPixels) : expectedLevels(logits);
+    expect("image", shows($("image"), of), true);
+    expect("drawn", $("drawn").ariaPressed, state.drawnPixels !== null);
+    expect("seen", shows($("seen"), x?.levels), true);
+    expect("size", $("size").textContent, `${z.length} numbers`);
+    for (const {index, value} of sliders) {
+        expect(`z[${index}]`, value.textContent, number(z[index], 2));
+    }
+    expect("sliders", sliders.length, model.zDim);
+    const shares = classProbabilities(model, z, 10), best = shares.indexOf(Math.max(...shares));
+    const guess = `reads as ${best} · ${Math.round(100 * shares[best])} %`;
+    expect("guess", $("guess").textContent, guess);
+    const cost = x && loss(model, x.levels, posterior, model.noise);
+    expect("bpd", $("bpd").textContent, cost ? cost.bpd.toFixed(3) : "\\u2013");
+    expect("cost", $("x-cost").textContent.includes("Nothing on the paper"), !x);
+    if (x) expect("cost", $("x-cost").textContent.includes(`${cost.bpd.toFixed(2)} bits`), true);
+    expect("reread", $("reread").disabled,
+        !x || z.every((value, d) => value === posterior.mean[d]));
+    expect("clear", $("clear").disabled, !x);
+    expect("undo", $("undo").disabled, !state.strokes.length);
+    expect("share", $("share").disabled, !morph);
+    [...$("tiles").children].forEach((button, n) => {
+        const taken = tiles.each[n].z.every((value, d) => value === z[d]);
+        expect(`tile ${n}`, button.ariaPressed, taken);
+        expect(`tile ${n}`, tiles.each[n].z.length, model.zDim);
+    });
+    expect("map", $("map").hidden, model.zDim > 2);
+    if (model.zDim === 2) {
+        const [right, up] = onMap(model, z);
+        const {left, top} = $("map-place").style, shown = [left, top].map(parseFloat);
+        const off = Math.hypot(shown[0] - 100 * right, shown[1] - 100 * (1 - up));
+        expect("place", off < 0.01, true);
+        expect("dots", $("map-points").hidden, !state.dots);
+    }
+    const then = LEARNER.epochs[state.moment];
+    const again = x && expectedLevels(decode(then, encode(then, x.levels).mean));
+    expect("then", shows($("then-again"), again), true);
+    expect("moment", $("epoch").value, state.moment);
+    return wrong;
+})()"""
+
+# Every action, and what the two images are called after it; None: that depends on what was before.
+PAIRED = {
+    "act('penDown', {x: 0.4, y: 0.3}); act('penMove', [{x: 0.6, y: 0.8}])": (
+        *("your drawing", "the same, decoded"),
+    ),
+    "act('clear')": ("empty paper", "all latents at 0"),
+    "$('undo').click()": (None, None),
+    "document.querySelector('[data-do=test]').click()": (None, "the same, decoded"),
+    "act('picture', testImage(3))": ("your picture", "the same, decoded"),
+    "act('picture', null)": (None, None),
+    "$('reread').click()": (None, None),
+    "set(sliders[0].input, 1)": (None, "moved by hand"),
+    "document.querySelector('[data-do=zero]').click()": (None, "all latents at 0"),
+    "act('place', atPlace(state.model, [0.2, 0.7, 0.4]))": (None, "a place of the map"),
+    "act('link', Array.from(state.z, () => 0.5))": (None, "latents of a link"),
+    "$('tiles').children[3].click()": (None, None),
+    "$('targets').children[4].click(); set($('share'), 0.3)": (None, "30 % of the way to 4"),
+    "$('classes').children[5].click()": (None, None),
+    "$('drawn').click()": (None, None),
+    "document.querySelector('[data-set=dots]').click()": (None, None),
+    "set($('epoch'), 1)": (None, None),
+    "document.querySelector('[name=model][value=\"1\"]').click()": (None, None),
+    "document.querySelector('[name=model][value=\"0\"]').click()": (None, None),
+}
+PAIR = """(async () => {
+    const set = (input, value) => {
+        input.value = value;
+        input.dispatchEvent(new Event("input", {bubbles: true}));
+    };
+    const frame = () => new Promise((done) => requestAnimationFrame(() => setTimeout(done)));
+    const audit = () => %s;
+    const found = [];
+    for (const second of [%s]) {
+        act("model", 0);
+        act("clear");
+        state.drawnPixels = null;
+        (() => { %s })();
+        await frame();
+        const before = [...audit(), $("x-name").textContent, $("z-name").textContent];
+        second(set);
+        await frame();
+        found.push([before, audit(), $("x-name").textContent, $("z-name").textContent]);
+    }
+    return found;
+})()"""
+
+
+@needs_browser
+class TestStates(InBrowser):
+    """Small models, with which an action takes a few milliseconds."""
+
+    @classmethod
+    def setUpClass(cls):
+        epochs = [(n / 2, random_model(2, seed=n + 1)) for n in range(3)]
+        plane, space = random_model(z_dim=2), random_model(z_dim=3)
+        cls.open(page_of([Shown("plane.ckpt", plane, epochs), Shown("space.ckpt", space)]))
+
+    def test_after_every_pair_of_actions_what_is_shown_is_true(self):
+        seconds = ", ".join(f"(set) => {{ {second} }}" for second in PAIRED)
+        names = {}
+        for first in PAIRED:
+            found = self.run_js(PAIR % (AUDIT, seconds, first))
+            for (second, (paper, image)), (before, wrong, *shown) in zip(
+                PAIRED.items(), found, strict=True
+            ):
+                with self.subTest(first=first, second=second):
+                    self.assertEqual(len(before), 2, before[:-2])
+                    self.assertEqual(wrong, [])
+                    self.assertEqual(shown, [paper or shown[0], image or shown[1]])
+                names[first, second] = (before, shown)
+        drawn, read_again = "act('penDown'", "$('reread').click()"
+        for (first, second), (before, shown) in names.items():
+            with self.subTest(first=first, second=second):
+                if second == "act('picture', null)" or second.startswith(("$('drawn", "set($('ep")):
+                    self.assertEqual(shown, before)  # changes neither paper nor latents
+                if second == "$('undo').click()":
+                    undone = ["empty paper", "all latents at 0"]
+                    self.assertEqual(shown, undone if first.startswith(drawn) else before)
+                if second == read_again and before[0] != "empty paper":
+                    self.assertEqual(shown, [before[0], "the same, decoded"])
+
+    def test_nothing_old_stays_after_clear_or_undo(self):
+        for last in ("$('clear').click()", "$('undo').click()"):
+            self.run_js("act('clear'); act('penDown', {x: 0.2, y: 0.2})")
+            self.wait_for_frame()
+            self.assertEqual(self.text("z-name"), "the same, decoded")
+            self.run_js(last)
+            self.assertEqual((self.text("x-name"), self.text("bpd")), ("empty paper", "\u2013"))
+            self.assertEqual(self.text("z-name"), "all latents at 0")
+            self.assertEqual(self.current(), [0, 0])
+
+    def test_the_address_has_the_latents_and_opens_them_in_the_model_of_as_many(self):
+        for model, numbers in ((0, "0.25,-1.5"), (1, "0.25,-1.5,1")):
+            self.run_js(f"act('model', {1 - model}); act('test')")
+            self.wait_for_frame()
+            self.run_js(f"location.hash = 'z={numbers}'")
+            self.until("state.origin.kind === 'link'")
+            self.assertEqual(self.current(), [float(value) for value in numbers.split(",")])
+            self.assertEqual(self.text("x-name"), "empty paper")
+            self.assertEqual(self.run_js(AUDIT), [])
+        self.run_js("act('slide', 0, 0.75)")
+        self.until("location.hash === '#z=0.75,-1.5,1'")
+        for bad in ("z=1", "z=1,2,3,4", "z=1,x", "z=1,.", "elsewhere"):
+            self.run_js(f"location.hash = '{bad}'")
+            self.wait_for_frame()
+            self.assertEqual(self.current(), [0.75, -1.5, 1])
 
 
 @needs_browser
 class TestOtherModels(InBrowser):
-    def test_two_latents_give_a_map_and_a_click_on_it_decodes_there(self):
+    def test_a_click_on_the_map_decodes_there(self):
         model = random_model(z_dim=2)
-        self.open(page_of(model))
-        lows, spans = (
-            torch.tensor(self.run_js(f"axes.map(({{low, high}}) => {value})"))
-            for value in ("low", "high - low")
-        )
+        self.open(page_of([Shown("plane.ckpt", model)]))
+        self.assertTrue(self.run_js("$('learn').hidden && $('models').hidden"))
         self.page.mouse.click(*self.place("#map-image", 0.75, 0.9))
-        z = self.current()
-        expected = lows + spans * torch.tensor([0.75, 0.1])
-        torch.testing.assert_close(torch.tensor(z), expected, atol=0.02, rtol=0)
+        z, spread = self.current(), self.run_js("MODELS[0].typical.spread")
+        share = torch.special.ndtr(torch.tensor(z) / spread)
+        torch.testing.assert_close(share, torch.tensor([0.75, 0.1]), atol=0.02, rtol=0)
         self.run_js("$('map-place').focus()")
         self.page.keyboard.press("ArrowUp")
         self.assertAlmostEqual(self.current()[1], z[1] + 0.05, places=6)
+        self.assert_decoded("image", model, self.current())
         self.check_draws(model)
         self.check_that_wrong_weights_are_found()
 
     def check_draws(self, model: VAE) -> None:
         """The page draws from the prior what `VAE.sample` draws."""
-        script = "Array.from({length: 3000}, () => [...drawPrior(3, random)])"
+        script = "Array.from({length: 3000}, () => [...drawPrior(MODELS[0], 3, random)])"
         z = torch.tensor(self.run_js(script))
         torch.manual_seed(0)
         truth = model.prior.sample(20_000, torch.full((20_000,), 3), VAE().hparams.temperature)
@@ -388,24 +691,36 @@ class TestOtherModels(InBrowser):
 
     def check_that_wrong_weights_are_found(self) -> None:
         self.assertTrue(self.run_js("selfTest()")["passed"])
-        for weight in (
-            *("MODEL.encoder[0].weight[3]", "MODEL.decoder.at(-1).weight[3]"),
-            *("MODEL.prior.classes[3]", "MODEL.prior.last.weight[3]"),
+        for part in (
+            "encoder[0].weight",
+            "decoder.at(-1).weight",
+            "prior.classes",
+            "prior.last.weight",
         ):
-            with self.subTest(weight=weight):
+            with self.subTest(part=part):
+                weight = f"MODELS[0].{part}[3]"
                 self.run_js(f"globalThis.right = {weight}; {weight} += 1")
                 self.assertFalse(self.run_js("selfTest()")["passed"])
                 self.run_js(f"{weight} = right")
 
     def test_one_latent_gives_a_line(self):
-        self.open(page_of(random_model(z_dim=1)))
-        low, high = self.run_js("[axes[0].low, axes[0].high]")
+        self.open(page_of([Shown("line.ckpt", random_model(z_dim=1))]))
         self.page.mouse.click(*self.place("#map-image", 0.25, 0.5))
-        self.assertAlmostEqual(self.current()[0], low + 0.25 * (high - low), delta=0.02)
+        z, spread = self.current(), self.run_js("MODELS[0].typical.spread")
+        share = torch.special.ndtr(torch.tensor(z) / spread)
+        torch.testing.assert_close(share, torch.tensor([0.25]), atol=0.02, rtol=0)
+        self.assertTrue(self.run_js("selfTest()")["passed"])
+
+    def test_classes_are_as_many_as_the_prior_has(self):
+        model = random_model(z_dim=2)
+        model.prior = LatentPrior(2, width=30, num_components=3, num_classes=4)
+        self.open(page_of([Shown("four.ckpt", model)]))
+        self.assertEqual(self.run_js("$('targets').children.length"), 4)
+        self.assertEqual(self.run_js("$('classes').textContent"), "Any0123N(0, I)")
         self.assertTrue(self.run_js("selfTest()")["passed"])
 
     def test_every_kind_of_layer_computes_what_pytorch_does_with_other_sizes_too(self):
-        self.open(page_of(random_model(z_dim=1)))
+        self.open(page_of([Shown("line.ckpt", random_model(z_dim=1))]))
         torch.manual_seed(0)
         net = nn.Sequential(
             nn.Conv2d(2, 5, (5, 3), stride=(2, 1), padding=(1, 2), bias=False),
@@ -420,12 +735,12 @@ class TestOtherModels(InBrowser):
             nn.Flatten(),
         ).double()
         nn.init.normal_(net[1].net[-1].weight)
-        x, weights = torch.randn(1, 2, 11, 12, dtype=torch.double), contents.Weights()
-        layers = json.dumps(contents.describe(net, weights))
+        x, weights = torch.randn(1, 2, 11, 12, dtype=torch.double), layers.Weights()
+        described = json.dumps(layers.describe(net, weights))
         data = x[0].permute(1, 2, 0).flatten().tolist()
         start = f"{{channels: 2, height: 11, width: 12, data: {data}}}"
         packed = json.dumps(weights.packed())
-        script = f"[...run(withWeights({layers}, unpacked({packed})), {start})]"
+        script = f"[...run(withWeights({described}, unpacked({packed})), {start})]"
         ours = torch.tensor([self.run_js(script)], dtype=torch.double)
         torch.testing.assert_close(ours, net(x), atol=1e-3, rtol=0)
 
