@@ -67,10 +67,11 @@ def typical(model: nn.Module, data: DiscreteImages) -> dict[str, object]:
     """Mean figures of test images, and the latents in the order of what they tell.
 
     Returns:
-        images, how many; bpd, the mean, and bpdOfClass, by class, None without images; read, the share of the images
-        whose class is that with the highest p(z | class) at their posterior mean; reach, the ends
-        of the sliders, which draws of the prior pass in one of 500 cases per latent; spread, their
-        standard deviation; latents, a list of {index, kl} with the KL in nats.
+        images, how many; bpd, the mean, and bpdOfClass, by class, None for one without images;
+        read, the share of the images whose class is that with the highest p(z | class) at their
+        posterior mean; reach, the ends of the sliders, which draws of the prior pass in one of 500
+        cases per latent; spread, their standard deviation; latents, a list of {index, kl} with the
+        KL in nats.
     """
     data = data.subset(torch.arange(min(NUM_JUDGED, len(data))))
     classes = range(model.prior.num_classes)

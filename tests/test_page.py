@@ -23,7 +23,9 @@ from torch import nn
 import fmnist
 from cnn_encoder_decoder import ResidualBlock
 from explore import PLANE
+from fmnist import DIGITS, DiscreteImages
 from judging.samples import load_classifier
+from own_data import DataSets
 from page import contents, layers
 from page.contents import Shown
 from prior import LatentPrior
@@ -64,12 +66,14 @@ def random_model(z_dim: int, seed: int = 0) -> VAE:
     return model.eval()
 
 
-def page_of(models: list[Shown]) -> str:
+def page_of(models: list[Shown], name: str = "MNIST", classes: tuple[str, ...] = DIGITS) -> str:
     """A page with the mean figures of few images and the sliders' ends from few draws."""
     fmnist.prepare()
     data = fmnist.load(train=False).subset(torch.arange(100))  # two of every class are among them
+    known = data.labels < len(classes)
+    data = DiscreteImages(data.images[known], data.labels[known], classes)
     with mock.patch.object(contents, "NUM_DRAWS", 100):
-        return contents.page(models, data, "MNIST")
+        return contents.page(models, DataSets(name, name, data, data, data))
 
 
 @cache
@@ -711,13 +715,18 @@ class TestOtherModels(InBrowser):
         torch.testing.assert_close(share, torch.tensor([0.25]), atol=0.02, rtol=0)
         self.assertTrue(self.run_js("selfTest()")["passed"])
 
-    def test_classes_are_as_many_as_the_prior_has(self):
+    def test_images_of_ones_own_have_their_own_classes_even_without_a_test_image(self):
         model = random_model(z_dim=2)
         model.prior = LatentPrior(2, width=30, num_components=3, num_classes=4)
-        self.open(page_of([Shown("four.ckpt", model)]))
-        self.assertEqual(self.run_js("$('targets').children.length"), 4)
-        self.assertEqual(self.run_js("$('classes').textContent"), "Any0123N(0, I)")
-        self.assertTrue(self.run_js("selfTest()")["passed"])
+        classes = ("ash", "<b>", "fir", "yew")
+        page = page_of([Shown("own.ckpt", model)], "<i>trees</i>", classes)
+        self.open(page.replace('"labels":[0,0,1,1,2,2,3,3]', '"labels":[0,0,1,1,2,2,2,2]'))
+        self.assertEqual(self.run_js("$('targets').textContent"), "".join(classes))
+        self.assertIn("<i>trees</i>", self.text("facts"))
+        for label in (1, 3):
+            self.run_js(f"act('morph', {label}); act('share', 1)")
+            self.assertEqual(self.text("z-name"), f"100 % of the way to {classes[label]}")
+        self.assertEqual(self.run_js("document.querySelectorAll('main i').length"), 2)  # of the bar
 
     def test_every_kind_of_layer_computes_what_pytorch_does_with_other_sizes_too(self):
         self.open(page_of([Shown("line.ckpt", random_model(z_dim=1))]))
