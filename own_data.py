@@ -189,23 +189,23 @@ def read_folder(folder: Path, like_mnist: bool) -> tuple[np.ndarray, np.ndarray,
     if subfolders and len(subfolders) < len(entries):
         other = next(entry for entry in entries if not entry.is_dir())
         raise ValueError(f"{other.name} lies beside folders: put every picture into one of them")
-    files = [file for subfolder in subfolders for file in visible(subfolder)] or entries
+    if len(subfolders) > MOST_CLASSES:
+        raise ValueError(f"{len(subfolders)} folders, expected at most {MOST_CLASSES} classes")
+    images, labels = [], []
+    for number, subfolder in enumerate(subfolders or [folder]):
+        files = visible(subfolder)
+        if not files:
+            raise ValueError(f"there are no images in {subfolder.name}")
+        for file in files:
+            try:
+                grey = read_picture(file)
+                images.append(mnist_form(grey) if like_mnist else fitted(grey))
+            except Exception as error:
+                name, why = file.relative_to(folder), one_line(error)
+                raise ValueError(f"{name} is no picture that can be used ({why})") from error
+        labels += [number] * len(files)
     classes = tuple(subfolder.name for subfolder in subfolders)
-    images = []
-    for file in files:
-        try:
-            grey = read_picture(file)
-            images.append(mnist_form(grey) if like_mnist else fitted(grey))
-        except Exception as error:
-            name = file.relative_to(folder)
-            raise ValueError(
-                f"{name} is no picture that can be used ({one_line(error)})"
-            ) from error
-    labels = [file.parent.name for file in files] if classes else None
-    numbers, found = as_classes(labels and np.array(labels), len(images))
-    if missing := set(classes) - set(found):
-        raise ValueError(f"the folder {sorted(missing)[0]} has no pictures: remove it")
-    return np.stack(images) if images else np.empty((0, SIDE, SIDE), np.uint8), numbers, found
+    return np.stack(images), np.array(labels), classes
 
 
 def visible(folder: Path) -> list[Path]:
