@@ -203,7 +203,7 @@ def bench_origin(rounds: int, steps: int = 100) -> None:
     compare(*sides[0], *sides[1], rounds)
 
 
-def bench_prior(rounds: int, steps: int = 100) -> None:
+def bench_prior(rounds: int, steps: int = 30) -> None:
     print(f"CPU seconds per epoch of 54,000 images, training only, from {steps} steps each")
     loader = fmnist.mnist(batch_size=DEFAULTS.batch_size)[0]
 
