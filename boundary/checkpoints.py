@@ -11,7 +11,7 @@ from pytorch_lightning.plugins import TorchCheckpointIO
 from torch import nn
 
 from boundary.command_line import InputError, one_line
-from boundary.files import check_regular, write_whole
+from boundary.files import write_whole
 
 Model = TypeVar("Model", bound=nn.Module)
 Module = TypeVar("Module", bound=pl.LightningModule)
@@ -19,7 +19,6 @@ Module = TypeVar("Module", bound=pl.LightningModule)
 
 def _read(path: str | Path) -> object:
     """What torch.save wrote, on the CPU; raises many kinds of errors where it did not write it."""
-    check_regular(path)
     with zipfile.ZipFile(path) as archive:  # torch itself compares no checksum
         if damaged := archive.testzip():
             raise ValueError(f"its part {damaged} is damaged")
@@ -61,9 +60,9 @@ def find_checkpoint(path: str | Path) -> Path:
                 f"{path} has no checkpoints/best_val_bpd_*.ckpt: give a checkpoint file or a run's "
                 "log directory, such as VAE_logs/version_0"
             )
-        return found[0]  # the names sort by bpd
-    if not path.exists():
-        raise InputError(f"checkpoint {path} does not exist: give a .ckpt file or a log directory")
+        path = found[0]  # the names sort by bpd
+    if not path.is_file():
+        raise InputError(f"checkpoint {path} is no file: give a .ckpt file or a log directory")
     return path
 
 

@@ -11,6 +11,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NoReturn
 
+import torch
+
 
 class InputError(ValueError):
     """What the user gave cannot be used; the message is one line that says why and what helps."""
@@ -65,8 +67,6 @@ def run_main(parser: argparse.ArgumentParser, work: Callable[[], object]) -> Non
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether Python, an accelerator or the CPU, for which torch has no type, lacks memory."""
-    import torch  # here, as what needs an option or a line only should not take its seconds
-
     known = isinstance(error, MemoryError | torch.OutOfMemoryError)
     return known or "can't allocate memory" in str(error)
 

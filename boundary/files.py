@@ -10,12 +10,6 @@ from pathlib import Path
 import numpy as np
 
 
-def check_regular(path: str | Path) -> None:
-    """Raises OSError or ValueError unless it is a file of its own: a pipe or device may not end."""
-    if os.stat(path) and not os.path.isfile(path):
-        raise ValueError("it is no regular file")
-
-
 def read_idx(path: str | Path) -> np.ndarray:
     """The array in an IDX file of unsigned bytes, with or without gzip.
 
@@ -27,7 +21,6 @@ def read_idx(path: str | Path) -> np.ndarray:
     Raises:
         EOFError, OSError, ValueError, zlib.error: it cannot be read, or is not such a file.
     """
-    check_regular(path)
     content = Path(path).read_bytes()
     if content.startswith(b"\x1f\x8b"):
         content = gzip.decompress(content)

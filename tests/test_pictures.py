@@ -245,3 +245,7 @@ class TestCurve(InFolder):
         self.assertEqual(said[2], "the default with its learned prior: 0.5000 after 8.5 minutes")
         self.assertEqual(len(said), 5)
         self.assertEqual(len({line.get_color() for line in axes.lines}), 4)
+
+
+if __name__ == "__main__":
+    unittest.main()

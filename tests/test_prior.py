@@ -3,6 +3,7 @@
 import math
 import unittest
 
+import tiny  # noqa: F401  for the path of what is tested
 import torch
 
 from prior import LatentPrior

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import unittest
 from contextlib import redirect_stderr, redirect_stdout
 from io import StringIO
 from pathlib import Path
@@ -110,3 +111,7 @@ class TestSample(InFolder):
                 code, _, complaint = self.run_main(*arguments)
                 self.assertEqual((code, len(complaint.splitlines())), (2, 1), complaint)
                 self.assertIn(said, complaint)
+
+
+if __name__ == "__main__":
+    unittest.main()
