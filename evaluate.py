@@ -97,6 +97,7 @@ def evaluate(args: argparse.Namespace) -> dict[str, object]:
     metrics = {
         "checkpoint": path.name,
         "trained_on": sets.trained_on,
+        "beta": model.hparams.beta,
         "dataset": sets.name,
         "split": args.split,
         "images": len(data),

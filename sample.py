@@ -26,7 +26,7 @@ from boundary.command_line import (
 )
 from boundary.files import write_whole
 from own_data import class_number
-from pictures.of_model import drawn_images, mean_images, samples_figure
+from pictures.of_model import beta_words, drawn_images, mean_images, samples_figure
 from train_pl import PRETRAINED, load_model
 
 
@@ -53,7 +53,7 @@ def sample(args: argparse.Namespace) -> None:
         np.save(file, images.squeeze(1).numpy())
     else:
         which = "" if args.label is None else f" of class {args.label}"
-        title = f"Samples{which}, seed {args.seed}"
+        title = f"Samples{which}, seed {args.seed}{beta_words(model)}"
         samples_figure(model, z, title, draw=not args.mean).savefig(file, format="png")
     output.parent.mkdir(parents=True, exist_ok=True)
     write_whole(output, file.getvalue())

@@ -14,6 +14,7 @@ from boundary.command_line import InputError, check_writable
 from boundary.files import write_whole
 from judging.bounds import BOUNDS
 from judging.samples import DISTANCE_FROM
+from runs.result import beta_note
 
 METRICS = "metrics.json"
 PICTURES = "pictures.csv"  # of --images
@@ -40,6 +41,8 @@ def table(metrics: dict[str, dict]) -> str:
         lines.append("the checkpoint does not say what it was trained on")
     elif metrics["trained_on"] != metrics["dataset"]:
         lines.append(f"the model was trained on other images, those of {metrics['trained_on']}")
+    if note := beta_note(metrics.get("beta", 1)):
+        lines.append(note)
     lines += ["", *_bounds(metrics)]
     if "refined" in metrics:
         lines += _refined(metrics["refined"])

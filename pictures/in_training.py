@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from boundary.files import write_whole
 from fmnist import DiscreteImages
 from pictures.figures import kl_figure, latent_figure, pairs_figure, rendered
-from pictures.of_model import manifold_figure, samples_figure
+from pictures.of_model import beta_words, manifold_figure, samples_figure
 from runs.logs import log_folder, log_now, writers_of
 from utils import active_units, kl_per_dimension
 
@@ -24,13 +24,13 @@ def epoch_line(epoch: int, val_bpd: Tensor | None, model: nn.Module) -> str:
 
     Args:
         val_bpd: of the last validation, a scalar.
-        model: the VAE; a beta that is not 1 is named.
+        model: the VAE; a beta that is not 1 is named, and that the bound is the ELBO all the same.
     """
     when = f"epoch {epoch}" if epoch or model.prior.is_trained else "epoch 0: untrained"
     if epoch and val_bpd is not None:
-        when += f", last validation {val_bpd:.4f} bpd"
-    beta = model.hparams.beta
-    return when if beta == 1 else f"{when}, beta {beta:g}"
+        bound = "last validation" if model.hparams.beta == 1 else "validation ELBO"
+        when += f", {bound} {val_bpd:.4f} bpd"
+    return when + beta_words(model)
 
 
 def first_images(loader: Iterable, num: int) -> Tensor:
@@ -125,7 +125,9 @@ def show_latents(
     bpd = trainer.callback_metrics.get("test_bpd")  # every process: to read is to average
     if not trainer.is_global_zero:
         return {}
-    which = "the run's best model" + ("" if bpd is None else f", test {bpd:.4f} bpd")
+    bound = "test" if model.hparams.beta == 1 else "test ELBO"
+    which = "the run's best model" + ("" if bpd is None else f", {bound} {bpd:.4f} bpd")
+    which += beta_words(model)
     writers = writers_of(trainer)
     images, labels = data.images, data.labels.cpu()
     batches = images.split(500)

@@ -25,6 +25,12 @@ from utils import mean_image, normal_percentiles, visualize_manifold
 DECODER_BATCH = 500  # latents decoded at a time: the memory that any number of images needs
 
 
+def beta_words(model: nn.Module) -> str:
+    """What titles say of the VAE's training loss: ", beta 4"; nothing if it was the ELBO."""
+    beta = model.hparams.beta
+    return "" if beta == 1 else f", beta {beta:g}"
+
+
 def samples_figure(
     model: nn.Module, z: Tensor, title: str, names: list[str] | None = None, draw: bool = True
 ) -> Figure:
@@ -140,22 +146,25 @@ def model_figures(
     imgs = data.images[:32].long()
     reconstructions = model.reconstruct(imgs.to(model.device)).cpu()
     most = kl.argsort(descending=True)[:8].tolist()
+    beta = beta_words(model)
     figures = {
-        "samples": samples_figure(model, z, "Samples, z from the learned prior"),
-        "reconstructions": pairs_figure(imgs / 15, reconstructions, "Reconstructions"),
+        "samples": samples_figure(model, z, f"Samples, z from the learned prior{beta}"),
+        "reconstructions": pairs_figure(imgs / 15, reconstructions, f"Reconstructions{beta}"),
         "interpolations": grid_figure(
             interpolation_rows(model.decoder, data.images, data.labels, mean),
-            "Interpolations between two images (outermost) along the latent line",
+            f"Interpolations between two images (outermost) along the latent line{beta}",
         ),
         "traversals": grid_figure(
             traversal_rows(model.decoder, mean[0], most),
-            "Traversals: one latent dimension of an image from -3 to 3",
+            f"Traversals: one latent dimension of an image from -3 to 3{beta}",
             [f"$z_{{{dimension + 1}}}$, {kl[dimension]:.1f} nats" for dimension in most],
         ),
         "kl_per_dimension": kl_figure(kl),
     }
     if model.prior.z_dim > 1 and len(mean) > 1:
-        figures["latent_means"] = latent_figure(mean, data.labels, classes=data.classes)
+        figures["latent_means"] = latent_figure(
+            mean, data.labels, f"Latent means{beta}", data.classes
+        )
     if model.prior.z_dim == 2:
-        figures["manifold"] = manifold_figure(model.decoder, "The latent plane, decoded")
+        figures["manifold"] = manifold_figure(model.decoder, f"The latent plane, decoded{beta}")
     return figures

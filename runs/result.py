@@ -19,7 +19,7 @@ from runs.table import TABLE, log_step
 from runs.tensorboard import RunTensorBoard
 
 PACKAGES = ("torchvision", "pytorch_lightning", "tensorboard", "numpy", "matplotlib")
-COMPARED = ("batch_size", "dataset", "epochs", "lr", "num_filters", "seed", "z_dim")
+COMPARED = ("batch_size", "beta", "dataset", "epochs", "lr", "num_filters", "seed", "z_dim")
 
 
 def test_best(
@@ -57,8 +57,17 @@ def finish(run: Run, trainer: pl.Trainer, model: nn.Module, result: Mapping[str,
             logger.finalize("success")
     about = {"best_epoch": run.state.best_epoch, "trained_on": trained_on}
     about |= environment(trainer, model)
+    if note := beta_note(run.options["beta"]):
+        about["note"] = note
     run.finish({**result, **learned_prior_terms(result), **about})
     print_once(summary(run, trainer, result))
+
+
+def beta_note(beta: float) -> str:
+    """What has to stand beside bounds of a model that was not trained on them; else nothing."""
+    if beta == 1:
+        return ""
+    return f"trained with beta {beta:g}; all bounds are the ELBO's, where the KL has weight 1"
 
 
 def learned_prior_terms(test: Mapping[str, float]) -> dict[str, float]:
@@ -140,6 +149,7 @@ def summary(run: Run, trainer: pl.Trainer, test: Mapping[str, float]) -> str:
         f" = {test['test_reconstruction_loss']:.1f} nats reconstruction"
         f" + {test['test_regularization_loss']:.1f} nats KL",
         f"learned prior  {test['test_prior_bpd']:.4f} bpd",
+        *(f"Note:          {note}" for note in [beta_note(run.options["beta"])] if note),
         f"Pictures:      {run.folder / '*.png'}",
         f"Results:       {run.folder / RESULT}, {TABLE}",
         f"Checkpoint:    {run.best}",

@@ -150,6 +150,7 @@ class TestWords(unittest.TestCase):
         self.assertEqual(epoch_line(3, bpd, model), "epoch 3, last validation 0.5123 bpd")
         model = VAE(num_filters=2, z_dim=3, beta=4)
         self.assertEqual(epoch_line(3, None, model), "epoch 3, beta 4")
+        self.assertEqual(epoch_line(3, bpd, model), "epoch 3, validation ELBO 0.5123 bpd, beta 4")
         nn.init.ones_(model.prior.middle.weight)
         self.assertEqual(epoch_line(0, bpd, model)[:9], "epoch 0, ")  # somebody's own fine-tuning
 

@@ -11,14 +11,18 @@ import time
 import unittest
 import urllib.request
 import warnings
-from contextlib import redirect_stdout
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
 from io import StringIO
 from pathlib import Path
 from unittest import mock
 
 import pytorch_lightning as pl
 import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.image import imread
+from matplotlib.text import Text
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loggers import CSVLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -28,6 +32,7 @@ from torch import nn
 from torch.nn import Parameter
 from torch.utils.data import DataLoader, TensorDataset
 
+import evaluate
 import fmnist
 from boundary.command_line import InputError
 from cnn_encoder_decoder import CNNDecoder, CNNEncoder
@@ -40,6 +45,26 @@ from utils import sampled_negative_elbo
 
 HALF_WEIGHTS = {"16-true", "bf16-true", "transformer-engine", "transformer-engine-float16"}
 PARTS = ("reconstruction_loss", "regularization_loss", "ELBO", "bpd")
+
+
+@contextmanager
+def recorded_titles(titles: list[str]) -> Iterator[None]:
+    """Adds the titles of all figures that are made."""
+
+    def of_figure(figure: Figure, title: str, **how: object) -> Text:
+        titles.append(title)
+        return suptitle(figure, title, **how)
+
+    def of_axes(axes: Axes, title: str, **how: object) -> Text:
+        titles.append(title)
+        return set_title(axes, title, **how)
+
+    suptitle, set_title = Figure.suptitle, Axes.set_title
+    with (
+        mock.patch.object(Figure, "suptitle", of_figure),
+        mock.patch.object(Axes, "set_title", of_axes),
+    ):
+        yield
 
 
 def free_port() -> int:
@@ -552,6 +577,41 @@ class TestBeta(InFolder):
         kl = L_reg / (784 * math.log(2))
         torch.testing.assert_close(losses[2] - losses[0], 3 * kl)
         torch.testing.assert_close(losses[3], losses[1])
+
+    def test_a_run_and_its_report_say_beta_and_that_the_bounds_are_the_elbo(self):
+        args = {"num_filters": 2, "z_dim": 2, "epochs": 1, "batch_size": 50, "seed": 0}
+        sentence = "trained with beta 4; all bounds are the ELBO's, where the KL has weight 1"
+        for beta in (4, 1):
+            log_dir, said = self.folder / str(beta), StringIO()
+            options = argparse.Namespace(**args, beta=beta, log_dir=str(log_dir), accelerator="cpu")
+            titles = []
+            with tiny_data(), redirect_stdout(said), recorded_titles(titles):
+                (test,) = train_vae(options)
+                run = log_dir / "version_0"
+                few = ["--limit", "9", "--iwae_samples", "1", "--accelerator", "cpu"]
+                evaluate.main([str(run), "--output", str(log_dir / "report"), *few])
+            result = json.loads((run / "result.json").read_text())
+            metrics = json.loads((log_dir / "report" / "metrics.json").read_text())
+            self.assertEqual((result["options"]["beta"], metrics["beta"]), (beta, beta))
+            self.assertEqual(load_model(run).hparams.beta, beta)
+            self.assertEqual(said.getvalue().count(sentence), 2 if beta == 4 else 0)
+            self.assertEqual(result.get("note"), sentence if beta == 4 else None)
+            parts = test["test_reconstruction_loss"] + test["test_regularization_loss"]
+            self.assertAlmostEqual(test["test_ELBO"], parts, delta=1e-2)
+            with_bound = [title for title in titles if "bpd" in title]
+            self.assertGreaterEqual(len(with_bound), 4)  # two of an epoch, map and plane
+            for title in with_bound:
+                self.assertEqual("ELBO" in title and "beta 4" in title, beta == 4, title)
+            for start in (
+                "Samples (",
+                "Samples, z",
+                "Reconstructions",
+                "Latent means",
+                "Traversals",
+            ):
+                of_kind = [title for title in titles if title.startswith(start)]
+                self.assertTrue(of_kind, start)
+                self.assertEqual({"beta 4" in title for title in of_kind}, {beta == 4}, of_kind)
 
     def test_what_is_no_number_above_0_is_refused(self):
         for beta in (0, -1, math.nan, math.inf):
