@@ -1,5 +1,7 @@
 """Images of one's own in the form of MNIST's: python train_pl.py --data PATH
 
+What is read of them: python own_data.py PATH --output read.png (or read.npy, for compress.py)
+
 PATH is a folder of pictures (with subfolders, these are the classes), an .npz file with `images`
 and, where there are any, `labels`, an .npy file of images, or an IDX file of images beside that of
 its labels. Colour and other sizes than 28x28 are out of scope: pictures become grey and 28x28.
@@ -7,6 +9,9 @@ its labels. Colour and other sizes than 28x28 are out of scope: pictures become 
 
 import argparse
 import hashlib
+import io
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,11 +20,19 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from PIL import Image, ImageOps
+from torchvision.utils import make_grid
 
 import fmnist
 from boundary.checkpoints import read_checkpoint
-from boundary.command_line import InputError, one_line, path_name
-from boundary.files import read_idx
+from boundary.command_line import (
+    InputError,
+    OneLineParser,
+    check_writable,
+    one_line,
+    path_name,
+    run_main,
+)
+from boundary.files import read_idx, write_whole
 from fmnist import (
     DATA_DIR,
     DATASETS,
@@ -34,6 +47,7 @@ from fmnist import (
 BOX = 20  # pixels of the box that MNIST's digits are fitted into
 HELD_OUT = 10  # of so many images one is for validation and one for the test
 FEWEST, MOST_CLASSES = 200, 100
+SHOWN = 20  # images in a row and in a column of the picture that this file writes, at most
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP", "PPM")  # of pictures; some others run code
 NO_PICTURES = ("Thumbs.db", "desktop.ini")  # what systems leave in folders, as hidden files are
 RECORD = {
@@ -313,6 +327,20 @@ class OwnDataModule(MNISTDataModule):
             )
 
 
+def add_own_data(add: Callable, data: str) -> None:
+    """How images of one's own are read: the options of train_pl.py and of this file.
+
+    Args:
+        add: a parser's `add_argument`.
+        data: the name of the argument for the file or folder.
+    """
+    help = "images of your own: a folder of pictures, .npz, .npy or IDX file"
+    add(data, type=path_name, help=help)
+    add("--levels", type=int, choices=(16, 256), help="grey levels in its array, 256 if not given")
+    help = "fit them into MNIST's 20x20 box, and centre them"
+    add("--like_mnist", action="store_true", help=help)
+
+
 def add_data_options(parser: argparse.ArgumentParser) -> None:
     """The options of a command that begins with a trained model, and with its images."""
     add = parser.add_argument
@@ -427,3 +455,44 @@ def data_for(
     elif "digest" in record:
         name = record["dataset"]
     return DataSets(name, trained_on, *own.split())
+
+
+def show(args: argparse.Namespace) -> None:
+    """Writes what is read of images of one's own: a picture of some, or an array of all.
+
+    Raises:
+        InputError: they cannot be read, or the output cannot be written.
+    """
+    output, file = Path(args.output), io.BytesIO()
+    if output.suffix not in (".png", ".npy"):
+        raise InputError(f"argument --output: {output}: give a name that ends with .png or .npy")
+    if output.exists():
+        raise InputError(f"argument --output: {output} is there already: choose another name")
+    check_writable("--output", output.parent)
+    own = read_own(args.data, args.levels or 256, args.like_mnist)
+    if output.suffix == ".npy":
+        np.save(file, own.data.images.squeeze(1).numpy())
+    else:
+        images = own.data.images[:: math.ceil(len(own.data) / SHOWN**2)] * 17
+        grid = make_grid(images, nrow=SHOWN, padding=1, pad_value=80)
+        Image.fromarray(grid[0].numpy()).save(file, format="PNG")
+    write_whole(output, file.getvalue())
+    counts = own.data.labels.bincount().tolist()
+    classes = ", ".join(f"{c} {n}" for c, n in zip(own.data.classes, counts, strict=False))
+    print(f"{output}: {len(own.data):,} images; {classes or 'no classes'}")
+
+
+def main(argv: list[str] | None = None) -> None:
+    """The command line: see `run_main`."""
+    parser = OneLineParser(
+        description="Show what --data reads of images of your own.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    add_own_data(parser.add_argument, "data")
+    help = "a .png of up to 400 images, or a .npy of all, uint8 [N, 28, 28] in 0..15"
+    parser.add_argument("--output", type=path_name, default="own_data.png", help=help)
+    run_main(parser, lambda: show(parser.parse_args(argv)))
+
+
+if __name__ == "__main__":
+    main()

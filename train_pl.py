@@ -35,7 +35,7 @@ from cnn_encoder_decoder import CNNDecoder, CNNEncoder
 from fmnist import DATA_DIR, DATASETS
 from judging.samples import CLASSIFIED_DATASET, CLASSIFIER, judge_run, load_classifier
 from muon import Muon, warmup_and_line
-from own_data import data_module
+from own_data import add_own_data, data_module
 from pictures.in_training import (
     epoch_latents,
     epoch_line,
@@ -431,13 +431,7 @@ def make_parser() -> argparse.ArgumentParser:
     add("--batch_size", type=whole_number(1), default=32, help="images per step and process")
     add("--data_dir", type=path_name, default=str(DATA_DIR), help="folder of the data files")
     add("--dataset", choices=DATASETS, default="MNIST", help="images of the same file format")
-    add(
-        "--data", type=path_name, help="images of your own: a folder of pictures, .npz, .npy or IDX"
-    )
-    add("--levels", type=int, choices=(16, 256), help="grey levels in its array, 256 if not given")
-    add(
-        "--like_mnist", action="store_true", help="fit them into MNIST's 20x20 box, and centre them"
-    )
+    add_own_data(add, "--data")
     add("--epochs", type=whole_number(1), default=8, help="passes over the training images")
     seed = whole_number(0, 2**32 - 1)
     add("--seed", type=seed, default=42, help="everything random derives from it")

@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 
 import evaluate
+import own_data
 import sample
 import train_pl
 from boundary.command_line import InputError
@@ -292,6 +293,18 @@ class TestCommands(OwnDataTest):
             self.train(resume=self.run, epochs=3)
         last = self.run / "checkpoints" / "last.ckpt"  # knows where the images are now
         self.assertIn("have changed", self.ended(evaluate, last, *short))
+
+    def test_the_file_itself_shows_what_is_read(self):
+        output = self.folder / "read.npy"
+        said = self.ended(own_data, self.pictures, "--output", output)
+        self.assertTrue(np.array_equal(np.load(output), read_own(self.pictures).data.images[:, 0]))
+        self.assertIn("240 images; letter $ 80, letter a 80, letter b 80", said)
+        picture = self.folder / "read.png"
+        self.ended(own_data, self.pictures, "--output", picture)
+        with Image.open(picture) as shown:
+            self.assertEqual(shown.size, (20 * 29 + 1, 12 * 29 + 1))
+        self.assertIn("there already", self.ended(own_data, self.pictures, "--output", picture))
+        self.assertIn(".png or .npy", self.ended(own_data, self.pictures, "--output", "x.txt"))
 
     def test_images_without_labels_train_and_have_no_class_to_choose(self):
         self.train(data=self.npz(images=self.images))
