@@ -22,8 +22,9 @@ from boundary.command_line import (
 from boundary.files import write_whole
 
 RESULT = "result.json"
-DATA = ("dataset", "data", "levels", "like_mnist")  # options that say which images a run is about
-NO_MATTER = {"seed", "data_dir", "num_workers", "progress_bar", "keep_epochs"}
+# Options that make no column. Those of the data do not, as runs of other images are refused.
+NO_COLUMN = {"seed", "data_dir", "num_workers", "progress_bar", "keep_epochs"}
+NO_COLUMN |= {"dataset", "data", "levels", "like_mnist"}
 # What is told of a run: its name in the table, digits after the point. Bounds are in bits per
 # dimension, their parts in nats per image.
 MEASURES = {
@@ -41,7 +42,8 @@ MEASURES = {
 
 
 def read_result(folder: Path) -> dict[str, object]:
-    """The result of a finished run: its `options`, and those of `MEASURES` that it has.
+    """The result of a finished run: its `options`, `data`, which tells its images from any others,
+    and those of `MEASURES` that it has.
 
     Raises:
         InputError: the folder has no result.json that train_pl.py wrote.
@@ -49,6 +51,8 @@ def read_result(folder: Path) -> dict[str, object]:
     try:
         result = json.loads((folder / RESULT).read_text())
         options = dict(result["options"])
+        record = result.get("trained_on", options)
+        data = record["dataset"], record.get("digest")
         for name in ("parameters", "flops_per_image"):  # of each part of the model
             if name in result:
                 result[name] = sum(result[name].values())
@@ -62,7 +66,7 @@ def read_result(folder: Path) -> dict[str, object]:
         raise InputError(
             f"{folder / RESULT} is not what train_pl.py wrote: give another run"
         ) from error
-    return {"options": options, **measures}
+    return {"options": options, "data": data, **measures}
 
 
 def compare(folders: Sequence[Path]) -> list[dict[str, object]]:
@@ -72,22 +76,20 @@ def compare(folders: Sequence[Path]) -> list[dict[str, object]]:
         Rows of one set of columns: the options that differ, with their values; runs, how many;
         every measure that all runs have, the mean, and `<measure>_std`, None of a single run.
     Raises:
-        InputError: see `read_result`; a run is given twice, or runs are of different data.
+        InputError: see `read_result`; a run is given twice, or runs are of different images.
     """
     results = [read_result(folder) for folder in folders]
     places = [folder.resolve() for folder in folders]
     options = [result["options"] for result in results]
-    for number, folder in enumerate(folders):
+    for number, (folder, result) in enumerate(zip(folders, results, strict=True)):
         if places.index(places[number]) < number:
             raise InputError(f"{folder} is given twice: leave one out")
-        for name in DATA:
-            found, first = (each.get(name) for each in (options[number], options[0]))
-            if found != first:
-                raise InputError(
-                    f"{folder} is of {name} {found} and {folders[0]} of {first}: compare runs of "
-                    "the same images"
-                )
-    names = dict.fromkeys(name for each in options for name in each if name not in NO_MATTER)
+        if result["data"] != results[0]["data"]:
+            raise InputError(
+                f"{folder} ({result['data'][0]}) and {folders[0]} ({results[0]['data'][0]}) were "
+                "trained on different images: compare runs of the same"
+            )
+    names = dict.fromkeys(name for each in options for name in each if name not in NO_COLUMN)
     differ = [name for name in names if len({str(each.get(name)) for each in options}) > 1]
     groups = {}
     for result in results:

@@ -22,15 +22,19 @@ RESULT = {
     "parameters": {"encoder": 400, "decoder": 600},
     "flops_per_image": {"encoder": 3_000_000, "decoder": 4_000_000},
     "options": {"seed": 0, "z_dim": 32, "beta": 1.0, "dataset": "MNIST", "data": None},
+    "trained_on": {"dataset": "MNIST"},
 }
 
 
 class TestCompare(InFolder):
-    def run_of(self, name: str, bpd: float = 0.5, **options: object) -> Path:
+    def run_of(
+        self, name: str, bpd: float = 0.5, trained_on: dict | None = None, **options: object
+    ) -> Path:
         """The folder of a run with these options."""
         folder = self.folder / name
         folder.mkdir()
         result = {**RESULT, "test_bpd": bpd, "options": {**RESULT["options"], **options}}
+        result["trained_on"] = trained_on or RESULT["trained_on"]
         (folder / "result.json").write_text(json.dumps(result))
         return folder
 
@@ -86,8 +90,11 @@ class TestCompare(InFolder):
         self.assertEqual(row["flops_per_image"], sum(result["flops_per_image"].values()))
 
     def test_runs_that_cannot_be_compared_are_refused_in_one_line(self):
-        good, other = self.run_of("good"), self.run_of("other", dataset="KMNIST")
-        own = self.run_of("own", data="my_images")
+        good, other = self.run_of("good"), self.run_of("other", trained_on={"dataset": "KMNIST"})
+        own, changed = (
+            self.run_of(name, trained_on={"dataset": "mine", "digest": name})
+            for name in ("own", "changed")
+        )
         damaged = self.run_of("damaged")
         (damaged / "result.json").write_text('{"options": 3')
         odd = self.run_of("odd")
@@ -95,8 +102,8 @@ class TestCompare(InFolder):
         unfinished = self.run_of("unfinished")
         (unfinished / "result.json").unlink()
         for runs, said in (
-            ((good, other), "other is of dataset KMNIST"),
-            ((good, own), "own is of data my_images"),
+            ((good, other), "other (KMNIST)"),
+            ((own, changed), "changed (mine)"),
             ((good, damaged), "damaged/result.json is not"),
             ((good, odd), "odd/result.json is not"),
             ((good, unfinished), "unfinished has no result.json"),
