@@ -1,0 +1,87 @@
+"""A trained model as programs that plain torch runs, without this repository: torch.export.
+
+    python export.py model.pt2                       # the shipped model
+    python export.py VAE_logs/version_0 model.pt2    # a run's best one
+    python export.py model.onnx                      # needs pip install onnxscript onnxruntime
+
+There are three programs, for any number B of images, each in a file of its own:
+
+    model_encode.pt2  images long [B, 1, 28, 28] in 0..15  to  mean, log_std of q(z|x), [B, z_dim]
+    model_decode.pt2  z float [B, z_dim]                   to  p(x|z), float [B, 16, 28, 28]
+    model_sample.pt2  labels long [B] and noise            to  images as above, and their z
+
+The noise is float [B, 2 * z_dim + 784] from N(0, 1); the same noise gives the same images.
+"""
+
+import argparse
+import signal
+from pathlib import Path
+
+if __name__ == "__main__":  # Ctrl-C in the seconds of the imports ends without a traceback
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+import torch
+
+from boundary.command_line import (
+    InputError,
+    OneLineParser,
+    WorkError,
+    add_checkpoint,
+    check_writable,
+    path_name,
+    run_main,
+)
+from boundary.files import write_whole
+from exporting.files import from_file, largest_difference, to_file
+from exporting.programs import example, programs
+from train_pl import PRETRAINED, load_model
+
+TOLERANCE = 1e-5
+
+
+def export(args: argparse.Namespace) -> None:
+    """Writes the three files.
+
+    Raises:
+        InputError: the checkpoint or the output cannot be used, or a package is missing.
+        WorkError: a program does not give what the model gives.
+    """
+    output = Path(args.output)
+    if output.suffix not in (".pt2", ".onnx"):
+        raise InputError(f"argument OUTPUT: {output}: give a name that ends with .pt2 or .onnx")
+    check_writable("OUTPUT", output.parent)
+    model = load_model(args.checkpoint).to(memory_format=torch.contiguous_format)
+    torch.manual_seed(0)
+    files = {}
+    for name, program in programs(model).items():
+        try:
+            content = to_file(program, example(model, 3)[name], output.suffix)
+            difference = largest_difference(model, name, from_file(content, output.suffix))
+        except ImportError as error:
+            needed = "pip install onnxscript onnxruntime"
+            raise InputError(f"argument OUTPUT: {output}: ONNX needs {needed}") from error
+        if not difference <= TOLERANCE:
+            raise WorkError(f"{name} differs from the model by {difference:g}: nothing is written")
+        files[output.with_stem(f"{output.stem}_{name}")] = content, difference
+    output.parent.mkdir(parents=True, exist_ok=True)
+    for path, (content, difference) in files.items():
+        write_whole(path, content)
+        print(f"{path}: {len(content) / 1e6:.1f} MB, differs from the model by {difference:.0e}")
+
+
+def make_parser() -> argparse.ArgumentParser:
+    parser = OneLineParser(description="A trained model as programs that plain torch runs.")
+    add_checkpoint(parser, PRETRAINED)
+    help = "model.pt2 makes model_encode.pt2, model_decode.pt2 and model_sample.pt2; or model.onnx"
+    parser.add_argument("output", type=path_name, metavar="OUTPUT", help=help)
+    return parser
+
+
+def main(argv: list[str] | None = None) -> None:
+    """The command line: see `run_main`."""
+    parser = make_parser()
+    run_main(parser, lambda: export(parser.parse_args(argv)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,104 @@
+"""What is exported: encode, decode and sample, each a function of tensors alone."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fmnist import SIDE
+from train_pl import VAE
+
+
+class Decode(nn.Module):
+    """z float [B, z_dim] to p(x|z), float [B, 16, 28, 28]."""
+
+    def __init__(self, model: VAE):
+        super().__init__()
+        self.decoder = model.decoder
+
+    def forward(self, z: Tensor) -> Tensor:
+        return self.decoder(z).softmax(dim=1)
+
+
+class Sample(nn.Module):
+    """`VAE.sample` as a function of its noise, with no more operations than it needs.
+
+    Latent by latent, a Gaussian is chosen from the learned prior's mixture and z_i drawn from it,
+    then the level of every pixel.
+    """
+
+    def __init__(self, model: VAE):
+        super().__init__()
+        prior, self.decoder, self.temperature = (
+            model.prior,
+            model.decoder,
+            model.hparams.temperature,
+        )
+        last = prior.last.weight * prior.last_mask
+        weights = {
+            "classes": prior.class_embedding.weight + prior.first.bias,
+            "first": (prior.first.weight * prior.first_mask).T,
+            "middle": prior.middle.weight * prior.middle_mask,
+            "middle_bias": prior.middle.bias,
+            "last": last.unflatten(0, (prior.z_dim, -1)),
+            "last_bias": prior.last.bias.unflatten(0, (prior.z_dim, -1)),
+        }
+        for name, tensor in weights.items():
+            self.register_buffer(name, tensor.detach().clone(memory_format=torch.contiguous_format))
+
+    def forward(self, labels: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+        """Labels long [B] and noise float [B, 2 * z_dim + 784] to the images and their z."""
+        choices, steps, pixels = split_noise(noise)
+        seen, latents = self.classes[labels], []
+        for first, last, last_bias, choice, step in zip(
+            self.first,
+            self.last,
+            self.last_bias,
+            choices.T,
+            self.temperature * steps.T,
+            strict=True,
+        ):
+            hidden = F.silu(F.linear(F.silu(seen), self.middle, self.middle_bias))
+            log_weights, means, log_stds = F.linear(hidden, last, last_bias).chunk(3, dim=1)
+            k = chosen((log_weights / self.temperature**2).softmax(dim=1), choice.unsqueeze(1))
+            z_i = means.gather(1, k) + log_stds.gather(1, k).exp() * step.unsqueeze(1)
+            seen = seen + z_i * first
+            latents.append(z_i)
+        z = torch.cat(latents, dim=1)
+        return chosen(self.decoder(z).softmax(dim=1).flatten(2), pixels).unflatten(
+            2, (SIDE, SIDE)
+        ), z
+
+
+def split_noise(noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """What chooses the Gaussians, what is added to their means, and what chooses the pixels."""
+    z_dim = (noise.shape[1] - SIDE**2) // 2
+    choices, steps, pixels = noise.split([z_dim, z_dim, SIDE**2], dim=1)
+    return choices, steps, pixels.unsqueeze(1)
+
+
+def chosen(probabilities: Tensor, noise: Tensor) -> Tensor:
+    """Draws from categoricals, by the inverse of their CDF.
+
+    Args:
+        probabilities: float [B, K, ...], which sum to 1 over K.
+        noise: float [B, 1, ...] from N(0, 1).
+    Returns:
+        long [B, 1, ...], values 0..K-1.
+    """
+    uniform = 0.5 * (1 + torch.erf(noise / 2**0.5))
+    return (probabilities.cumsum(dim=1)[:, :-1] < uniform).sum(dim=1, keepdim=True)
+
+
+def programs(model: VAE) -> dict[str, nn.Module]:
+    return {"encode": model.encoder, "decode": Decode(model), "sample": Sample(model)}
+
+
+def example(model: VAE, size: int) -> dict[str, dict[str, Tensor]]:
+    """The inputs of every program, by their names, for so many images."""
+    z_dim, num_classes = model.hparams.z_dim, model.hparams.num_classes
+    noise = torch.randn(size, 2 * z_dim + SIDE**2)
+    return {
+        "encode": {"images": torch.randint(16, (size, 1, SIDE, SIDE))},
+        "decode": {"z": torch.randn(size, z_dim)},
+        "sample": {"labels": torch.randint(num_classes, (size,)), "noise": noise},
+    }
