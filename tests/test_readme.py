@@ -200,6 +200,8 @@ class TestPages(unittest.TestCase):
                 if "://" not in target:
                     path = page.parent / target.split("#")[0]
                     self.assertTrue(path.is_file(), f"{page.name}: {target}")
+            for named in re.findall(r"`((?:tests|benchmarks)/\w+\.py)`", page.read_text()):
+                self.assertTrue((ROOT / named).is_file(), f"{page.name}: {named}")
 
     def test_the_readme_links_every_page_of_docs_once(self):
         text = README.read_text()
