@@ -34,7 +34,6 @@ from judging.refinement import refined_summary
 from judging.report import (
     PICTURES,
     check_report_folder,
-    png,
     scores_csv,
     table,
     write_files,
@@ -42,6 +41,7 @@ from judging.report import (
 )
 from judging.samples import CLASSIFIED_DATASET, NUM_COMPARED, load_classifier, sample_quality
 from own_data import DataSets, add_data_options, data_for, training_record
+from pictures.figures import png, rendered
 from pictures.of_model import model_figures
 from train_pl import PRETRAINED, VAE, load_model
 
@@ -137,7 +137,7 @@ def evaluate_pictures(
     columns, bounds, figure = judge_pictures(
         model, names, images, sets.train, classifier, args.iwae_samples, args.seed
     )
-    files = {PICTURES: scores_csv(columns, bounds), "pictures.png": png(figure)}
+    files = {PICTURES: scores_csv(columns, bounds), "pictures.png": png(rendered(figure))}
     write_files(output, files)
     mean = sum(columns["bits"]) / len(names)
     print(

@@ -26,6 +26,7 @@ from boundary.command_line import (
 )
 from boundary.files import write_whole
 from own_data import class_number
+from pictures.figures import png, rendered
 from pictures.of_model import beta_words, drawn_images, mean_images, samples_figure
 from train_pl import PRETRAINED, load_model
 
@@ -47,16 +48,17 @@ def sample(args: argparse.Namespace) -> None:
         labels = torch.full((args.num,), class_number(path, args.label))
     torch.manual_seed(args.seed)
     z = model.sample_latents(args.num, labels)
-    file = BytesIO()
     if output.suffix == ".npy":
         images = 15 * mean_images(model.decoder, z) if args.mean else drawn_images(model, z).byte()
+        file = BytesIO()
         np.save(file, images.squeeze(1).numpy())
+        content = file.getvalue()
     else:
         which = "" if args.label is None else f" of class {args.label}"
         title = f"Samples{which}, seed {args.seed}{beta_words(model)}"
-        samples_figure(model, z, title, draw=not args.mean).savefig(file, format="png")
+        content = png(rendered(samples_figure(model, z, title, draw=not args.mean)))
     output.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(output, file.getvalue())
+    write_whole(output, content)
     print(f"{output}: {args.num} images, drawn from the learned prior")
 
 

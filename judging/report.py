@@ -14,6 +14,7 @@ from boundary.command_line import InputError, check_writable
 from boundary.files import write_whole
 from judging.bounds import BOUNDS
 from judging.samples import DISTANCE_FROM
+from pictures.figures import png, rendered
 from runs.result import beta_note
 
 METRICS = "metrics.json"
@@ -166,7 +167,9 @@ def write_report(output: Path, metrics: dict[str, object], figures: dict[str, Fi
         OSError: they cannot be written.
     """
     files = {METRICS: (json.dumps(metrics, indent=2) + "\n").encode()}
-    write_files(output, files | {f"{name}.png": png(figure) for name, figure in figures.items()})
+    write_files(
+        output, files | {f"{name}.png": png(rendered(figure)) for name, figure in figures.items()}
+    )
     for name in set(NOT_OF_EVERY_MODEL) - {f"{name}.png" for name in figures}:
         Path(output, name).unlink(missing_ok=True)
 
@@ -176,9 +179,3 @@ def write_files(output: Path, files: Mapping[str, bytes]) -> None:
     output.mkdir(parents=True, exist_ok=True)
     for name, content in files.items():
         write_whole(output / name, content)
-
-
-def png(figure: Figure) -> bytes:
-    picture = io.BytesIO()
-    figure.savefig(picture, format="png")
-    return picture.getvalue()

@@ -1,5 +1,6 @@
 """Figures of images, of latents and of what latent dimensions hold, whatever model they are of."""
 
+import io
 import math
 from collections.abc import Sequence
 
@@ -9,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
+from PIL import Image
 from torch import Tensor
 from torchvision.utils import make_grid
 
@@ -69,6 +71,13 @@ def rendered(figure: Figure) -> np.ndarray:
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     return np.asarray(canvas.buffer_rgba())[..., :3]
+
+
+def png(picture: np.ndarray) -> bytes:
+    """A PNG file of a picture, uint8 [height, width, 3]."""
+    file = io.BytesIO()
+    Image.fromarray(picture).save(file, format="PNG")
+    return file.getvalue()
 
 
 def short(name: str) -> str:
@@ -207,29 +216,28 @@ def captioned_figure(rows: dict[str, Tensor], captions: list[str], title: str) -
     """Columns of images with a caption over each, eight beside each other.
 
     Args:
-        rows: by name, float [N, 1, H, W] in [0, 1] each.
+        rows: by name, float [N, 1, 28, 28] in [0, 1] each.
         captions: of the N columns, of up to three lines.
     """
-    blocks = [
-        make_grid(torch.cat([row[start : start + 8] for row in rows.values()]), nrow=columns)
-        for start in range(0, len(captions), 8)
-        for columns in (min(8, len(captions) - start),)
-    ]
-    left, gap = 120, 76  # pixels: for the names, and for the captions over a block
-    height, width = (ZOOM * side for side in blocks[0].shape[1:])
-    size = (left + max(width, 480) + MARGIN, 36 + len(blocks) * (gap + height))
+    starts = range(0, len(captions), 8)
+    left, gap, side = 120, 76, ZOOM * 30  # pixels: for names, captions, an image with its edges
+    height = len(rows) * side + 2 * ZOOM
+    width = left + max(480, min(8, len(captions)) * side) + 2 * MARGIN
+    size = (width, 36 + len(starts) * (gap + height))
     figure = Figure(figsize=(size[0] / DPI, size[1] / DPI), dpi=DPI)
     figure.suptitle(title, fontsize=9, y=1 - 10 / size[1])
-    for number, block in enumerate(blocks):
-        width = ZOOM * block.shape[2]
+    for number, start in enumerate(starts):
+        beside = captions[start : start + 8]
+        images = torch.cat([row[start : start + 8] for row in rows.values()])
         bottom = size[1] - 30 - (number + 1) * (gap + height)
-        place = (left / size[0], bottom / size[1], width / size[0], height / size[1])
+        block_width = len(beside) * side + 2 * ZOOM
+        place = (left / size[0], bottom / size[1], block_width / size[0], height / size[1])
         axes = figure.add_axes(place, xticks=[])
-        axes.imshow(block.clamp(0, 1).permute(1, 2, 0).numpy(), interpolation="nearest")
-        name_rows(axes, list(rows))
+        grid = make_grid(images, nrow=len(beside)).clamp(0, 1)
+        axes.imshow(grid.permute(1, 2, 0).numpy(), interpolation="nearest")
         axes.tick_params(length=0, labelsize=8)
         axes.spines[:].set_visible(False)
-        side = rows[next(iter(rows))].shape[3] + 2
-        for column, caption in enumerate(captions[8 * number : 8 * number + 8]):
-            axes.text((column + 0.5) * side, -3, caption, ha="center", va="bottom", fontsize=7)
+        name_rows(axes, list(rows))
+        for column, caption in enumerate(beside):
+            axes.text(30 * column + 16, -3, caption, ha="center", va="bottom", fontsize=7)
     return figure

@@ -1,19 +1,16 @@
 """Pictures of a training: samples after some epochs, and where the latents are at its end."""
 
 from collections.abc import Iterable, Sequence
-from io import BytesIO
 from pathlib import Path
 
-import numpy as np
 import pytorch_lightning as pl
 import torch
 from matplotlib.figure import Figure
-from PIL import Image
 from torch import Tensor, nn
 
 from boundary.files import write_whole
 from fmnist import DiscreteImages
-from pictures.figures import kl_figure, latent_figure, pairs_figure, rendered
+from pictures.figures import kl_figure, latent_figure, pairs_figure, png, rendered
 from pictures.of_model import beta_words, manifold_figure, samples_figure
 from runs.logs import log_folder, log_now, writers_of
 from utils import active_units, kl_per_dimension
@@ -97,14 +94,7 @@ def write_figures(
         page, name = tag.split("/")
         if folder is not None and page == "images":
             name = name.lower().replace(" ", "_")
-            write_png(picture, folder / f"epoch_{epoch}_{name}.png")
-
-
-def write_png(picture: np.ndarray, path: Path) -> None:
-    """Writes a picture, uint8 [H, W, 3], whole; see `write_whole`."""
-    file = BytesIO()
-    Image.fromarray(picture).save(file, format="PNG")
-    write_whole(path, file.getvalue())
+            write_whole(folder / f"epoch_{epoch}_{name}.png", png(picture))
 
 
 @torch.no_grad()
@@ -135,7 +125,7 @@ def show_latents(
     if means.shape[1] > 1:
         title = f"Latent means of the test images ({which})"
         figure = latent_figure(means, labels, title, data.classes)
-        write_png(rendered(figure), folder / "latent_means.png")
+        write_whole(folder / "latent_means.png", png(rendered(figure)))
         thumbnails = images[:2000].cpu().expand(-1, 3, -1, -1) / 15
         for writer in writers:
             writer.add_figure("latents/Means", figure, step)
@@ -144,7 +134,7 @@ def show_latents(
             )
     if means.shape[1] == 2:
         figure = manifold_figure(model.decoder, f"The latent plane, decoded ({which})")
-        write_png(rendered(figure), folder / "vae_manifold.png")
+        write_whole(folder / "vae_manifold.png", png(rendered(figure)))
         for writer in writers:
             writer.add_figure("latents/Manifold", figure, step)
     latents = {"test_active_units": float(active_units(means))}
