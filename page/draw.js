@@ -79,13 +79,15 @@ const latentsOf = ({ zDim }) => zDim === 1 ? "one latent" : `${zDim} latents`;
 
 const logitsNow = () => once("logits", [state.model, state.z], () => decode(state.model, state.z));
 
-// What the prior reads in latents: p(class | z), and the most probable class.
-function reading(name, z) {
-  const { model } = state;
-  return once(name, [model, z], () => {
-    const shares = classProbabilities(model, z, PAGE.classes.length);
-    return { shares, best: shares.indexOf(Math.max(...shares)) };
-  });
+// What the prior reads in latents: p(class | z), and the most probable class. Arrays of latents are
+// never altered, and each belongs to one model.
+const readings = new WeakMap();
+function reading(z) {
+  if (!readings.has(z)) {
+    const shares = classProbabilities(state.model, z, PAGE.classes.length);
+    readings.set(z, { shares, best: shares.indexOf(Math.max(...shares)) });
+  }
+  return readings.get(z);
 }
 
 // What the image on the paper costs, null without one.
@@ -190,7 +192,7 @@ function drawPaper() {
 function drawImage() {
   const { model, z, drawnPixels, x, posterior } = state;
   tell("z-name", nameOfZ(state));
-  $("reread").disabled = !x || z.every((value, d) => value === posterior.mean[d]);
+  $("reread").disabled = !x || z === posterior.mean;
   if (!changed("image", model, z, drawnPixels)) return;
   const logits = logitsNow();
   paint($("image"), drawnPixels ? drawnLevels(logits, drawnPixels) : expectedLevels(logits));
@@ -200,7 +202,7 @@ function drawImage() {
 function drawGuess() {
   const { model, z } = state;
   if (!changed("guess", model, z)) return;
-  const { shares, best } = reading("guess", z);
+  const { shares, best } = reading(z);
   const reads = make("span", { className: "wide" }, "reads as ");
   $("guess").replaceChildren(reads, make("b", {}, className(best)),
     ` · ${percent(shares[best])}`);
@@ -237,7 +239,7 @@ function drawCost() {
     tell("x-cost", "Nothing on the paper: nothing to pay for.");
     return;
   }
-  const label = x.label ?? reading("x", posterior.mean).best;
+  const label = x.label ?? reading(posterior.mean).best;
   const usual = model.typical.bpdOfClass[label] ?? model.typical.bpd;
   tell("x-cost", `This image costs ${number(cost.bpd, 2)} bits per pixel, a typical `
     + `“${className(label)}” ${number(usual, 2)}.${cost.bpd > 1.5 * usual ? " It is unusual." : ""}`);
@@ -297,7 +299,7 @@ const LESSONS = {
 function drawTiles() {
   const { model, tiles, z } = state;
   [...$("tiles").children].forEach((button, n) => {
-    button.setAttribute("aria-pressed", tiles.each[n].z.every((value, d) => value === z[d]));
+    button.setAttribute("aria-pressed", tiles.each[n].z === z);
   });
   if (!changed("tiles", tiles)) return;
   tell("lesson", LESSONS[tiles.choice === "unit" ? "unit" : "learned"]());

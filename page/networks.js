@@ -136,7 +136,12 @@ function run(layers, input) {
   return layers.reduce((x, layer) => KINDS[layer.kind](layer, x), input);
 }
 
-const bytesOf = (base64) => Uint8Array.from(atob(base64), (character) => character.charCodeAt(0));
+// Loops, as the same with from() takes most of the time in which the page opens.
+function bytesOf(base64) {
+  const text = atob(base64), bytes = new Uint8Array(text.length);
+  for (let i = 0; i < text.length; i++) bytes[i] = text.charCodeAt(i);
+  return bytes;
+}
 
 // Base64 of little-endian 32-bit floats to numbers.
 const floatsOf = (base64) => new Float32Array(bytesOf(base64).buffer);
@@ -144,7 +149,9 @@ const floatsOf = (base64) => new Float32Array(bytesOf(base64).buffer);
 // All weights: 16-bit integers, and a scale for each block of them.
 function unpacked({ block, scales, integers }) {
   const scale = floatsOf(scales), whole = new Int16Array(bytesOf(integers).buffer);
-  return Float64Array.from(whole, (value, i) => value * scale[Math.floor(i / block)]);
+  const weights = new Float64Array(whole.length);
+  for (let i = 0; i < whole.length; i++) weights[i] = whole[i] * scale[Math.floor(i / block)];
+  return weights;
 }
 
 // Puts the numbers into a network as explore.py described it: {start, length} becomes that part of
@@ -259,38 +266,40 @@ function conditionals({ prior }, label) {
   };
 }
 
+// log of a mixture of Gaussians at a value.
+function mixtureLogProb({ logWeights, means, logStds }, value) {
+  return logSumExp(logWeights.map((w, k) => w - logStds[k]
+    - 0.5 * (((value - means[k]) * Math.exp(-logStds[k])) ** 2 + Math.log(2 * Math.PI))));
+}
+
 // log p(z|label) in nats.
 function logPrior(model, z, label) {
   const mixture = conditionals(model, label);
-  return z.reduce((sum, value, i) => {
-    const { logWeights, means, logStds } = mixture(i, z);
-    const each = logWeights.map((w, k) => w - logStds[k]
-      - 0.5 * (((value - means[k]) * Math.exp(-logStds[k])) ** 2 + Math.log(2 * Math.PI)));
-    return sum + logSumExp(each);
-  }, 0);
+  return z.reduce((sum, value, i) => sum + mixtureLogProb(mixture(i, z), value), 0);
 }
 
-// Latents drawn from the learned prior given a class, as LatentPrior.sample draws them: with
-// the model's temperature below 1 they keep to its denser places.
+// Latents drawn from the learned prior given a class, as LatentPrior.sample draws them, and their
+// log p(z|label): with the model's temperature below 1 they keep to its denser places.
 function drawPrior(model, label, random) {
   const T = model.temperature;
   const mixture = conditionals(model, label), z = new Float64Array(model.zDim);
+  let logProb = 0;
   for (let i = 0; i < z.length; i++) {
-    const { logWeights, means, logStds } = mixture(i, z);
+    const here = mixture(i, z), { logWeights, means, logStds } = here;
     const chances = logWeights.map((w) => w / T ** 2), whole = logSumExp(chances);
     let left = random.uniform(), k = 0;
     while (k < means.length - 1 && (left -= Math.exp(chances[k] - whole)) >= 0) k++;
     z[i] = means[k] + T * Math.exp(logStds[k]) * random.normal();
+    logProb += mixtureLogProb(here, z[i]);
   }
-  return z;
+  return { z, logProb };
 }
 
 // Of several draws the one of highest density: among images that are digits to everybody, the prior
 // draws some that are none, from where it is thin.
 function drawLikely(model, label, random, draws = 4) {
   const each = Array.from({ length: draws }, () => drawPrior(model, label, random));
-  const densities = each.map((z) => logPrior(model, z, label));
-  return each[densities.indexOf(Math.max(...densities))];
+  return each.reduce((best, next) => next.logProb > best.logProb ? next : best).z;
 }
 
 // p(class | z) for every class, all of them being equally likely before: what the prior reads in z.

@@ -208,7 +208,7 @@ requestAnimationFrame(tick);
 
 // ---- first -------------------------------------------------------------------------------------
 
-for (const note of document.querySelectorAll("details.note")) note.open = innerWidth >= 992;
+if (innerWidth < 992) for (const note of document.querySelectorAll("details.note")) note.open = false;
 
 function openAddress() {
   const linked = ofAddress(location.hash);
@@ -224,8 +224,12 @@ if (!openAddress()) {
   act("model", 0);
   act("test");
 }
-if (LEARNER) {
+if (LEARNER) { // plays once, as soon as it is seen
   const still = matchMedia("(prefers-reduced-motion: reduce)").matches;
   if (still) act("epoch", LEARNER.epochs.length - 1);
-  else act("play");
+  new IntersectionObserver(([{ isIntersecting }], observer) => {
+    if (!isIntersecting || still) return;
+    observer.disconnect();
+    if (state.moment === 0) act("play");
+  }, { threshold: 0.3 }).observe($("learn"));
 }

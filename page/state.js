@@ -17,10 +17,9 @@ function unpackedModel(described) {
   return {
     ...model, ...networks,
     noise: randomStream(1).normals(model.zDim), // of the z that costs come from, the same for all x
-    epochs: epochs.map(({ weights, ...then }) => {
-      const own = unpacked(weights);
-      return { ...then, zDim: model.zDim, ...withWeights({ encoder, decoder }, own) };
-    }),
+    epochs: epochs.map(({ weights, ...then }) => ({
+      ...then, zDim: model.zDim, ...withWeights({ encoder, decoder }, unpacked(weights)),
+    })),
   };
 }
 
@@ -48,7 +47,7 @@ const state = {
 
 // Makes these latents the current ones.
 function go(z, kind, label = null) {
-  state.z = Float64Array.from(z);
+  state.z = z;
   state.origin = { kind, label };
   state.morph = null;
 }
@@ -123,8 +122,8 @@ const ACTIONS = {
     go(z, "hand");
   },
   zero() { go(state.z.map(() => 0), "zero"); },
-  place(z) { go(z, "map"); },
-  link(z) { go(z, "link"); },
+  place(z) { go(Float64Array.from(z), "map"); },
+  link(z) { go(Float64Array.from(z), "link"); },
   drawn() {
     state.drawnPixels = state.drawnPixels ? null : random.uniforms(PIXELS);
   },

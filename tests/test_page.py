@@ -686,7 +686,7 @@ class TestOtherModels(InBrowser):
 
     def check_draws(self, model: VAE) -> None:
         """The page draws from the prior what `VAE.sample` draws."""
-        script = "Array.from({length: 3000}, () => [...drawPrior(MODELS[0], 3, random)])"
+        script = "Array.from({length: 3000}, () => [...drawPrior(MODELS[0], 3, random).z])"
         z = torch.tensor(self.run_js(script))
         torch.manual_seed(0)
         truth = model.prior.sample(20_000, torch.full((20_000,), 3), VAE().hparams.temperature)
