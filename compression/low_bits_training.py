@@ -20,11 +20,11 @@ from muon import Muon
 BATCH, PEAK_LR, WARMUP = 24, 3e-3, 0.05  # images; learning rate; share of the steps
 
 
-def grey_levels(root: Path, train: bool) -> Tensor:
-    """MNIST's images as they are: uint8 [N, 28, 28], 0..255."""
-    fmnist.prepare(root)
-    archive = f"{'train' if train else 't10k'}-images-idx3-ubyte.gz"
-    return torch.from_numpy(read_idx(Path(root, "MNIST", "raw", archive)).copy())
+def grey_levels(part: str) -> Tensor:
+    """MNIST's images, `train` or `t10k`, as they are: uint8 [N, 28, 28], 0..255."""
+    fmnist.prepare()
+    path = fmnist.DATA_DIR / "MNIST" / "raw" / f"{part}-images-idx3-ubyte.gz"
+    return torch.from_numpy(read_idx(path).copy())
 
 
 def train(values: Tensor, steps: int) -> LowBits:
@@ -57,7 +57,7 @@ def run(args: argparse.Namespace) -> None:
     torch.manual_seed(args.seed)
     started = time.process_time()
     check_output("--output", args.output)
-    values = grey_levels(args.data_dir, train=True)
+    values = grey_levels("train")
     train_index, val_index = fmnist.split_positions()
     model = train(values[train_index], args.steps).eval().half().float()  # as it is stored
     file = io.BytesIO()
@@ -67,15 +67,13 @@ def run(args: argparse.Namespace) -> None:
     seconds = time.process_time() - started
     print(f"{args.steps} steps in {seconds:.0f} s of processor time, {args.output}")
     print(f"validation {bits_per_pixel(model, values[val_index]):.4f} bits per pixel")
-    test = grey_levels(args.data_dir, train=False)
-    print(f"test       {bits_per_pixel(model, test):.4f} bits per pixel")
+    print(f"test       {bits_per_pixel(model, grey_levels('t10k')):.4f} bits per pixel")
 
 
 def main(argv: list[str] | None = None) -> None:
     """The command line: see `run_main`."""
     parser = OneLineParser(description="Train the model of the low bits.")
     add = parser.add_argument
-    add("--data_dir", type=Path, default=fmnist.DATA_DIR, help="folder of the data files")
     add("--steps", type=whole_number(1), default=2000, help="batches of 24 images")
     seed = whole_number(0, 2**32 - 1)
     add("--seed", type=seed, default=42, help="everything random derives from it")

@@ -290,6 +290,13 @@ class TestRate(unittest.TestCase):
         self.assertGreater(log_pz - log_unit, 3)
         self.assertTrue(np.array_equal(decode(encode(images, model), model), images))
 
+    def test_images_that_empty_the_stack_are_stored_as_they_are(self):
+        codec = Codec(small_model())
+        codec.least = 10**6  # words of the stack that have to stay
+        packed = codec.encode(dark(2))
+        self.assertTrue(read_archive(packed).header.form & STORED)
+        self.assertTrue(np.array_equal(codec.decode(packed), dark(2)))
+
     def test_any_number_of_classes_and_gaussians_comes_back(self):
         for num_classes, num_components in ((1, 1), (2, 1), (47, 8)):
             model = small_model(num_classes=num_classes)
