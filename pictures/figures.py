@@ -183,7 +183,8 @@ def latent_figure(
     found = labels.unique().tolist() if classes else []
     if found:
         centres = torch.stack([means[labels == label].median(dim=0).values for label in found])
-        centres = pushed_apart(centres, distance=0.05 * (means.amax() - means.amin()).item())
+        distance = 0.05 * min(1, math.sqrt(10 / len(found))) * (means.amax() - means.amin()).item()
+        centres = pushed_apart(centres, distance).clamp(means.amin(dim=0), means.amax(dim=0))
     for label, centre in zip(found, centres.tolist() if found else [], strict=True):
         name = short(classes[label])
         size = 20 if len(name) <= 2 else 12
