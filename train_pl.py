@@ -37,6 +37,7 @@ from judging.samples import CLASSIFIED_DATASET, CLASSIFIER, judge_run, load_clas
 from muon import Muon, warmup_and_line
 from own_data import add_own_data, data_module
 from pictures.in_training import (
+    LossCurves,
     epoch_latents,
     epoch_line,
     epoch_samples,
@@ -238,10 +239,12 @@ class VAE(pl.LightningModule):
         L_rec, L_reg, count = self.train_means.take()
         self._log_losses("train", L_rec, L_reg, batch[0].shape, count)
         if point:
-            # A progress bar reads it in every step, for which an accelerator would have to wait.
-            show = self.device.type == "cpu"
-            bpd = elbo_to_bpd(L_rec + L_reg, batch[0].shape)
-            self.log("train_bpd_step", bpd, on_epoch=False, prog_bar=show, sync_dist=True)
+            now = {
+                "train_bpd_step": elbo_to_bpd(L_rec + L_reg, batch[0].shape),
+                "train_reconstruction_loss_step": L_rec,
+                "train_regularization_loss_step": L_reg,
+            }
+            self.log_dict(now, on_epoch=False, sync_dist=True)
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         self._eval_step("val", batch[0])
@@ -400,7 +403,7 @@ def train_vae(
         known = s.data is None and s.dataset == CLASSIFIED_DATASET and CLASSIFIER.exists()
         classifier = load_classifier() if known else None  # now, as a bad file ends the program
         pictures = GenerateCallback(save_to_disk=True)
-        trainer = make_trainer(run, "val_bpd", [pictures, *callbacks])
+        trainer = make_trainer(run, "val_bpd", [pictures, LossCurves(), *callbacks])
         if s.compile:
             compile_networks(trainer.strategy.root_device, model.encoder, model.decoder)
         if trainer.is_global_zero:

@@ -2,7 +2,7 @@
 
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
+from matplotlib.ticker import MaxNLocator
 from PIL import Image
 from torch import Tensor
 from torchvision.utils import make_grid
@@ -123,6 +124,35 @@ def kl_figure(kl: Tensor) -> Figure:
     axes.set_xticks(range(len(kl)), [str(d + 1) for d in order.tolist()], fontsize=8)
     axes.set(xlabel="latent dimension", ylabel="KL to the prior in nats per image")
     axes.set_title(f"KL per latent dimension, {kl.sum():.1f} nats in all")
+    return figure
+
+
+def losses_figure(rows: Sequence[Mapping[str, str]]) -> Figure:
+    """Reconstruction, KL and bits per dimension by epoch, of training and validation.
+
+    Args:
+        rows: of `metrics.csv`; a cell may be missing.
+    """
+    figure = Figure(figsize=(12, 3.6), dpi=DPI, layout="constrained")
+    panels = {
+        "Reconstruction, nats per image": ("reconstruction_loss",),
+        "KL to N(0, I), nats per image": ("regularization_loss",),
+        "Negative ELBO, bits per dimension": ("bpd", "prior_bpd"),
+    }
+    for axes, (title, losses) in zip(figure.subplots(1, 3), panels.items(), strict=True):
+        for loss in losses:
+            for stage, name, style in (("train", "training", "o--"), ("val", "validation", "o-")):
+                points = [(int(row["epoch"]), row.get(f"{stage}_{loss}")) for row in rows]
+                points = [(epoch, float(value)) for epoch, value in points if value]
+                label = f"{name}, learned prior" if loss == "prior_bpd" else name
+                if points:
+                    axes.plot(*zip(*points, strict=True), style, markersize=4, label=label)
+        axes.set_title(title, fontsize=10)
+        axes.set_xlabel("epoch")
+        axes.set_xlim(0.5, int(rows[-1]["epoch"]) + 0.5)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.grid(alpha=0.3)
+        axes.legend(fontsize=8)
     return figure
 
 

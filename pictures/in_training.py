@@ -1,18 +1,33 @@
 """Pictures of a training: samples after some epochs, and where the latents are at its end."""
 
+import csv
+import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+import numpy as np
 import pytorch_lightning as pl
 import torch
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
+from pytorch_lightning.callbacks import Callback
 from torch import Tensor, nn
+from torchvision.utils import make_grid
 
 from boundary.files import write_whole
 from fmnist import DiscreteImages
-from pictures.figures import kl_figure, latent_figure, pairs_figure, png, rendered
+from pictures.figures import (
+    CLASS_COLOURS,
+    kl_figure,
+    latent_figure,
+    losses_figure,
+    pairs_figure,
+    png,
+    rendered,
+)
 from pictures.of_model import beta_words, manifold_figure, samples_figure
 from runs.logs import log_folder, log_now, writers_of
+from runs.table import TABLE
 from utils import active_units, kl_per_dimension
 
 
@@ -75,7 +90,7 @@ def epoch_latents(model: nn.Module, images: Tensor, when: str) -> tuple[dict[str
     kl, shown = kl_per_dimension(mean, log_std).mean(dim=0).cpu(), images[:32]
     reconstructions = model.reconstruct(shown.to(model.device)).cpu()
     figures = {
-        "latents/KL per dimension": kl_figure(kl),
+        "images/KL per dimension": kl_figure(kl),
         "images/Reconstructions": pairs_figure(
             shown / 15, reconstructions, f"Reconstructions ({when})"
         ),
@@ -86,15 +101,20 @@ def epoch_latents(model: nn.Module, images: Tensor, when: str) -> tuple[dict[str
 def write_figures(
     trainer: pl.Trainer, figures: dict[str, Figure], step: int, epoch: int, folder: Path | None
 ) -> None:
-    """Figures by their tags to TensorBoard; where there is a folder, images/* to epoch_N_*.png."""
+    """Figures by their tags, images/*, to TensorBoard and, with a folder, to epoch_N_*.png."""
     for tag, figure in figures.items():
-        picture = rendered(figure)
-        for writer in writers_of(trainer):
-            writer.add_image(tag, picture, step, dataformats="HWC")
-        page, name = tag.split("/")
-        if folder is not None and page == "images":
-            name = name.lower().replace(" ", "_")
+        picture = show(trainer, tag, figure, step)
+        if folder is not None:
+            name = tag.removeprefix("images/").lower().replace(" ", "_")
             write_whole(folder / f"epoch_{epoch}_{name}.png", png(picture))
+
+
+def show(trainer: pl.Trainer, tag: str, figure: Figure, step: int) -> np.ndarray:
+    """Gives a figure to TensorBoard; returns its pixels, uint8 [height, width, 3]."""
+    picture = rendered(figure)
+    for writer in writers_of(trainer):
+        writer.add_image(tag, picture, step, dataformats="HWC")
+    return picture
 
 
 @torch.no_grad()
@@ -118,25 +138,70 @@ def show_latents(
     bound = "test" if model.hparams.beta == 1 else "test ELBO"
     which = "the run's best model" + ("" if bpd is None else f", {bound} {bpd:.4f} bpd")
     which += beta_words(model)
-    writers = writers_of(trainer)
     images, labels = data.images, data.labels.cpu()
     batches = images.split(500)
     means = torch.cat([model.encoder(imgs.long().to(model.device))[0] for imgs in batches]).cpu()
     if means.shape[1] > 1:
         title = f"Latent means of the test images ({which})"
         figure = latent_figure(means, labels, title, data.classes)
-        write_whole(folder / "latent_means.png", png(rendered(figure)))
-        thumbnails = images[:2000].cpu().expand(-1, 3, -1, -1) / 15
-        for writer in writers:
-            writer.add_figure("latents/Means", figure, step)
-            writer.add_embedding(
-                means[:2000], labels[:2000].tolist(), thumbnails, step, tag="Latent means"
-            )
+        picture = show(trainer, "images/Latent means", figure, step)
+        write_whole(folder / "latent_means.png", png(picture))
+        for writer in writers_of(trainer):
+            write_projector(Path(writer.log_dir), means[:2000], images[:2000].cpu(), labels[:2000])
     if means.shape[1] == 2:
         figure = manifold_figure(model.decoder, f"The latent plane, decoded ({which})")
-        write_whole(folder / "vae_manifold.png", png(rendered(figure)))
-        for writer in writers:
-            writer.add_figure("latents/Manifold", figure, step)
+        picture = show(trainer, "images/Manifold", figure, step)
+        write_whole(folder / "vae_manifold.png", png(picture))
     latents = {"test_active_units": float(active_units(means))}
     log_now(trainer, latents, trainer.global_step)  # beside Lightning's test result
     return latents
+
+
+def write_projector(folder: Path, means: Tensor, images: Tensor, labels: Tensor) -> None:
+    """Latent means for TensorBoard's page "Projector": each as its image, in its class's colour.
+
+    The page colours dots by a label only when it is told to; pictures it shows as they are.
+
+    Args:
+        folder: where the event files are.
+        means: float [N, z_dim].
+        images: uint8 [N, 1, H, W], values 0..15, with labels, long [N].
+    """
+    (folder / "projector").mkdir(exist_ok=True)
+    rows = ["\t".join(f"{z:.6g}" for z in mean) for mean in means.tolist()]
+    write_whole(folder / "projector" / "tensors.tsv", "\n".join(rows).encode())
+    names = "\n".join(map(str, labels.tolist()))
+    write_whole(folder / "projector" / "metadata.tsv", names.encode())
+    colours = torch.tensor([to_rgb(colour) for colour in CLASS_COLOURS])[labels % 10]
+    ink = colours.view(-1, 3, 1, 1).expand(-1, -1, *images.shape[2:])
+    columns = math.isqrt(len(images) - 1) + 1
+    sprite = make_grid(torch.cat([ink, images / 15], dim=1), nrow=columns, padding=0)
+    picture = (255 * sprite).round().byte().permute(1, 2, 0).numpy()
+    write_whole(folder / "projector" / "sprite.png", png(picture))
+    height, width = images.shape[2:]
+    config = f"""embeddings {{
+  tensor_name: "Latent means of test images"
+  tensor_path: "projector/tensors.tsv"
+  metadata_path: "projector/metadata.tsv"
+  sprite {{
+    image_path: "projector/sprite.png"
+    single_image_dim: {width}
+    single_image_dim: {height}
+  }}
+}}
+"""
+    write_whole(folder / "projector_config.pbtxt", config.encode())
+
+
+class LossCurves(Callback):
+    """`losses.png` in a run's folder: what `metrics.csv` has, drawn anew for every epoch."""
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        folder = log_folder(trainer)
+        if trainer.is_global_zero and (folder / TABLE).exists():
+            with open(folder / TABLE, newline="") as file:
+                rows = [*csv.DictReader(file)]
+            if rows:
+                write_whole(folder / "losses.png", png(rendered(losses_figure(rows))))
+
+    on_test_start = on_train_epoch_start  # after the last epoch

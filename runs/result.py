@@ -19,7 +19,7 @@ from runs.table import TABLE, log_step
 from runs.tensorboard import RunTensorBoard
 
 PACKAGES = ("torchvision", "pytorch_lightning", "tensorboard", "numpy", "matplotlib")
-COMPARED = ("batch_size", "beta", "dataset", "epochs", "lr", "num_filters", "seed", "z_dim")
+COMPARED = ("z_dim", "seed", "beta", "epochs", "lr", "num_filters", "batch_size", "dataset")
 
 
 def test_best(
@@ -46,14 +46,17 @@ def finish(run: Run, trainer: pl.Trainer, model: nn.Module, result: Mapping[str,
         result: test_bpd and its parts, test_prior_bpd, and whatever else the run has found out.
     """
     numbers = {name: value for name, value in result.items() if isinstance(value, float)}
-    metrics = dict(sorted(numbers.items(), key=lambda pair: not pair[0].endswith("bpd")))
+    bpd_first = sorted(numbers, key=lambda name: (name != "test_bpd", not name.endswith("bpd")))
+    metrics = {name: numbers[name] for name in bpd_first}
     trained_on = dict(trainer.datamodule.hparams)
     options = {name: (run.options | trained_on)[name] for name in COMPARED}
     for logger in trainer.loggers:
-        if isinstance(logger, TensorBoardLogger):
-            logger.log_hyperparams(options, metrics, step=log_step(trainer))
+        if isinstance(logger, RunTensorBoard):
+            logger.log_result(options, metrics)
             logger.experiment.close()  # also ends the thread that writes its file
-        else:
+        elif isinstance(logger, TensorBoardLogger):
+            logger.log_hyperparams(options, metrics, step=log_step(trainer))
+        if not isinstance(logger, RunTensorBoard):
             logger.finalize("success")
     about = {"best_epoch": run.state.best_epoch, "trained_on": trained_on}
     about |= environment(trainer, model)

@@ -66,6 +66,8 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 def _raise_stopped(number: int, frame: FrameType | None) -> None:
     signal.signal(number, signal.SIG_DFL)  # a second one ends the program at once
+    if sys.stderr.isatty():
+        sys.stderr.write("\n")  # below the ^C, which the terminal shows wherever it is
     raise Stopped(128 + number)
 
 

@@ -5,22 +5,27 @@ from pathlib import Path
 
 from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.utilities import rank_zero_only
+from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
+from torch.utils.tensorboard.summary import hparams
 
 from runs.folders import RESULT_LOGS
 
 # TensorBoard's first page sorts by name and opens two groups: these curves, then "images".
-FIRST_PAGE = {
+PAGE_NAMES = {
     "train_bpd_step": "bpd/train",
     "val_bpd": "bpd/val",
     "val_prior_bpd": "bpd/val_prior",
+    "train_reconstruction_loss_step": "nats/train_reconstruction",
+    "val_reconstruction_loss": "nats/val_reconstruction",
+    "train_regularization_loss_step": "nats/train_KL",
+    "val_regularization_loss": "nats/val_KL",
 }
-NOT_ON_PAGES = {"epoch", "train_bpd_step"}
+FIRST_OPTIONS = ("z_dim", "seed")  # on the page "HParams", which sorts the others by name
 CHARTS = {
     "bpd: training and validation": ["bpd/train", "bpd/val$"],
-    "val_bpd: unit Gaussian and learned prior": ["bpd/val$", "bpd/val_prior"],
-    "reconstruction_loss: nats per image": ["(train|val)_reconstruction_loss"],
-    "regularization_loss: KL to N(0, I), nats": ["(train|val)_regularization_loss"],
-    "ELBO: negative, the sum of both, nats": ["(train|val)_ELBO"],
+    "bpd of validation: unit Gaussian and learned prior": ["bpd/val$", "bpd/val_prior"],
+    "reconstruction, nats per image": ["nats/train_reconstruction", "nats/val_reconstruction"],
+    "KL to N(0, I), nats per image": ["nats/train_KL", "nats/val_KL"],
     "learning rate": ["lr-"],
 }
 
@@ -28,9 +33,9 @@ CHARTS = {
 class RunTensorBoard(TensorBoardLogger):
     """TensorBoard's files in a run's folder, with pages that open on the bits per dimension.
 
-    What is logged keeps its name, but for two: `train_bpd_step` becomes `bpd/train`, next to copies
-    of the validation's curves, and the number of the epoch is left out. The page "Custom Scalars"
-    has training and validation in one chart.
+    What is logged keeps its name; but what is logged within an epoch (`*_step`) stands in the
+    groups bpd and nats, next to copies of the validation's curves, and the number of the epoch is
+    left out. The page "Custom Scalars" has training and validation in one chart.
 
     Args:
         folder: of the run.
@@ -65,11 +70,24 @@ class RunTensorBoard(TensorBoardLogger):
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """As Lightning's, each metric once per step."""
         step = step if self.result_step is None else self.result_step
-        first = {FIRST_PAGE[name]: value for name, value in metrics.items() if name in FIRST_PAGE}
-        others = {name: value for name, value in metrics.items() if name not in NOT_ON_PAGES}
+        first = {PAGE_NAMES[name]: value for name, value in metrics.items() if name in PAGE_NAMES}
+        others = {name: v for name, v in metrics.items() if not name.endswith(("_step", "epoch"))}
         new = {k: v for k, v in (first | others).items() if self.last_steps.get(k, -1) != step}
         self.last_steps |= dict.fromkeys(new, step)
         super().log_metrics(new, step)
+
+    @rank_zero_only
+    def log_result(self, options: Mapping[str, object], metrics: Mapping[str, float]) -> None:
+        """A line of the page "HParams", which shows first what is said to differ between runs."""
+        self.log_metrics(metrics)
+        experiment, *session = hparams(dict(options), dict(metrics))
+        plugin = experiment.value[0].metadata.plugin_data
+        content = HParamsPluginData.FromString(plugin.content)
+        for info in content.experiment.hparam_infos:
+            info.differs = info.name in FIRST_OPTIONS
+        plugin.content = content.SerializeToString()
+        for part in (experiment, *session):
+            self.experiment.file_writer.add_summary(part, self.result_step)
 
     @rank_zero_only
     def finalize(self, status: str) -> None:

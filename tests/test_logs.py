@@ -83,14 +83,14 @@ class TestPages(unittest.TestCase):
 
     def test_pictures_and_curves_have_one_axis(self):
         self.assertEqual([step for step, _ in self.curves["val_bpd"]], self.ends)
-        for tag in ("picture images/Samples", "picture latents/KL per dimension"):
+        for tag in ("picture images/Samples", "picture images/KL per dimension"):
             self.assertEqual([step for step, _ in self.curves[tag]], [0, *self.ends], tag)
         steps = [step for step, _ in self.curves["val_active_units"]]
         self.assertEqual(steps, [0, *self.ends])
 
     def test_the_latent_means_are_at_the_step_of_the_model_that_they_are_of(self):
         best = min(self.curves["val_bpd"], key=lambda point: point[1])[0]
-        self.assertEqual([step for step, _ in self.curves["picture latents/Means"]], [best])
+        self.assertEqual([step for step, _ in self.curves["picture images/Latent means"]], [best])
         config = (self.folder / "projector_config.pbtxt").read_text()
         self.assertIn(f'"Latent means:{best:05}"', config)
 
@@ -128,7 +128,7 @@ class TestPages(unittest.TestCase):
         self.assertEqual(result["versions"]["tensorboard"], metadata.version("tensorboard"))
         self.assertTrue(result["machine"]["processor"])
         self.assertEqual(
-            self.ends[result["best_epoch"] - 1], self.curves["picture latents/Means"][0][0]
+            self.ends[result["best_epoch"] - 1], self.curves["picture images/Latent means"][0][0]
         )
         self.assertGreater(result["seconds"], 0)
 
