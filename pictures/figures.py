@@ -75,7 +75,7 @@ def rendered(figure: Figure) -> np.ndarray:
 
 
 def png(picture: np.ndarray) -> bytes:
-    """A PNG file of a picture, uint8 [height, width, 3]."""
+    """A PNG file of a picture, uint8 [height, width, 3], or 4 with alpha."""
     file = io.BytesIO()
     Image.fromarray(picture).save(file, format="PNG")
     return file.getvalue()

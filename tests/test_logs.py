@@ -12,17 +12,22 @@ from io import StringIO
 from pathlib import Path
 from unittest import mock
 
+import numpy as np
 import pytorch_lightning as pl
 import torch
 from crash_test import curves
+from matplotlib.colors import to_rgb
+from PIL import Image
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.custom_scalar.layout_pb2 import Layout
+from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 from tiny import NUM_TEST, NUM_TRAIN, InFolder, tiny_data
 
 import fmnist
 import train_pl
 from judging.samples import judge_run, load_classifier
+from pictures.figures import CLASS_COLOURS, losses_figure
 from runs.tensorboard import CHARTS
 from runs.trainer import quiet_lightning
 from train_pl import VAE, load_model, make_parser, train_vae
@@ -64,7 +69,9 @@ class TestPages(unittest.TestCase):
     def test_what_is_logged_keeps_its_name_beside_the_first_page(self):
         self.assertEqual(self.curves["bpd/val"], self.curves["val_bpd"])
         self.assertEqual(self.curves["bpd/val_prior"], self.curves["val_prior_bpd"])
-        self.assertEqual([step for step, _ in self.curves["bpd/train"]], [49, 99])
+        for tag in ("bpd/train", "nats/train_reconstruction", "nats/train_KL"):
+            self.assertEqual([step for step, _ in self.curves[tag]], [49, 99])
+        self.assertEqual(self.curves["nats/val_KL"], self.curves["val_regularization_loss"])
 
     def test_every_chart_of_the_layout_has_its_curves(self):
         (layout,) = (
@@ -91,8 +98,42 @@ class TestPages(unittest.TestCase):
     def test_the_latent_means_are_at_the_step_of_the_model_that_they_are_of(self):
         best = min(self.curves["val_bpd"], key=lambda point: point[1])[0]
         self.assertEqual([step for step, _ in self.curves["picture images/Latent means"]], [best])
-        config = (self.folder / "projector_config.pbtxt").read_text()
-        self.assertIn(f'"Latent means:{best:05}"', config)
+
+    def test_the_projectors_pictures_have_the_colours_of_their_classes(self):
+        labels = (self.folder / "projector" / "metadata.tsv").read_text().split()
+        with Image.open(self.folder / "projector" / "sprite.png") as picture:
+            sprite = np.array(picture)
+        for n, label in enumerate(labels):
+            y, x = 28 * (n // 7), 28 * (n % 7)  # 40 images in rows of 7
+            ink = sprite[y : y + 28, x : x + 28, :3].reshape(-1, 3)
+            colour = np.array(to_rgb(CLASS_COLOURS[int(label)]))
+            np.testing.assert_allclose(ink / 255, np.broadcast_to(colour, ink.shape), atol=1 / 255)
+        self.assertTrue(0 < sprite[..., 3].mean() < 128)  # the paper is transparent
+
+    def test_hparams_begins_with_size_seed_and_the_bits_of_the_test(self):
+        events = EventAccumulator(str(self.folder))
+        events.Reload()
+        content = events.summary_metadata["_hparams_/experiment"].plugin_data.content
+        experiment = HParamsPluginData.FromString(content).experiment
+        first = {info.name for info in experiment.hparam_infos if info.differs}
+        self.assertEqual(first, {"z_dim", "seed"})  # TensorBoard shows first what differs
+        self.assertEqual(experiment.metric_infos[0].name.tag, "test_bpd")
+
+    def test_an_undisturbed_run_has_an_event_file_of_its_training_and_one_of_its_result(self):
+        suffixes = sorted(file.suffix == ".result" for file in self.folder.glob("*.tfevents.*"))
+        self.assertEqual(suffixes, [False, True])
+        self.assertEqual(len(self.curves["test_bpd"]), 1)
+
+    def test_the_curves_of_the_losses_are_a_picture_too(self):
+        with Image.open(self.folder / "losses.png") as picture:
+            self.assertGreater(picture.size[0], 1000)
+        table = rows(self.folder / "metrics.csv")
+        panels = losses_figure(table).axes
+        shown = [[line.get_ydata()[-1] for line in axes.lines] for axes in panels]
+        parts = ("reconstruction_loss", "regularization_loss", "bpd")
+        expected = [[float(table[-1][f"{s}_{part}"]) for s in ("train", "val")] for part in parts]
+        expected[2].append(float(table[-1]["val_prior_bpd"]))
+        self.assertEqual(shown, expected)
 
     def test_metrics_csv_has_a_row_per_epoch_with_the_figures_of_the_curves(self):
         table = rows(self.folder / "metrics.csv")
