@@ -20,7 +20,7 @@ SHOWN = 64  # pictures in the figure at most
 
 
 def read_pictures(path: Path, like_mnist: bool = True) -> tuple[list[str], Tensor]:
-    """A picture, or all of a folder, in any size and colours, in 16 levels.
+    """A picture, or all of a folder and its subfolders, in any size and colours, in 16 levels.
 
     Args:
         like_mnist: bring each to MNIST's form; else it only becomes as large as it can be.
@@ -31,7 +31,8 @@ def read_pictures(path: Path, like_mnist: bool = True) -> tuple[list[str], Tenso
     """
     if not path.exists():
         raise InputError(f"argument --images: {path} does not exist: give a folder of pictures")
-    files = visible(path) if path.is_dir() else [path]
+    entries = visible(path) if path.is_dir() else [path]
+    files = [file for entry in entries for file in (visible(entry) if entry.is_dir() else [entry])]
     if not files:
         raise InputError(f"argument --images: {path} has no pictures: put some into it")
     images = []
@@ -45,7 +46,8 @@ def read_pictures(path: Path, like_mnist: bool = True) -> tuple[list[str], Tenso
                 "take it out, or save it as a PNG"
             ) from error
     pixels = torch.from_numpy(four_bit(np.stack(images)))
-    return [file.name for file in files], pixels.unsqueeze(1)
+    folder = path if path.is_dir() else path.parent
+    return [str(file.relative_to(folder)) for file in files], pixels.unsqueeze(1)
 
 
 @torch.no_grad()
