@@ -290,8 +290,8 @@ function drawMap() {
 }
 
 const LESSONS = {
-  learned: () => "Nobody wrote these: the learned prior drew their latents, the decoder the rest. "
-    + "Click one to take it.",
+  learned: () => "Nobody wrote these: of four draws from the learned prior, each is the likeliest. "
+    + "Click to take one.",
   unit: () => "Each latent on its own from N(0, I): nothing makes them go together, and many are no "
     + `${PAGE.noun}s.`,
 };

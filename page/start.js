@@ -21,7 +21,7 @@ PAGE.classes.forEach((name, label) => {
   const button = make("button", { type: "button", value: label }, name);
   button.dataset.do = "morph";
   $("targets").append(button);
-  $("bars").append(make("span", {}, name));
+  $("bars").append(make("span", { title: name }, name));
   $("legend").append(make("b", { style: `--colour: ${colourOf(label)}` }, name));
 });
 const choices = [["Any", null], ...PAGE.classes.map((name, n) => [name, n]), ["N(0, I)", "unit"]];

@@ -583,12 +583,11 @@ PAIRED = {
     "document.querySelector('[name=model][value=\"1\"]').click()": (None, None),
     "document.querySelector('[name=model][value=\"0\"]').click()": (None, None),
 }
-PAIR = """(async () => {
+PAIR = """(() => {
     const set = (input, value) => {
         input.value = value;
         input.dispatchEvent(new Event("input", {bubbles: true}));
     };
-    const frame = () => new Promise((done) => requestAnimationFrame(() => setTimeout(done)));
     const audit = () => %s;
     const found = [];
     for (const second of [%s]) {
@@ -596,10 +595,10 @@ PAIR = """(async () => {
         act("clear");
         state.drawnPixels = null;
         (() => { %s })();
-        await frame();
+        draw(); // now, and not with the next frame
         const before = [...audit(), $("x-name").textContent, $("z-name").textContent];
         second(set);
-        await frame();
+        draw();
         found.push([before, audit(), $("x-name").textContent, $("z-name").textContent]);
     }
     return found;
