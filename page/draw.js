@@ -158,8 +158,7 @@ function drawModel(model) {
   $("average").textContent = number(bpd, 3);
   $("facts").textContent = `Model: ${model.name}, ${latentsOf(model)}, ${PAGE.dataset}. Averages `
     + `are over ${images.toLocaleString("en")} test images; the class that the learned prior reads `
-    + `in the latents is right for ${percent(read)} of them. Of new ${PAGE.noun}s, each is the `
-    + "likeliest of four draws from the prior.";
+    + `in the latents is right for ${percent(read)} of them.`;
 }
 
 function drawPaper() {
