@@ -80,10 +80,15 @@ class OwnData:
         return content.hexdigest()[:16]
 
     @property
+    def name(self) -> str:
+        """The file's or folder's, which is never that of an official data set."""
+        return f"own {self.path.name}" if self.path.name in DATASETS else self.path.name
+
+    @property
     def record(self) -> dict[str, object]:
         """What a checkpoint says of the data of its training, so that other commands find it."""
         return {
-            "dataset": self.path.name,
+            "dataset": self.name,
             "data": str(self.path),
             "levels": self.levels,
             "like_mnist": self.like_mnist,
@@ -140,7 +145,12 @@ def read_arrays(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
             return arrays["images"], arrays.get("labels")
     if path.suffix == ".npy":
         return np.load(path, allow_pickle=False), None
-    images = read_idx(path)
+    try:
+        images = read_idx(path)
+    except ValueError as error:
+        raise ValueError(
+            f"{error}: give such a file, .npz, .npy or a folder of pictures"
+        ) from error
     if path.name.startswith("emnist"):  # its files have rows and columns exchanged
         images = images.transpose(0, 2, 1)
     beside = path.with_name(path.name.replace("images-idx3", "labels-idx1"))
@@ -374,7 +384,8 @@ def class_number(checkpoint: str | Path, name: str) -> int:
     Raises:
         InputError: the model has no such class.
     """
-    classes = training_record(checkpoint).get("classes", [*DIGITS])
+    of_model = read_checkpoint(checkpoint)["hyper_parameters"].get("num_classes", len(DIGITS))
+    classes = training_record(checkpoint).get("classes", [*map(str, range(of_model))])
     numbers = {str(number): number for number in range(len(classes))}
     numbers |= {known: number for number, known in enumerate(classes)}  # a name comes first
     if name not in numbers:
@@ -400,17 +411,19 @@ def training_record(checkpoint: str | Path) -> dict[str, object]:
     Raises:
         InputError: see `read_checkpoint`, and for a record that makes no sense.
     """
-    record = read_checkpoint(checkpoint).get("datamodule_hyper_parameters", {})
+    record = read_checkpoint(checkpoint).get("datamodule_hyper_parameters")
+    if not isinstance(record, dict) or "dataset" not in record:  # of somebody's own data module
+        return {}
     kinds = RECORD if "data" in record else {"dataset": str}
-    if record and (
-        {name: type(value) for name, value in record.items()} != kinds
-        or ("data" not in record and record["dataset"] not in DATASETS)
+    found = {name: record.get(name) for name in kinds}
+    if {name: type(value) for name, value in found.items()} != kinds or (
+        "data" not in record and record["dataset"] not in DATASETS
     ):
         raise InputError(
-            f"checkpoint {checkpoint} is of the data set {one_line(record)}: give one that this "
-            "version of train_pl.py wrote"
+            f"checkpoint {checkpoint} is of the data set {one_line(record['dataset'])!r}: give "
+            "one that this version of train_pl.py wrote"
         )
-    return record
+    return found
 
 
 def data_for(
@@ -444,7 +457,7 @@ def data_for(
     except InputError as error:
         remedy = "" if data else "; the model was trained on it: give with --data where it is now"
         raise InputError(f"{error}{remedy}") from error
-    name = own.path.name
+    name = own.name
     if "digest" in record and own.digest != record["digest"]:
         if data is None:
             raise InputError(

@@ -10,6 +10,7 @@ from io import StringIO
 from pathlib import Path
 
 import numpy as np
+import pytorch_lightning as pl
 import torch
 from PIL import Image
 
@@ -110,6 +111,8 @@ class TestArrays(OwnDataTest):
         text.write_text("no array")
         pickled = self.folder / "pickled.npy"
         np.save(pickled, np.array([print], dtype=object), allow_pickle=True)
+        picture = self.folder / "one.png"
+        Image.fromarray(images[0]).save(picture)
         cases = {
             "missing.npz: No such file": lambda: read_own(self.folder / "missing.npz"),
             "no images": npz(images=images[:0]),
@@ -124,6 +127,7 @@ class TestArrays(OwnDataTest):
             r"int64 \[239\].* each of 240": npz(images=images, labels=labels[1:]),
             "labels are float64": npz(images=images, labels=labels / 2),
             "240 values, expected at most 100": npz(images=images, labels=np.arange(240)),
+            "not an IDX file.* folder of pictures": lambda: read_own(picture),
             "text.npz": lambda: read_own(text),
             "pickled.npy: Object arrays": lambda: read_own(pickled),
         }
@@ -305,6 +309,30 @@ class TestCommands(OwnDataTest):
             self.assertEqual(shown.size, (20 * 29 + 1, 12 * 29 + 1))
         self.assertIn("there already", self.ended(own_data, self.pictures, "--output", picture))
         self.assertIn(".png or .npy", self.ended(own_data, self.pictures, "--output", "x.txt"))
+
+    def test_models_of_other_data_modules_have_classes_by_their_number(self):
+        checkpoint = self.folder / "model.ckpt"
+        trainer = pl.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
+        trainer.strategy.connect(train_pl.VAE(2, 2, num_classes=3))
+        trainer.save_checkpoint(checkpoint, weights_only=True)
+        output = self.folder / "out.npy"
+        for record in (None, {"batch_size": 4}, [1], "text"):
+            content = torch.load(checkpoint, weights_only=True)
+            torch.save(content | {"datamodule_hyper_parameters": record}, checkpoint)
+            self.assertIn(
+                "64 images", self.ended(sample, checkpoint, "--label", 2, "--output", output)
+            )
+            line = self.ended(sample, checkpoint, "--label", 7, "--output", output)
+            self.assertIn("no class '7': one of 0, 1, 2", line)
+
+    def test_images_in_a_folder_with_an_official_name_are_ones_own(self):
+        folder = self.pictures.rename(self.folder / "MNIST")
+        self.train(data=folder)
+        self.assertFalse("samples" in json.loads((self.run / "result.json").read_text()))
+        short = ("--iwae_samples", 1, "--output", self.folder / "judged", "--limit", 8)
+        table = self.ended(evaluate, self.run, *short)
+        self.assertIn("8 images, own MNIST test", table)
+        self.assertNotIn("classifier", table)
 
     def test_images_without_labels_train_and_have_no_class_to_choose(self):
         self.train(data=self.npz(images=self.images))
