@@ -80,6 +80,8 @@ def evaluate(args: argparse.Namespace) -> dict[str, object]:
     model = load_model(path)
     check_report_folder(output)
     if args.per_image:
+        if Path(args.per_image).is_dir():
+            raise InputError(f"argument --per_image: {args.per_image} is a folder: name a file")
         check_writable("--per_image", Path(args.per_image).parent)
     model.to(find_device(args.accelerator))
     sets = data_for(path, args.dataset, args.data, args.data_dir)

@@ -194,10 +194,11 @@ class TestPerImage(EvaluateTest):
 
     def test_a_file_that_cannot_be_written_is_refused_before_the_work(self):
         write_checkpoint(self.checkpoint)
-        with redirect_stderr(StringIO()) as error, self.assertRaises(SystemExit) as stop:
-            evaluate.main(self.command("--per_image", self.checkpoint / "scores.csv"))
-        self.assertEqual((stop.exception.code, len(error.getvalue().splitlines())), (2, 1))
-        self.assertIn("--per_image", error.getvalue())
+        for path in (self.checkpoint / "scores.csv", self.folder):
+            with redirect_stderr(StringIO()) as error, self.assertRaises(SystemExit) as stop:
+                evaluate.main(self.command("--per_image", path))
+            self.assertEqual((stop.exception.code, len(error.getvalue().splitlines())), (2, 1))
+            self.assertIn("--per_image", error.getvalue())
 
 
 class TestOwnHandwriting(EvaluateTest):
