@@ -87,13 +87,14 @@ const OTHERS = {
   check() { tellCheck(); },
 };
 
+const CHOICES = { null: null, unit: "unit" }; // values of buttons that are no numbers
+
 document.addEventListener("click", (event) => {
   const button = event.target.closest("button[data-do]");
   if (!button) return;
   const { do: name } = button.dataset;
-  const given = button.value === "" ? [] : [JSON.parse(/^\d|null/.test(button.value)
-    ? button.value : `"${button.value}"`)];
-  if (name in OTHERS) OTHERS[name](); else act(name, ...given);
+  const { value } = button, given = value in CHOICES ? CHOICES[value] : Number(value);
+  if (name in OTHERS) OTHERS[name](); else act(name, given);
 });
 
 document.addEventListener("input", ({ target }) => {
@@ -111,6 +112,7 @@ const placeIn = (event, element) => {
 };
 
 $("paper").addEventListener("pointerdown", (event) => {
+  if (!event.isPrimary || event.button !== 0) return; // a second finger, another mouse button
   event.target.setPointerCapture(event.pointerId);
   act("penDown", placeIn(event, event.target));
 });
@@ -171,6 +173,7 @@ const follow = (event) => {
   act("place", atPlace(state.model, [x, 1 - y]));
 };
 field.addEventListener("pointerdown", (event) => {
+  if (!event.isPrimary || event.button !== 0) return;
   field.setPointerCapture(event.pointerId);
   follow(event);
 });
@@ -208,7 +211,7 @@ requestAnimationFrame(tick);
 
 // ---- first -------------------------------------------------------------------------------------
 
-if (innerWidth < 992) for (const note of document.querySelectorAll("details.note")) note.open = false;
+for (const note of document.querySelectorAll("details.note")) note.open &&= innerWidth >= 992;
 
 function openAddress() {
   const linked = ofAddress(location.hash);

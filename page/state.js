@@ -176,11 +176,11 @@ const ACTIONS = {
 
 const addressOf = (z) => `#z=${Array.from(z, (value) => Number(value.toFixed(3))).join(",")}`;
 
-// The latents of an address and the model that has as many; null where there are none.
+// The latents of an address and the number of the model that has as many; null without any.
 function ofAddress(address) {
-  const found = /^#z=([-\d.,]+)$/.exec(address);
+  const found = /^#z=(-?\d{1,2}(\.\d+)?(,-?\d{1,2}(\.\d+)?)*)$/.exec(address);
   if (!found) return null;
   const z = found[1].split(",").map(Number);
   const model = MODELS.findIndex(({ zDim }) => zDim === z.length);
-  return model >= 0 && z.every(Number.isFinite) ? { z, model } : null;
+  return model >= 0 ? { z, model } : null;
 }

@@ -660,7 +660,7 @@ class TestStates(InBrowser):
             self.assertEqual(self.run_js(AUDIT), [])
         self.run_js("act('slide', 0, 0.75)")
         self.until("location.hash === '#z=0.75,-1.5,1'")
-        for bad in ("z=1", "z=1,2,3,4", "z=1,x", "z=1,.", "elsewhere"):
+        for bad in ("z=1", "z=1,2,3,4", "z=1,x", "z=1,", "z=1,,2", "z=999,1,1", "elsewhere"):
             self.run_js(f"location.hash = '{bad}'")
             self.wait_for_frame()
             self.assertEqual(self.current(), [0.75, -1.5, 1])
