@@ -126,7 +126,7 @@ def read_own(path: str | Path, levels: int = 256, like_mnist: bool = False) -> O
             images = as_form(images, levels, like_mnist)
             labels, classes = as_classes(labels, len(images))
         if len(images) < FEWEST:
-            count = ("no images", "one image")[len(images)] if len(images) < 2 else len(images)
+            count = {0: "no images", 1: "one image"}.get(len(images), f"{len(images)} images")
             raise ValueError(f"{count}: a model needs at least {FEWEST}, and better some thousand")
     except Exception as error:  # there is no end to what a damaged file can raise
         why = error.strerror if isinstance(error, OSError) and error.strerror else error
