@@ -177,9 +177,13 @@ def as_form(images: np.ndarray, levels: int, like_mnist: bool) -> np.ndarray:
             "stretch them"
         )
     if like_mnist:
-        scale = 255 // (levels - 1)
-        formed = [mnist_form(upright * np.uint8(scale)) for upright in images]
-        return np.stack(formed) if formed else np.empty((0, SIDE, SIDE), np.uint8)
+        formed = np.empty((len(images), SIDE, SIDE), np.uint8)
+        for number, image in enumerate(images):
+            try:
+                formed[number] = mnist_form(image * np.uint8(255 // (levels - 1)))
+            except ValueError as error:
+                raise ValueError(f"image {number}, counted from 0: {error}") from error
+        return formed
     if images.shape[1:] != (SIDE, SIDE):
         raise ValueError(
             f"images are {list(images.shape)}, expected [N, 28, 28]: --like_mnist takes any size"

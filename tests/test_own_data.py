@@ -117,7 +117,7 @@ class TestArrays(OwnDataTest):
             "missing.npz: No such file": lambda: read_own(self.folder / "missing.npz"),
             "no images": npz(images=images[:0]),
             "one image": npz(images=images[:1]),
-            "100: .* at least 200": npz(images=images[:100]),
+            "100 images: .* at least 200": npz(images=images[:100]),
             "no array `images`, only x": npz(x=images),
             "images are float64, expected uint8.*astype": npz(images=images / 255),
             r"\[240, 14, 28\], expected.*--like_mnist": npz(images=images[:, ::2]),
@@ -128,6 +128,9 @@ class TestArrays(OwnDataTest):
             "labels are float64": npz(images=images, labels=labels / 2),
             "240 values, expected at most 100": npz(images=images, labels=np.arange(240)),
             "not an IDX file.* folder of pictures": lambda: read_own(picture),
+            "image 0, .*nothing is on it": lambda: read_own(
+                self.npz(images=np.full_like(images, 40)), like_mnist=True
+            ),
             "text.npz": lambda: read_own(text),
             "pickled.npy: Object arrays": lambda: read_own(pickled),
         }
