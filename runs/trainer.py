@@ -89,7 +89,6 @@ def make_trainer(run: Run, monitor: str, callbacks: Iterable[Callback]) -> pl.Tr
             enable_progress_bar=False,  # `Progress` is it
             enable_model_summary=False,
             num_sanity_val_steps=0,  # nothing to find out: one data set, one model
-            use_distributed_sampler=False,  # MNISTDataModule gives each process its share
         )
     except (ValueError, TypeError, RuntimeError, ImportError, MisconfigurationException) as error:
         given = " ".join(f"--{name} {value}" for name, value in options.items())
