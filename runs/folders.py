@@ -54,7 +54,7 @@ def newest_unfinished(log_dir: str | Path) -> Path:
         if not (folder / RESULT).exists():
             found.append((last.stat().st_mtime_ns, folder))
     for _, folder in sorted(found, reverse=True):
-        with suppress(InputError), locked(folder):
+        with suppress(InputError, OSError), locked(folder):  # that of somebody else, for example
             return folder
     raise InputError(
         f"argument --resume: no unfinished run with a checkpoint in {log_dir}: name another "

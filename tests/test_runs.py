@@ -598,6 +598,9 @@ class TestFolders(InFolder):
             if finished:
                 write_whole(last.parent.parent / folders.RESULT, b"{}")
         self.assertEqual(newest_unfinished(self.folder).name, "version_0")
+        (self.folder / "version_0" / ".lock").unlink()
+        (self.folder / "version_0" / ".lock").mkdir()  # it cannot be locked: the next one is
+        self.assertEqual(newest_unfinished(self.folder).name, "version_1")
 
 
 class TestDamage(RunTest):
