@@ -125,7 +125,7 @@ class VAE(pl.LightningModule):
         Returns:
             L_rec: mean reconstruction loss in nats per image, a scalar.
             L_reg: mean KL to the unit Gaussian in nats per image, a scalar.
-            bpd: mean negative ELBO in bits per dimension, a scalar; the training loss.
+            bpd: mean negative ELBO in bits per dimension, a scalar; with beta 1 the networks' loss.
         Raises:
             TypeError, ValueError: imgs are something else; no image, which has no mean.
         """
