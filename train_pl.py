@@ -51,12 +51,7 @@ from runs.result import finish, test_best
 from runs.run import Run
 from runs.stopping import as_work_errors, stop_on_signals
 from runs.table import log_step
-from runs.trainer import (
-    add_trainer_options,
-    compile_networks,
-    make_trainer,
-    restored_process,
-)
+from runs.trainer import add_trainer_options, compile_networks, make_trainer, restored_process
 from utils import (
     KLD,
     elbo_to_bpd,
@@ -239,18 +234,18 @@ class VAE(pl.LightningModule):
         L_rec, L_reg, count = self.train_means.take()
         self._log_losses("train", L_rec, L_reg, batch[0].shape, count)
         if point:
-            now = {
+            losses = {
                 "train_bpd_step": elbo_to_bpd(L_rec + L_reg, batch[0].shape),
                 "train_reconstruction_loss_step": L_rec,
                 "train_regularization_loss_step": L_reg,
             }
-            self.log_dict(now, on_epoch=False, sync_dist=True)
+            self.log_dict(losses, on_epoch=False, sync_dist=True)
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         self._eval_step("val", batch[0])
 
     def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
-        imgs, _ = batch
+        imgs = batch[0]
         self._eval_step("test", imgs)
         mean, log_std = self.encoder(imgs)
         noise = (torch.randn_like(mean).unsqueeze(0) for _ in range(self.IW_SAMPLES))

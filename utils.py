@@ -65,9 +65,7 @@ def unit_gaussian_log_prob(z: Tensor) -> Tensor:
 def kl_per_dimension(mean: Tensor, log_std: Tensor) -> Tensor:
     """KL(N(mean, std) || N(0, 1)) in nats of each latent dimension on its own.
 
-        KL_d = 1/2 (std_d^2 - 1 - log std_d^2 + mean_d^2)
-
-    (Kingma & Welling 2014, appendix B.)
+        KL_d = 1/2 (std_d^2 - 1 - log std_d^2 + mean_d^2)    (Kingma & Welling 2014, appendix B)
 
     Args:
         mean, log_std: float [..., z_dim].
