@@ -50,7 +50,7 @@ def read_result(folder: Path) -> dict[str, object]:
     """
     try:
         result = json.loads((folder / RESULT).read_text())
-        options = dict(result["options"])
+        options = {**result["options"], **result.get("model", {})}
         record = result.get("trained_on", options)
         data = record["dataset"], record.get("digest")
         for name in ("parameters", "flops_per_image"):  # of each part of the model
@@ -66,11 +66,11 @@ def read_result(folder: Path) -> dict[str, object]:
         raise InputError(
             f"{folder / RESULT} is not what train_pl.py wrote: give another run"
         ) from error
-    return {"options": options, "data": data, **measures}
+    return {"folder": folder, "options": options, "data": data, **measures}
 
 
 def compare(folders: Sequence[Path]) -> list[dict[str, object]]:
-    """A row for all runs that differ in their seed only.
+    """A row for all runs that differ in their seed only; of a model, all hyperparameters count.
 
     Returns:
         Rows of one set of columns: the options that differ, with their values; runs, how many;
@@ -94,7 +94,10 @@ def compare(folders: Sequence[Path]) -> list[dict[str, object]]:
     groups = {}
     for result in results:
         values = tuple(result["options"].get(name) for name in differ)
-        groups.setdefault(tuple(map(str, values)), (values, []))[1].append(result)
+        _, runs = groups.setdefault(tuple(map(str, values)), (values, []))
+        for other in runs:
+            check_differ(other, result)
+        runs.append(result)
     measures = [name for name in MEASURES if all(name in result for result in results)]
     rows = []
     for values, runs in groups.values():
@@ -104,6 +107,19 @@ def compare(folders: Sequence[Path]) -> list[dict[str, object]]:
             row |= {name: mean(found), f"{name}_std": stdev(found) if len(runs) > 1 else None}
         rows.append(row)
     return rows
+
+
+def check_differ(run: dict[str, object], other: dict[str, object]) -> None:
+    """Raises InputError unless two runs of a row have different seeds and equal networks."""
+    if run["options"].get("seed") == other["options"].get("seed"):
+        raise InputError(
+            f"{run['folder']} and {other['folder']} have the same options and seed: leave one out"
+        )
+    if run.get("parameters") != other.get("parameters"):
+        raise InputError(
+            f"{run['folder']} and {other['folder']} have the same options and other networks: "
+            "compare runs of one model"
+        )
 
 
 def table(rows: list[dict[str, object]]) -> str:

@@ -19,6 +19,7 @@ from boundary.command_line import (
     run_main,
 )
 from boundary.files import write_whole
+from fmnist import DIGITS
 from own_data import add_data_options, data_for, training_record
 from page.contents import Shown, page
 from runs.epochs import kept_epochs
@@ -44,6 +45,12 @@ def explore(args: argparse.Namespace) -> Path:
             "data set, and make a page of each"
         )
     sets = data_for(files[0], args.dataset, args.data, args.data_dir)
+    found, known = list(sets.test.classes), training_record(files[0]).get("classes", [*DIGITS])
+    if args.data and found != known:  # the page would call the model's classes by other names
+        raise InputError(
+            f"argument --data: its classes are {', '.join(found) or 'none'}, those of the model "
+            f"{', '.join(known) or 'none'}: give images of the same"
+        )
     models = []
     for given, file in zip(args.checkpoint, files, strict=True):
         model = load_model(file)

@@ -101,7 +101,7 @@ class Muon(torch.optim.Optimizer):
                 continue
             average = self._kept("average", p).lerp_(p.grad, 1 - group["momentum"])
             direction = p.grad.lerp(average, group["momentum"])
-            matrix = direction.flatten(1) if p.ndim > 1 else direction.unsqueeze(1)
+            matrix = direction.flatten(1) if p.ndim > 1 else direction.reshape(-1, 1)
             same_shape[matrix.shape].append((p, matrix))
         for (rows, columns), pairs in same_shape.items():
             length = self.STEP * group["lr"] * max(1, rows / columns) ** 0.5

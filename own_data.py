@@ -418,6 +418,8 @@ def training_record(checkpoint: str | Path) -> dict[str, object]:
     record = read_checkpoint(checkpoint).get("datamodule_hyper_parameters")
     if not isinstance(record, dict) or "dataset" not in record:  # of somebody's own data module
         return {}
+    if "data" not in record and isinstance(record["dataset"], str):
+        return {"dataset": record["dataset"]} if record["dataset"] in DATASETS else {}
     kinds = RECORD if "data" in record else {"dataset": str}
     found = {name: record.get(name) for name in kinds}
     if {name: type(value) for name, value in found.items()} != kinds or (

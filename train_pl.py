@@ -12,6 +12,7 @@ from pathlib import Path
 if __name__ == "__main__":  # Ctrl-C in the seconds of the imports ends without a traceback
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
+import numpy as np
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback
@@ -100,11 +101,13 @@ class VAE(pl.LightningModule):
         decoder: nn.Module | None = None,  # in place of CNNDecoder: z to logits
     ):
         super().__init__()
-        # Python's own numbers, as a checkpoint holds nothing else.
         num_filters, z_dim = check_size("num_filters", num_filters), check_size("z_dim", z_dim)
         lr, beta = check_positive("lr", lr), check_positive("beta", beta)
         temperature = check_positive("temperature", temperature)
         self.save_hyperparameters(ignore=["encoder", "decoder"])
+        for name, value in self.hparams.items():
+            if isinstance(value, np.generic):  # which weights_only=True would not load
+                self.hparams[name] = value.item()
         self.encoder = encoder or CNNEncoder(num_filters=num_filters, z_dim=z_dim)
         self.decoder = decoder or CNNDecoder(num_filters=num_filters, z_dim=z_dim)
         self.decoder.z_dim = z_dim  # what `visualize_manifold` asks a decoder for
@@ -221,6 +224,9 @@ class VAE(pl.LightningModule):
         # The prior learns from z as it is: no gradient of its loss reaches encoder or decoder.
         prior_loss = -self.prior.log_prob(z.detach(), labels).mean()
         return loss + elbo_to_bpd(prior_loss, imgs.shape)
+
+    def on_train_epoch_start(self) -> None:
+        self.train_means = RunningMeans()  # a fit that was interrupted leaves some behind
 
     def on_train_batch_end(
         self, outputs: dict[str, Tensor], batch: tuple[Tensor, Tensor], batch_idx: int
@@ -357,7 +363,7 @@ class GenerateCallback(Callback):
 
 def train_vae(
     args: argparse.Namespace,
-    callbacks: Iterable[Callback] = (),
+    callbacks: Callback | Iterable[Callback] = (),
     logger: Logger | Iterable[Logger] | None = None,
     model: VAE | None = None,
 ) -> list[dict[str, float]]:
@@ -368,7 +374,7 @@ def train_vae(
 
     Args:
         args: any namespace; a field that it lacks takes the command line's default.
-        callbacks: more of Lightning's callbacks. A resumed run needs the same again.
+        callbacks: one or more of Lightning's callbacks. A resumed run needs the same again.
         logger: one or several of Lightning's in place of TensorBoard's. They get all metrics and
             options; pictures are for TensorBoard. The run's folder is the same with any.
         model: in place of `VAE(args.num_filters, args.z_dim, args.lr, args.beta)`: one with other
@@ -398,6 +404,7 @@ def train_vae(
         known = s.data is None and s.dataset == CLASSIFIED_DATASET and CLASSIFIER.exists()
         classifier = load_classifier() if known else None  # now, as a bad file ends the program
         pictures = GenerateCallback(save_to_disk=True)
+        callbacks = [callbacks] if isinstance(callbacks, Callback) else callbacks
         trainer = make_trainer(run, "val_bpd", [pictures, LossCurves(), *callbacks])
         if s.compile:
             compile_networks(trainer.strategy.root_device, model.encoder, model.decoder)
@@ -408,6 +415,7 @@ def train_vae(
             open_logs(run, trainer, logger)
             run.fit(trainer, model, data)
             test = test_best(run, trainer, model, data)
+            model.eval()  # which Lightning has put back into training
             result = {**test, **show_latents(trainer, model, data.test, run.state.best_step)}
             if classifier is not None and trainer.is_global_zero:
                 result["samples"] = judge_run(model, classifier, data.train, data.test, s.seed)

@@ -137,8 +137,11 @@ def check_report_folder(output: Path) -> None:
     No other file is ever replaced, such as a run's own latent_means.png.
     """
     check_writable("--output", output)
-    reports = [output / name for name in (METRICS, PICTURES)]
-    if output.is_dir() and any(output.iterdir()) and not any(map(Path.is_file, reports)):
+    earlier = output / METRICS
+    own = (output / PICTURES).is_file() or (
+        earlier.is_file() and "negative_elbo_bpd" in earlier.read_text(errors="replace")
+    )
+    if output.is_dir() and any(output.iterdir()) and not own:
         raise InputError(
             f"argument --output: {output} has other files than a report's: choose a new folder"
         )

@@ -8,6 +8,7 @@ import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Checkpoint
 from torch.optim.lr_scheduler import LambdaLR
 
+from boundary.command_line import InputError
 from runs.run import Run
 from runs.table import epoch_metrics, epoch_row, log_step, write_table
 from runs.tensorboard import RunTensorBoard
@@ -35,6 +36,18 @@ class RunCheckpoint(Checkpoint):
         if stage == "fit" and trainer.is_global_zero:
             self.run.last.parent.mkdir(exist_ok=True)
             self._remove_outdated()  # the best of an epoch that was not saved
+
+    def on_load_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict
+    ) -> None:
+        saved, own = checkpoint.get("hyper_parameters"), dict(pl_module.hparams)
+        if self.run.restoring and saved != own:
+            differ = [name for name in own if saved is None or saved.get(name) != own[name]]
+            raise InputError(
+                f"argument --resume: the model of {self.run.folder} has another "
+                f"{', '.join(differ) or 'class'}: continue it by train_vae(..., model=...) with "
+                "the model that it began with"
+            )
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if self.run.restoring:

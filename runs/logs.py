@@ -13,6 +13,7 @@ from pytorch_lightning.utilities import rank_zero_only
 from torch import Tensor
 from tqdm import tqdm
 
+from boundary.command_line import InputError
 from runs.checkpointing import RunCheckpoint
 from runs.run import Run
 from runs.tensorboard import RunTensorBoard
@@ -56,15 +57,15 @@ def open_logs(run: Run, trainer: pl.Trainer, logger: Logger | Iterable[Logger] |
     """Gives the trainer the loggers, or TensorBoard's, with the run's options, and says where.
 
     Raises:
-        ValueError: there is no logger.
+        InputError: there is no logger.
     """
-    if logger is None:
+    if logger is None or logger is True:
         purge_step = run.state.step if run.resumed else None
         trainer.loggers = [RunTensorBoard(run.folder, purge_step)]
     else:
-        trainer.loggers = [logger] if isinstance(logger, Logger) else list(logger)
+        trainer.loggers = [logger] if isinstance(logger, Logger) else list(logger or ())
     if not trainer.loggers:
-        raise ValueError("logger: give at least one, or None for TensorBoard's")
+        raise InputError("logger: give at least one, or None for TensorBoard's")
     begins = f"Continuing {run.folder}" if run.state.step else f"Logging to {run.folder}"
     print_once("; watch it with: ".join([begins, *watch_commands(trainer)]))
     for each in trainer.loggers:
@@ -118,11 +119,12 @@ class Progress(Callback):
         metrics = trainer.callback_metrics  # on every process, as it is a mean over all of them
         self._clear()
         now = time.monotonic()
-        print_once(
-            f"{self._epoch(trainer)}  train {metrics['train_bpd']:.4f}"
-            f"  val {metrics['val_bpd']:.4f}  learned prior {metrics['val_prior_bpd']:.4f} bpd"
-            f"  {now - self.epoch_start:.0f} s  {self._left(trainer, trainer.current_epoch + 1)}"
-        )
+        names = {"train": "train_bpd", "val": "val_bpd", "learned prior": "val_prior_bpd"}
+        shown = [  # a subclass may have other steps
+            f"{title} {metrics[name]:.4f}" for title, name in names.items() if name in metrics
+        ]
+        seconds, left = now - self.epoch_start, self._left(trainer, trainer.current_epoch + 1)
+        print_once(f"{self._epoch(trainer)}  {'  '.join(shown)} bpd  {seconds:.0f} s  {left}")
         self.epoch_start = now
 
     def on_exception(

@@ -92,6 +92,7 @@ def environment(trainer: pl.Trainer, model: nn.Module) -> dict[str, object]:
     """What a result depends on beside the options: number of parameters, versions, machine."""
     device = trainer.strategy.root_device
     return {
+        "model": {"class": type(model).__name__, **model.hparams},
         "parameters": {name: num_parameters(part) for name, part in model.named_children()},
         "flops_per_image": flops_per_image(model),
         "versions": {

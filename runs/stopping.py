@@ -32,11 +32,13 @@ class StopIfNotFinite(Callback):
         self,
         trainer: pl.Trainer,
         pl_module: pl.LightningModule,
-        outputs: dict[str, Tensor],
+        outputs: dict[str, Tensor] | None,
         batch: tuple[Tensor, Tensor],
         batch_idx: int,
     ) -> None:
         step, steps = batch_idx + 1, trainer.num_training_batches
+        if not outputs or "loss" not in outputs:  # a batch that is left out, or own optimisation
+            return
         if pl_module.device.type == "cpu" or step % self.EVERY == 0:
             # The mean, as one process must not go on and wait for another that has ended.
             loss = trainer.strategy.reduce(outputs["loss"].detach().clone(), reduce_op="mean")

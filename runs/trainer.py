@@ -12,7 +12,7 @@ from contextlib import contextmanager
 import numpy as np
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import Callback, LearningRateMonitor
+from pytorch_lightning.callbacks import Callback, LearningRateMonitor, WeightAveraging
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.utilities.seed import isolate_rng
 from torch import nn
@@ -67,6 +67,12 @@ def make_trainer(run: Run, monitor: str, callbacks: Iterable[Callback]) -> pl.Tr
         raise InputError(
             f"argument --precision: {precision} keeps the weights in 16 bits, which loses the "
             "small updates near the end: give bf16-mixed"
+        )
+    callbacks = list(callbacks)
+    if any(isinstance(callback, WeightAveraging) for callback in callbacks):
+        raise InputError(
+            "callbacks: the best checkpoint would not hold the averaged weights that were "
+            "validated: average them with a pl.Trainer of your own"
         )
     quiet_lightning()
     keep_freed_memory()

@@ -66,6 +66,16 @@ class TestCompare(InFolder):
         self.assertEqual(rows[1]["test_bpd_std"], "")
         self.assertEqual(float(rows[0]["parameters"]), 1000)
 
+    def test_models_that_differ_make_no_row_together_and_no_run_counts_twice(self):
+        first, again, other = self.run_of("a"), self.run_of("b"), self.run_of("c", seed=1)
+        file = other / "result.json"
+        content = json.loads(file.read_text())
+        file.write_text(json.dumps(content | {"parameters": {"encoder": 5}}))
+        for run, words in ((again, "same options and seed"), (other, "other networks")):
+            code, said = self.ending(first, run)
+            self.assertEqual((code, len(said.splitlines())), (2, 1))
+            self.assertIn(words, said)
+
     def test_options_that_change_no_result_make_no_column(self):
         runs = self.run_of("a", progress_bar=True), self.run_of("b", seed=1, progress_bar=False)
         self.assertEqual(len(compare.compare(runs)), 1)

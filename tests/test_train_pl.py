@@ -17,6 +17,7 @@ from io import StringIO
 from pathlib import Path
 from unittest import mock
 
+import numpy as np
 import pytorch_lightning as pl
 import torch
 from matplotlib.axes import Axes
@@ -546,6 +547,47 @@ class TestOwnNetworks(InFolder):
 
         run = self.train(Plain(num_filters=2, z_dim=2), epochs=1)
         self.assertEqual(type(load_model(run, Plain)), Plain)
+
+    def test_a_subclass_may_log_and_optimise_as_it_likes(self):
+        class Silent(VAE):
+            def __init__(self, lr, warmup):
+                super().__init__(num_filters=2, z_dim=2, lr=lr, warmup=warmup)
+                self.automatic_optimization = False
+
+            def training_step(self, batch, batch_idx):
+                *_, bpd = self(batch[0])
+                self.optimizers().zero_grad()
+                self.manual_backward(bpd)
+                self.optimizers().step()
+
+            def validation_step(self, batch, batch_idx):
+                self.log("val_bpd", self(batch[0])[2])
+
+        run = self.train(Silent(np.float64(1e-3), np.float32(0.1)), epochs=1)
+        self.assertIs(type(load_model(run, Silent).hparams.lr), float)
+
+    def test_a_run_is_judged_in_eval_mode_and_leaves_its_statistics_alone(self):
+        class Normed(nn.Sequential):
+            def forward(self, x):
+                return super().forward(x / 15).chunk(2, dim=1)
+
+        def encoder() -> nn.Module:
+            layers = nn.Linear(784, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 6)
+            return Normed(nn.Flatten(), *layers)
+
+        model = VAE(num_filters=2, z_dim=3, encoder=encoder())
+        run = self.train(model, epochs=1)
+        loaded = load_model(run, encoder=encoder())
+        for own, saved in zip(model.encoder.buffers(), loaded.encoder.buffers(), strict=True):
+            self.assertTrue(torch.equal(own, saved))
+
+    def test_a_resumed_run_wants_the_model_that_it_began_with(self):
+        run = self.train(VAE(num_filters=2, z_dim=2, temperature=0.5), epochs=1)
+        with self.assertRaisesRegex(InputError, "--resume: .* another temperature: .*model="):
+            self.train(VAE(num_filters=2, z_dim=2), resume=run, epochs=2)
+        with self.assertRaisesRegex(InputError, "averaged weights"):
+            args = argparse.Namespace(log_dir=str(self.folder), epochs=1)
+            train_vae(args, callbacks=pl.callbacks.WeightAveraging())
 
     def test_networks_that_a_model_is_given_are_trained_and_loaded(self):
         run = self.train(VAE(z_dim=3, **own_networks(3)), epochs=1)
