@@ -152,7 +152,8 @@ def losses_figure(rows: Sequence[Mapping[str, str]]) -> Figure:
         axes.set_xlim(0.5, int(rows[-1]["epoch"]) + 0.5)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(alpha=0.3)
-        axes.legend(fontsize=8)
+        if axes.lines:
+            axes.legend(fontsize=8)
     return figure
 
 
