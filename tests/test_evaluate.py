@@ -383,7 +383,7 @@ class TestBadInput(EvaluateTest):
             "another-prior": {"prior.first.weight": torch.zeros(512, 4)},
             "too-many": {"more": torch.ones(1)},
             "not-finite": nan,
-            "another-data-set": {**whole, "datamodule_hyper_parameters": {"dataset": "another"}},
+            "odd-data-set": {**whole, "datamodule_hyper_parameters": {"dataset": 7}},
         }
         for name, content in bad.items():
             path = self.checkpoint = self.folder / f"{name}.ckpt"
