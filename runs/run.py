@@ -275,7 +275,7 @@ def read_state(last: Path, parser: argparse.ArgumentParser) -> tuple[argparse.Na
     content = read_checkpoint(last)
     try:
         state = State(**content["run"])
-        return parser.parse_args(state.argv), state
+        return parser.parse_args(list(state.argv)), state
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise cannot_continue(last, error) from error
 
