@@ -101,13 +101,12 @@ class VAE(pl.LightningModule):
         decoder: nn.Module | None = None,  # in place of CNNDecoder: z to logits
     ):
         super().__init__()
-        num_filters, z_dim = check_size("num_filters", num_filters), check_size("z_dim", z_dim)
-        lr, beta = check_positive("lr", lr), check_positive("beta", beta)
-        temperature = check_positive("temperature", temperature)
         self.save_hyperparameters(ignore=["encoder", "decoder"])
         for name, value in self.hparams.items():
             if isinstance(value, np.generic):  # which weights_only=True would not load
                 self.hparams[name] = value.item()
+        for name in ("lr", "beta", "temperature"):
+            check_positive(name, self.hparams[name])
         self.encoder = encoder or CNNEncoder(num_filters=num_filters, z_dim=z_dim)
         self.decoder = decoder or CNNDecoder(num_filters=num_filters, z_dim=z_dim)
         self.decoder.z_dim = z_dim  # what `visualize_manifold` asks a decoder for
@@ -238,14 +237,10 @@ class VAE(pl.LightningModule):
         if not (now and self.train_means.count):  # a subclass may have another training_step
             return
         L_rec, L_reg, count = self.train_means.take()
-        self._log_losses("train", L_rec, L_reg, batch[0].shape, count)
+        losses = self._log_losses("train", L_rec, L_reg, batch[0].shape, count)
         if point:
-            losses = {
-                "train_bpd_step": elbo_to_bpd(L_rec + L_reg, batch[0].shape),
-                "train_reconstruction_loss_step": L_rec,
-                "train_regularization_loss_step": L_reg,
-            }
-            self.log_dict(losses, on_epoch=False, sync_dist=True)
+            of_step = {f"{name}_step": value for name, value in losses.items()}
+            self.log_dict(of_step, on_epoch=False, sync_dist=True)
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         self._eval_step("val", batch[0])
@@ -257,8 +252,8 @@ class VAE(pl.LightningModule):
         noise = (torch.randn_like(mean).unsqueeze(0) for _ in range(self.IW_SAMPLES))
         priors = (unit_gaussian_log_prob, self.prior.log_prob)
         bpds = importance_weighted_bpd(self.decoder, imgs, mean, log_std, noise, priors)
-        names = ("test_importance_weighted_bpd", "test_importance_weighted_prior_bpd")
-        for name, bpd in zip(names, bpds, strict=True):
+        for prior, bpd in zip(("", "_prior"), bpds, strict=True):
+            name = f"test_importance_weighted{prior}_bpd"
             self.log(name, bpd.mean(), sync_dist=True, batch_size=len(imgs))
 
     def predict_step(self, batch: Tensor | tuple[Tensor, ...], batch_idx: int) -> Tensor:
@@ -275,7 +270,7 @@ class VAE(pl.LightningModule):
 
     def _log_losses(
         self, stage: str, L_rec: Tensor, L_reg: Tensor, img_shape: torch.Size, count: int
-    ) -> None:
+    ) -> dict[str, Tensor]:
         """Logs means over `count` images, of which Lightning makes those of the epoch."""
         negative_elbo = L_rec + L_reg
         losses = {
@@ -285,6 +280,7 @@ class VAE(pl.LightningModule):
             f"{stage}_bpd": elbo_to_bpd(negative_elbo, img_shape),
         }
         self.log_dict(losses, on_step=False, on_epoch=True, sync_dist=True, batch_size=count)
+        return losses
 
 
 def load_model(path: str | Path, model_class: type[VAE] = VAE, **networks: nn.Module) -> VAE:
@@ -389,9 +385,8 @@ def train_vae(
     """
     if not (model is None or isinstance(model, VAE)):
         raise InputError(f"model: give a VAE of train_pl.py or of a subclass, not {model!r:.80}")
-    options = vars(args) | (
-        {} if model is None else {name: model.hparams[name] for name in OF_MODEL}
-    )
+    of_model = {} if model is None else {name: model.hparams[name] for name in OF_MODEL}
+    options = vars(args) | of_model
     with restored_process(), stop_on_signals(), Run(make_parser(), options) as run:
         s = run.settings
         check_writable("--log_dir", s.log_dir)
@@ -403,9 +398,9 @@ def train_vae(
             raise InputError(f"model: the images need VAE(num_classes={classes}, ...)")
         known = s.data is None and s.dataset == CLASSIFIED_DATASET and CLASSIFIER.exists()
         classifier = load_classifier() if known else None  # now, as a bad file ends the program
-        pictures = GenerateCallback(save_to_disk=True)
         callbacks = [callbacks] if isinstance(callbacks, Callback) else callbacks
-        trainer = make_trainer(run, "val_bpd", [pictures, LossCurves(), *callbacks])
+        pictures = [GenerateCallback(save_to_disk=True), LossCurves()]
+        trainer = make_trainer(run, "val_bpd", [*pictures, *callbacks])
         if s.compile:
             compile_networks(trainer.strategy.root_device, model.encoder, model.decoder)
         if trainer.is_global_zero:
