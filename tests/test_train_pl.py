@@ -291,8 +291,9 @@ class TestReproducibility(unittest.TestCase):
             def on_train_start(self, trainer: pl.Trainer, pl_module: VAE) -> None:
                 pl_module.train_means.add(torch.full((9,), 1e6), torch.zeros(9))
 
-        plain, other = (fit(*more).trainer.callback_metrics for more in ((), (LeftBehind(),)))
-        self.assertEqual(plain["train_bpd"], other["train_bpd"])
+        plain, other = (fit(*more, max_epochs=1) for more in ((), (LeftBehind(),)))
+        bpd = [model.trainer.callback_metrics["train_bpd"] for model in (plain, other)]
+        self.assertEqual(*bpd)
 
     def test_pictures_do_not_change_the_weights(self):
         # Without SeedEpochs, which would put a disturbed stream right again.
