@@ -10,7 +10,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from boundary.checks import at_least_float32, check_size, check_tensor
+from boundary.checks import at_least_float32, check_size, check_tensors
 
 MAKE_IMAGES = "fmnist.discretize(images in [0, 1]).view(-1, 1, 28, 28) makes them"
 GRID = 7  # the smallest feature maps are 7x7, a quarter of the image's side
@@ -76,8 +76,8 @@ class CNNEncoder(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Images long [B, 1, 28, 28] in 0..15 to mean and log_std, float [B, z_dim] each."""
-        device = self.net[0].weight.device
-        check_tensor("imgs", x, torch.long, ("B", 1, 28, 28), device, 16, hint=MAKE_IMAGES)
+        grey = {"device": self.net[0].weight.device, "num_values": 16, "hint": MAKE_IMAGES}
+        check_tensors("imgs", ("B", 1, 28, 28), x, dtype=torch.long, **grey)
         x = x.to(self.net[0].weight.dtype) / 15 * 2 - 1
         x = x.contiguous(memory_format=torch.channels_last)
         mean, log_std = at_least_float32(self.net(x)).chunk(2, dim=1)
@@ -118,7 +118,7 @@ class CNNDecoder(nn.Module):
 
     def forward(self, z: Tensor) -> Tensor:
         """Latents float [B, z_dim] to logits float [B, 16, 28, 28], no softmax."""
-        check_tensor("z", z, None, ("B", self.z_dim), self.device)
+        check_tensors("z", ("B", self.z_dim), z, device=self.device)
         grid = self.net[:2](z.to(self.net[0].weight.dtype))
         # Made the faster layout here once, the convolutions keep it.
         return self.net[2:](grid.contiguous(memory_format=torch.channels_last))

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import Parameter
 from torch.optim.adam import adam
 
-from boundary.checks import at_least_float32, check_floats
+from boundary.checks import at_least_float32, check_tensors
 
 NEWTON_SCHULZ_STEPS = 4  # five give the same test bpd and take a quarter longer
 
@@ -27,7 +27,7 @@ def orthogonalize(matrices: Tensor) -> Tensor:
     Returns:
         float [N, rows, columns], float32 for half precisions; zero for a zero matrix.
     """
-    check_floats("matrices", "[N, rows, columns]", 3, matrices)
+    check_tensors("matrices", ("N", "rows", "columns"), matrices)
     _, rows, columns = matrices.shape
     x = at_least_float32(matrices if rows <= columns else matrices.mT)
     x = x / (torch.linalg.matrix_norm(x, keepdim=True) + 1e-7)

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.amp import is_autocast_available
 
-from boundary.checks import check_finite, check_positive, check_size, check_tensor
+from boundary.checks import check_finite, check_positive, check_size, check_tensors
 
 
 class LatentPrior(nn.Module):
@@ -84,7 +84,7 @@ class LatentPrior(nn.Module):
         Raises:
             TypeError, ValueError: z or labels are of another type, shape, device or range.
         """
-        check_tensor("z", z, None, ("B", self.z_dim), self.first.weight.device)
+        check_tensors("z", ("B", self.z_dim), z, device=self.first.weight.device)
         self._check_labels(labels, len(z))
         kind = z.device.type if is_autocast_available(z.device.type) else "cpu"
         with torch.autocast(kind, enabled=False):  # half precision loses tenths of nats
@@ -184,5 +184,5 @@ class LatentPrior(nn.Module):
         return torch.stack(latents[1:], dim=1)
 
     def _check_labels(self, labels: Tensor, num: int) -> None:
-        device = self.first.weight.device
-        check_tensor("labels", labels, torch.long, (num,), device, self.num_classes)
+        of_prior = {"device": self.first.weight.device, "num_values": self.num_classes}
+        check_tensors("labels", (num,), labels, dtype=torch.long, **of_prior)

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.utils import make_grid
 
-from boundary.checks import at_least_float32, check_floats, check_size, values_are_checked
+from boundary.checks import at_least_float32, check_size, check_tensors, values_are_checked
 
 
 def sample_reparameterize(mean: Tensor, std: Tensor) -> Tensor:
@@ -34,7 +34,7 @@ def sample_reparameterize(mean: Tensor, std: Tensor) -> Tensor:
         TypeError: not float tensors.
         ValueError: other shapes or devices, or a negative std where `values_are_checked`.
     """
-    check_floats("mean and std", "[...]", 0, mean, std)
+    check_tensors("mean and std", ("...",), mean, std)
     if values_are_checked(std) and bool((std < 0).any()):
         raise ValueError(
             f"std must not be negative, got {std.min().item():g}: is it a log std? "
@@ -51,7 +51,7 @@ def gaussian_log_prob(z: Tensor, mean: Tensor, log_std: Tensor) -> Tensor:
     Returns:
         float [...], in nats; float32 for half precisions.
     """
-    check_floats("z, mean and log_std", "[..., z_dim]", 1, z, mean, log_std)
+    check_tensors("z, mean and log_std", ("...",), z, mean, log_std)
     z, mean, log_std = (at_least_float32(value) for value in (z, mean, log_std))
     distance = (z - mean) * torch.exp(-log_std)
     return (-0.5 * (distance.square() + math.log(2 * math.pi)) - log_std).sum(dim=-1)
@@ -72,7 +72,7 @@ def kl_per_dimension(mean: Tensor, log_std: Tensor) -> Tensor:
     Returns:
         float [..., z_dim], >= 0 up to rounding, in nats; float32 for half precisions.
     """
-    check_floats("mean and log_std", "[..., z_dim]", 1, mean, log_std)
+    check_tensors("mean and log_std", ("...",), mean, log_std)
     mean, log_std = at_least_float32(mean), at_least_float32(log_std)
     # expm1 keeps its digits where std is near 1 and std^2 - 1 would cancel.
     return 0.5 * (torch.expm1(2 * log_std) - 2 * log_std + mean.square())
@@ -98,14 +98,9 @@ def reconstruction_loss(logits: Tensor, imgs: Tensor) -> Tensor:
         TypeError, ValueError: other types or shapes.
         IndexError: on the CPU, a grey level that there is no logit for.
     """
-    check_floats("logits", "[B, 16, H, W]", 4, logits)
-    if imgs.dtype != torch.long:
-        raise TypeError(f"imgs: expected long with values 0..15, got {imgs.dtype}")
-    if imgs.shape != (len(logits), 1, *logits.shape[2:]) or logits.device != imgs.device:
-        raise ValueError(
-            "expected logits [B, 16, H, W] and imgs [B, 1, H, W] on one device, got "
-            f"{list(logits.shape)} on {logits.device} and {list(imgs.shape)} on {imgs.device}"
-        )
+    check_tensors("logits", ("B", "16", "H", "W"), logits)
+    shape = (len(logits), 1, *logits.shape[2:])
+    check_tensors("imgs", shape, imgs, dtype=torch.long, device=logits.device)
     # One row per pixel is no copy of channels_last logits, and the kernel is fastest on rows.
     rows = at_least_float32(logits.permute(0, 2, 3, 1).flatten(0, 2))
     nothing = -(2**63)  # the default, -100, would let a pixel of that value pass at no cost
@@ -140,7 +135,7 @@ def elbo_to_bpd(negative_elbo: Tensor, img_shape: Sequence[int]) -> Tensor:
     Returns:
         same shape, bits per dimension; float32 for half precisions.
     """
-    check_floats("negative_elbo", "[B]", 0, negative_elbo)
+    check_tensors("negative_elbo", ("...",), negative_elbo)
     if len(img_shape) < 2 or min(img_shape[1:]) < 1:
         raise ValueError(f"img_shape: expected [B, C, H, W], got {list(img_shape)}")
     return at_least_float32(negative_elbo) / (math.log(2) * math.prod(img_shape[1:]))
@@ -203,7 +198,7 @@ def mean_image(logits: Tensor) -> Tensor:
 
     logits: float [B, 16, H, W]. Returns float [B, 1, H, W].
     """
-    check_floats("logits", "[B, 16, H, W]", 4, logits)
+    check_tensors("logits", ("B", "16", "H", "W"), logits)
     probabilities = at_least_float32(logits).softmax(dim=1)
     levels = torch.linspace(0, 1, logits.shape[1]).to(probabilities)
     return torch.einsum("bvhw,v->bhw", probabilities, levels).unsqueeze(1)

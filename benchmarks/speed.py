@@ -37,7 +37,7 @@ from origin import OriginVAE, mean_bpd, origin_loaders  # noqa: E402
 
 import fmnist  # noqa: E402
 from boundary.checkpoints import AtomicCheckpointIO  # noqa: E402
-from boundary.checks import check_floats, check_tensor  # noqa: E402
+from boundary.checks import check_tensors  # noqa: E402
 from judging.bounds import DECODER_BATCH  # noqa: E402
 from muon import Muon  # noqa: E402
 from runs.result import num_parameters  # noqa: E402
@@ -305,11 +305,12 @@ def bench_safety(rounds: int, steps: int = 1000) -> None:
     def checks() -> None:
         device = model.decoder.device
         for _ in range(steps):
-            check_tensor("imgs", imgs, torch.long, ("B", 1, 28, 28), device, 16)
-            check_tensor("z", z, None, ("B", model.hparams.z_dim), device)
+            long = {"dtype": torch.long, "device": device}
+            check_tensors("imgs", ("B", 1, 28, 28), imgs, num_values=16, **long)
+            check_tensors("z", ("B", model.hparams.z_dim), z, device=device)
             for _ in range(3):
-                check_floats("", "", 1, mean, log_std)
-            check_tensor("labels", labels, torch.long, ("B",), device, 10)
+                check_tensors("", ("...",), mean, log_std)
+            check_tensors("labels", ("B",), labels, num_values=10, **long)
             # What StopIfNotFinite does:
             torch.minimum(first, torch.where(loss.isfinite(), torch.inf, 1.0)).item()
 

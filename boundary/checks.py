@@ -13,66 +13,49 @@ def at_least_float32(values: Tensor) -> Tensor:
     return values.to(torch.promote_types(values.dtype, torch.float32))
 
 
-def check_floats(what: str, shape: str, num_dims: int, *tensors: Tensor) -> None:
-    """Raises TypeError or ValueError unless all are float tensors of one shape and device.
-
-    Args:
-        what: the tensors' names, for the message.
-        shape: the expected shape, for the message.
-        num_dims: the least number of dimensions.
-    """
-    for tensor in tensors:
-        if not isinstance(tensor, Tensor) or not tensor.is_floating_point():
-            kind = tensor.dtype if isinstance(tensor, Tensor) else type(tensor).__name__
-            raise TypeError(f"{what}: expected float tensors {shape}, got {kind}")
-    first = tensors[0]
-    if first.ndim < num_dims or any(tensor.shape != first.shape for tensor in tensors):
-        got = " and ".join(str(list(tensor.shape)) for tensor in tensors)
-        raise ValueError(f"{what}: expected the shape {shape}, got {got}")
-    if any(tensor.device != first.device for tensor in tensors):
-        got = " and ".join(str(tensor.device) for tensor in tensors)
-        raise ValueError(f"{what}: expected one device, got {got}")
-
-
-def check_tensor(
-    name: str,
-    tensor: Tensor,
-    dtype: torch.dtype | None,
+def check_tensors(
+    names: str,
     shape: tuple[int | str, ...],
-    device: torch.device,
+    *tensors: Tensor,
+    dtype: torch.dtype | None = None,
+    device: torch.device | None = None,
     num_values: int | None = None,
     hint: str = "",
 ) -> None:
-    """Raises TypeError (dtype) or ValueError (shape, device, values) with one line that says all.
+    """Raises TypeError or ValueError, in one line, unless all tensors are of one kind, as expected.
 
     Args:
+        shape: sizes; a word stands for any size, ("...",) for any shape.
         dtype: None for any floating point.
-        shape: sizes; a letter stands for any size.
+        device: None for that of the first tensor.
         num_values: of whole numbers 0..num_values-1. They are looked at where `values_are_checked`.
         hint: what to call.
     """
-    fits = isinstance(tensor, Tensor) and tensor.ndim == len(shape)
-    fits = fits and all(
-        isinstance(size, str) or size == n for size, n in zip(shape, tensor.shape, strict=True)
+    for tensor in tensors:
+        error, found = ValueError, ""
+        if not isinstance(tensor, Tensor):
+            error, found = TypeError, type(tensor).__name__
+        elif not (tensor.is_floating_point() if dtype is None else tensor.dtype == dtype):
+            error, found = TypeError, f"{tensor.dtype} {list(tensor.shape)}"
+        elif not _fits(tensor.shape, shape) or tensor.device != (device or tensor.device):
+            found = f"{list(tensor.shape)} on {tensor.device}"
+        elif num_values and tensor.numel() and values_are_checked(tensor):
+            low, high = (value.item() for value in tensor.aminmax())
+            found = "" if 0 <= low <= high < num_values else f"{low} to {high}"
+        if found:
+            kind = {None: "float", torch.long: "long"}.get(dtype, dtype)
+            values = f" with values 0..{num_values - 1}" if num_values else ""
+            place = f" on {device}" if device else ""
+            expected = f"{kind} [{', '.join(map(str, shape))}]{values}{place}"
+            raise error(f"{names}: expected {expected}, got {found}{hint and ': '}{hint}")
+        shape, device = tensor.shape, tensor.device
+
+
+def _fits(sizes: torch.Size, shape: tuple[int | str, ...]) -> bool:
+    return shape == ("...",) or (
+        len(sizes) == len(shape)
+        and all(isinstance(n, str) or n == size for n, size in zip(shape, sizes, strict=True))
     )
-    error = ValueError
-    if not isinstance(tensor, Tensor):
-        error, found = TypeError, type(tensor).__name__
-    elif not (tensor.is_floating_point() if dtype is None else tensor.dtype == dtype):
-        error, found = TypeError, f"{tensor.dtype} {list(tensor.shape)}"
-    elif not fits or tensor.device != device:
-        found = f"{list(tensor.shape)} on {tensor.device}"
-    elif num_values is None or not tensor.numel() or not values_are_checked(tensor):
-        return
-    else:
-        low, high = (value.item() for value in tensor.aminmax())
-        if low >= 0 and high < num_values:
-            return
-        found = f"{low} to {high}"
-    kind = {None: "float", torch.long: "long"}.get(dtype, dtype)
-    values = "" if num_values is None else f" with values 0..{num_values - 1}"
-    expected = f"{kind} [{', '.join(map(str, shape))}]{values} on {device}"
-    raise error(f"{name}: expected {expected}, got {found}{hint and ': '}{hint}")
 
 
 def check_finite(*outputs: Tensor) -> None:
