@@ -1,4 +1,4 @@
-"""A model as programs for others: what they compute, and as files of torch.export and ONNX.
+"""A model as programs for other projects: what they compute, and as files of torch.export and ONNX.
 
-Of these programs nothing here is needed any more where they run.
+A project that loads such a file needs nothing of this repository.
 """

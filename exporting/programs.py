@@ -28,52 +28,36 @@ class Sample(nn.Module):
 
     def __init__(self, model: VAE):
         super().__init__()
-        prior, self.decoder, self.temperature = (
-            model.prior,
-            model.decoder,
-            model.hparams.temperature,
-        )
-        last = prior.last.weight * prior.last_mask
+        prior, self.z_dim = model.prior, model.prior.z_dim
+        self.decoder, self.temperature = model.decoder, model.hparams.temperature
         weights = {
             "classes": prior.class_embedding.weight + prior.first.bias,
             "first": (prior.first.weight * prior.first_mask).T,
             "middle": prior.middle.weight * prior.middle_mask,
             "middle_bias": prior.middle.bias,
-            "last": last.unflatten(0, (prior.z_dim, -1)),
-            "last_bias": prior.last.bias.unflatten(0, (prior.z_dim, -1)),
+            "last": (prior.last.weight * prior.last_mask).unflatten(0, (self.z_dim, -1)),
+            "last_bias": prior.last.bias.unflatten(0, (self.z_dim, -1)),
         }
         for name, tensor in weights.items():
             self.register_buffer(name, tensor.detach().clone(memory_format=torch.contiguous_format))
 
     def forward(self, labels: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
         """Labels long [B] and noise float [B, 2 * z_dim + 784] to the images and their z."""
-        choices, steps, pixels = split_noise(noise)
+        choices, steps, pixels = noise.split([self.z_dim, self.z_dim, SIDE**2], dim=1)
         seen, latents = self.classes[labels], []
-        for first, last, last_bias, choice, step in zip(
-            self.first,
-            self.last,
-            self.last_bias,
-            choices.T,
-            self.temperature * steps.T,
-            strict=True,
-        ):
+        for i in range(self.z_dim):
             hidden = F.silu(F.linear(F.silu(seen), self.middle, self.middle_bias))
-            log_weights, means, log_stds = F.linear(hidden, last, last_bias).chunk(3, dim=1)
-            k = chosen((log_weights / self.temperature**2).softmax(dim=1), choice.unsqueeze(1))
-            z_i = means.gather(1, k) + log_stds.gather(1, k).exp() * step.unsqueeze(1)
-            seen = seen + z_i * first
+            mixture = F.linear(hidden, self.last[i], self.last_bias[i])
+            log_weights, means, log_stds = mixture.chunk(3, dim=1)
+            weights = (log_weights / self.temperature**2).softmax(dim=1)
+            k = chosen(weights, choices[:, i : i + 1])
+            step = self.temperature * steps[:, i : i + 1]
+            z_i = means.gather(1, k) + log_stds.gather(1, k).exp() * step
+            seen = seen + z_i * self.first[i]
             latents.append(z_i)
         z = torch.cat(latents, dim=1)
-        return chosen(self.decoder(z).softmax(dim=1).flatten(2), pixels).unflatten(
-            2, (SIDE, SIDE)
-        ), z
-
-
-def split_noise(noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """What chooses the Gaussians, what is added to their means, and what chooses the pixels."""
-    z_dim = (noise.shape[1] - SIDE**2) // 2
-    choices, steps, pixels = noise.split([z_dim, z_dim, SIDE**2], dim=1)
-    return choices, steps, pixels.unsqueeze(1)
+        levels = chosen(self.decoder(z).softmax(dim=1).flatten(2), pixels.unsqueeze(1))
+        return levels.unflatten(2, (SIDE, SIDE)), z
 
 
 def chosen(probabilities: Tensor, noise: Tensor) -> Tensor:

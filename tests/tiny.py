@@ -6,8 +6,9 @@ As a command it runs the program on them: python tests/tiny.py --epochs 2 --log_
 import sys
 import tempfile
 import unittest
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from io import StringIO
 from pathlib import Path
 from unittest import mock
 
@@ -52,6 +53,17 @@ def save_model(model: train_pl.VAE, path: Path, **more: object) -> Path:
     }
     torch.save({**content, **more}, path)
     return path
+
+
+def run_command(main: Callable[[list[str]], None], *arguments: object) -> tuple[int, str, str]:
+    """A command's exit code, standard output and standard error."""
+    with redirect_stdout(StringIO()) as output, redirect_stderr(StringIO()) as error:
+        try:
+            main([str(argument) for argument in arguments])
+            code = 0
+        except SystemExit as stop:
+            code = stop.code
+    return code, output.getvalue(), error.getvalue()
 
 
 class InFolder(unittest.TestCase):
