@@ -37,21 +37,12 @@ from fmnist import DATA_DIR, DATASETS
 from judging.samples import CLASSIFIED_DATASET, CLASSIFIER, judge_run, load_classifier
 from muon import Muon, warmup_and_line
 from own_data import add_own_data, data_module
-from pictures.in_training import (
-    LossCurves,
-    epoch_latents,
-    epoch_line,
-    epoch_samples,
-    first_images,
-    show_latents,
-    write_figures,
-)
+from pictures.in_training import LossCurves, show_epoch, show_latents
 from prior import LatentPrior
-from runs.logs import RunningMeans, log_folder, log_now, open_logs
+from runs.logs import RunningMeans, open_logs
 from runs.result import finish, test_best
 from runs.run import Run
 from runs.stopping import as_work_errors, stop_on_signals
-from runs.table import log_step
 from runs.trainer import add_trainer_options, compile_networks, make_trainer, restored_process
 from utils import (
     KLD,
@@ -312,9 +303,6 @@ class GenerateCallback(Callback):
         save_to_disk: also write PNG files into the run's log directory.
     """
 
-    NUM_ENCODED = 2000  # validation images that the latent dimensions are judged by
-    SEED = 0
-
     def __init__(self, batch_size: int = 64, every_n_epochs: int = 5, save_to_disk: bool = False):
         super().__init__()
         self.batch_size = check_size("batch_size", batch_size)
@@ -331,30 +319,8 @@ class GenerateCallback(Callback):
             self.sample_and_save(trainer, pl_module, epoch)
 
     def sample_and_save(self, trainer: pl.Trainer, pl_module: VAE, epoch: int) -> None:
-        """Writes the pictures of this epoch to TensorBoard and, with save_to_disk, to PNG.
-
-        To TensorBoard also goes the KL of each latent dimension, to all loggers the number of
-        active units; all of it at the step of the epoch's other figures.
-        """
-        folder, step = log_folder(trainer) if self.save_to_disk else None, log_step(trainer)
-        bpd = trainer.callback_metrics.get("val_bpd")  # is averaged over the processes: all ask
-        if not trainer.is_global_zero:
-            return
-        when = epoch_line(epoch, bpd, pl_module)
-        was_training = pl_module.training
-        pl_module.eval()
-        with isolate_rng():
-            torch.manual_seed(self.SEED)
-            digits = [*map(str, range(pl_module.prior.num_classes))]
-            classes = getattr(trainer.datamodule, "classes", digits)
-            figures = epoch_samples(pl_module, self.batch_size, when, classes)
-            if trainer.val_dataloaders is not None:
-                images = first_images(trainer.val_dataloaders, self.NUM_ENCODED)
-                of_latents, units = epoch_latents(pl_module, images, when)
-                figures |= of_latents
-                log_now(trainer, {"val_active_units": float(units)}, step)
-        pl_module.train(was_training)
-        write_figures(trainer, figures, step, epoch, folder)
+        """Writes the pictures of this epoch; see `show_epoch`."""
+        show_epoch(trainer, pl_module, epoch, self.batch_size, self.save_to_disk)
 
 
 def train_vae(

@@ -29,6 +29,24 @@ CLASS_COLOURS = (
 SHOWN = 2500  # images in a scatter at most: of more, one hides the other
 
 
+def add_image(figure: Figure, image: Tensor, left: int, bottom: int, zoom: int = ZOOM) -> Axes:
+    """Axes with an image, every pixel of it a square of whole pixels, without ticks.
+
+    Args:
+        image: float [3, height, width] in [0, 1].
+        left, bottom: pixels of the figure beside and below it.
+        zoom: the side of the squares.
+    """
+    width, height = figure.get_size_inches() * DPI
+    side = zoom * image.shape[2] / width, zoom * image.shape[1] / height
+    axes = figure.add_axes((left / width, bottom / height, *side), xticks=[], yticks=[])
+    levels = (255 * image).round().clamp(0, 255).byte()  # floats just above 1 make it complain
+    axes.imshow(levels.permute(1, 2, 0).numpy(), interpolation="nearest")
+    axes.tick_params(length=0, labelsize=8)
+    axes.spines[:].set_visible(False)
+    return axes
+
+
 def image_figure(
     images: dict[str, Tensor],
     title: str,
@@ -36,15 +54,12 @@ def image_figure(
     left: int = MARGIN,
     bottom: int = MARGIN,
 ) -> tuple[Figure, list[Axes]]:
-    """Images side by side, each under its name, every pixel of them a square of whole pixels.
+    """Images side by side, each under its name, and the axes of each: see `add_image`.
 
     Args:
         images: float [3, height, width] in [0, 1] each, all of one size.
         title: of all of them.
-        zoom: the side of the squares.
         left, bottom: pixels that are free beside and below the images, for what stands at the axes.
-    Returns:
-        the figure and the axes of each image, without ticks.
     """
     height, width = (zoom * side for side in next(iter(images.values())).shape[1:])
     room = max(width, 600)  # what titles need
@@ -55,15 +70,9 @@ def image_figure(
     figure.suptitle(title, fontsize=10, x=centre / size[0], y=1 - 12 / size[1])
     panels = []
     for n, (name, image) in enumerate(images.items()):
-        x = left + n * (room + MARGIN) + (room - width) // 2
-        place = (x / size[0], bottom / size[1], width / size[0], height / size[1])
-        axes = figure.add_axes(place, xticks=[], yticks=[])
-        levels = (255 * image).round().clamp(0, 255).byte()  # floats just above 1 make it complain
-        axes.imshow(levels.permute(1, 2, 0).numpy(), interpolation="nearest")
-        axes.set_title(name, fontsize=9, pad=4)
-        axes.tick_params(length=0, labelsize=8)
-        axes.spines[:].set_visible(False)
-        panels.append(axes)
+        beside = left + n * (room + MARGIN) + (room - width) // 2
+        panels.append(add_image(figure, image, beside, bottom, zoom))
+        panels[-1].set_title(name, fontsize=9, pad=4)
     return figure, panels
 
 
@@ -134,22 +143,21 @@ def losses_figure(rows: Sequence[Mapping[str, str]]) -> Figure:
         rows: of `metrics.csv`; a cell may be missing.
     """
     figure = Figure(figsize=(12, 3.6), dpi=DPI, layout="constrained")
-    panels = {
-        "Reconstruction, nats per image": ("reconstruction_loss",),
-        "KL to N(0, I), nats per image": ("regularization_loss",),
-        "Negative ELBO, bits per dimension": ("bpd", "prior_bpd"),
+    titles = {
+        "reconstruction_loss": "Reconstruction, nats per image",
+        "regularization_loss": "KL to N(0, I), nats per image",
+        "bpd": "Negative ELBO, bits per dimension",
     }
-    for axes, (title, losses) in zip(figure.subplots(1, 3), panels.items(), strict=True):
-        for loss in losses:
-            for stage, name, style in (("train", "training", "o--"), ("val", "validation", "o-")):
-                points = [(int(row["epoch"]), row.get(f"{stage}_{loss}")) for row in rows]
-                points = [(epoch, float(value)) for epoch, value in points if value]
-                label = f"{name}, learned prior" if loss == "prior_bpd" else name
-                if points:
-                    axes.plot(*zip(*points, strict=True), style, markersize=4, label=label)
+    for axes, (loss, title) in zip(figure.subplots(1, 3), titles.items(), strict=True):
+        curves = {"training": (f"train_{loss}", "o--"), "validation": (f"val_{loss}", "o-")}
+        if loss == "bpd":
+            curves["validation, learned prior"] = ("val_prior_bpd", "o-")
+        for label, (column, style) in curves.items():
+            points = [(int(row["epoch"]), float(row[column])) for row in rows if row.get(column)]
+            if points:
+                axes.plot(*zip(*points, strict=True), style, markersize=4, label=label)
         axes.set_title(title, fontsize=10)
-        axes.set_xlabel("epoch")
-        axes.set_xlim(0.5, int(rows[-1]["epoch"]) + 0.5)
+        axes.set(xlabel="epoch", xlim=(0.5, int(rows[-1]["epoch"]) + 0.5))
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(alpha=0.3)
         if axes.lines:
@@ -201,32 +209,29 @@ def latent_figure(
         names = [f"principal component {n + 1} ({shares[n]:.0%} of the variance)" for n in (0, 1)]
     figure = Figure(figsize=(8.5, 8.5), dpi=DPI, layout="constrained")
     axes = figure.add_subplot()
-    every = math.ceil(len(means) / SHOWN)
-    shown, shown_labels = means[::every], labels[::every]
+    every, found = math.ceil(len(means) / SHOWN), labels.unique().tolist()
+    colours = CLASS_COLOURS * math.ceil((max(found) + 1) / len(CLASS_COLOURS))
     as_names = bool(classes) and all(len(name) <= 2 and name.isalnum() for name in classes)
-    for label in shown_labels.unique().tolist():
-        points = shown[shown_labels == label].T.numpy()
-        colour = CLASS_COLOURS[label % len(CLASS_COLOURS)]
-        if as_names:
-            axes.scatter(*points, s=28, color=colour, marker=f"${classes[label]}$", linewidths=0.4)
-        else:
-            axes.scatter(*points, s=8, color=colour)
-    found = labels.unique().tolist() if classes else []
-    if found:
-        centres = torch.stack([means[labels == label].median(dim=0).values for label in found])
-        distance = 0.05 * min(1, math.sqrt(10 / len(found))) * (means.amax() - means.amin()).item()
-        centres = pushed_apart(centres, distance).clamp(means.amin(dim=0), means.amax(dim=0))
-    for label, centre in zip(found, centres.tolist() if found else [], strict=True):
-        name = short(classes[label])
-        size = 20 if len(name) <= 2 else 12
-        text = axes.text(*centre, name, ha="center", va="center", fontsize=size, weight="bold")
-        text.set_color("black" if as_names else CLASS_COLOURS[label % len(CLASS_COLOURS)])
-        text.set_path_effects([withStroke(linewidth=4, foreground="w")])
-    axes.set(xlabel=names[0], ylabel=names[1], aspect="equal")
-    part = f"{len(shown):,} of {len(means):,}" if every > 1 else f"{len(means):,}"
-    legend = f"{part} images"
+    for label in found:
+        marker = f"${classes[label]}$" if as_names else "o"
+        points = means[::every][labels[::every] == label]
+        size, edge = (28, 0.4) if as_names else (8, 1.5)
+        axes.scatter(*points.T.numpy(), size, colours[label], marker, linewidths=edge)
     if classes:
-        legend += f"{', each as its class' if as_names else ''}; large: near the class's median"
+        centres = torch.stack([means[labels == label].median(dim=0).values for label in found])
+        near = 0.05 * min(1, math.sqrt(10 / len(found))) * (means.amax() - means.amin()).item()
+        centres = pushed_apart(centres, near).clamp(means.amin(dim=0), means.amax(dim=0))
+        for label, centre in zip(found, centres.tolist(), strict=True):
+            name, colour = short(classes[label]), "black" if as_names else colours[label]
+            size = 20 if len(name) <= 2 else 12
+            text = axes.text(*centre, name, color=colour, fontsize=size, weight="bold")
+            text.set(
+                ha="center", va="center", path_effects=[withStroke(linewidth=4, foreground="w")]
+            )
+    axes.set(xlabel=names[0], ylabel=names[1], aspect="equal")
+    legend = f"{len(means[::every]):,} of " * (every > 1) + f"{len(means):,} images"
+    if classes:
+        legend += f"{', each as its class' * as_names}; large: near the class's median"
     axes.set_title(f"{title}\n{legend}", fontsize=10)
     return figure
 
@@ -251,24 +256,17 @@ def captioned_figure(rows: dict[str, Tensor], captions: list[str], title: str) -
         rows: by name, float [N, 1, 28, 28] in [0, 1] each.
         captions: of the N columns, of up to three lines.
     """
-    starts = range(0, len(captions), 8)
     left, gap, side = 120, 76, ZOOM * 30  # pixels: for names, captions, an image with its edges
-    height = len(rows) * side + 2 * ZOOM
+    block = gap + len(rows) * side + 2 * ZOOM
     width = left + max(480, min(8, len(captions)) * side) + 2 * MARGIN
-    size = (width, 36 + len(starts) * (gap + height))
-    figure = Figure(figsize=(size[0] / DPI, size[1] / DPI), dpi=DPI)
-    figure.suptitle(title, fontsize=9, y=1 - 10 / size[1])
-    for number, start in enumerate(starts):
+    height = 36 + math.ceil(len(captions) / 8) * block
+    figure = Figure(figsize=(width / DPI, height / DPI), dpi=DPI)
+    figure.suptitle(title, fontsize=9, y=1 - 10 / height)
+    for start in range(0, len(captions), 8):
         beside = captions[start : start + 8]
         images = torch.cat([row[start : start + 8] for row in rows.values()])
-        bottom = size[1] - 30 - (number + 1) * (gap + height)
-        block_width = len(beside) * side + 2 * ZOOM
-        place = (left / size[0], bottom / size[1], block_width / size[0], height / size[1])
-        axes = figure.add_axes(place, xticks=[])
-        grid = make_grid(images, nrow=len(beside)).clamp(0, 1)
-        axes.imshow(grid.permute(1, 2, 0).numpy(), interpolation="nearest")
-        axes.tick_params(length=0, labelsize=8)
-        axes.spines[:].set_visible(False)
+        bottom = height - 30 - (start // 8 + 1) * block
+        axes = add_image(figure, make_grid(images, nrow=len(beside)), left, bottom)
         name_rows(axes, list(rows))
         for column, caption in enumerate(beside):
             axes.text(30 * column + 16, -3, caption, ha="center", va="bottom", fontsize=7)

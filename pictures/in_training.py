@@ -2,15 +2,14 @@
 
 import csv
 import math
-from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-import numpy as np
 import pytorch_lightning as pl
 import torch
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from pytorch_lightning.callbacks import Callback
+from pytorch_lightning.utilities.seed import isolate_rng
 from torch import Tensor, nn
 from torchvision.utils import make_grid
 
@@ -27,8 +26,22 @@ from pictures.figures import (
 )
 from pictures.of_model import beta_words, manifold_figure, samples_figure
 from runs.logs import log_folder, log_now, writers_of
-from runs.table import TABLE
+from runs.table import TABLE, log_step
 from utils import active_units, kl_per_dimension
+
+NUM_ENCODED = 2000  # validation images that the latent dimensions are judged by
+SEED = 0  # of all pictures of a run
+PROJECTOR = """embeddings {
+  tensor_name: "Latent means of test images"
+  tensor_path: "projector/tensors.tsv"
+  metadata_path: "projector/metadata.tsv"
+  sprite {
+    image_path: "projector/sprite.png"
+    single_image_dim: 28
+    single_image_dim: 28
+  }
+}
+"""
 
 
 def epoch_line(epoch: int, val_bpd: Tensor | None, model: nn.Module) -> str:
@@ -45,76 +58,74 @@ def epoch_line(epoch: int, val_bpd: Tensor | None, model: nn.Module) -> str:
     return when + beta_words(model)
 
 
-def first_images(loader: Iterable, num: int) -> Tensor:
+@torch.no_grad()
+def show_epoch(
+    trainer: pl.Trainer, model: pl.LightningModule, epoch: int, num: int, save_to_disk: bool
+) -> None:
+    """What the model has learned, to TensorBoard and, with save_to_disk, as epoch_N_*.png.
+
+    Samples; ten of each class, once the prior has learned something; reconstructions and the KL of
+    each latent dimension, of the first validation images. All loggers get the number of active
+    units. Modes and torch's global random stream are left as they were.
+
+    Args:
+        epoch: how many have been trained.
+        num: samples of any class.
+    """
+    folder, step = log_folder(trainer) if save_to_disk else None, log_step(trainer)
+    bpd = trainer.callback_metrics.get("val_bpd")  # is averaged over the processes: all ask
+    if not trainer.is_global_zero:
+        return
+    when, was_training = epoch_line(epoch, bpd, model), model.training
+    digits = [*map(str, range(model.prior.num_classes))]
+    names = [*getattr(trainer.datamodule, "classes", digits)][:10]
+    model.eval()
+    with isolate_rng():
+        torch.manual_seed(SEED)
+        z = model.sample_latents(num)
+        figures = {"Samples": samples_figure(model, z, f"Samples ({when})")}
+        if model.prior.is_trained and len(names) > 1:
+            labels = torch.arange(len(names), device=model.device).repeat_interleave(10)
+            z, title = model.sample_latents(len(labels), labels), f"Samples by class ({when})"
+            figures["Samples by class"] = samples_figure(model, z, title, names)
+        if trainer.val_dataloaders is not None:
+            images = first_images(trainer.val_dataloaders, NUM_ENCODED)
+            mean, log_std = encoded(model, images)
+            figures["KL per dimension"] = kl_figure(kl_per_dimension(mean, log_std).mean(dim=0))
+            shown = images[:32]
+            reconstructions = model.reconstruct(shown.to(model.device)).cpu()
+            title = f"Reconstructions ({when})"
+            figures["Reconstructions"] = pairs_figure(shown / 15, reconstructions, title)
+            log_now(trainer, {"val_active_units": float(active_units(mean))}, step)
+    model.train(was_training)
+    for name, figure in figures.items():
+        file = folder and folder / f"epoch_{epoch}_{name.lower().replace(' ', '_')}.png"
+        show(trainer, name, figure, step, file)
+
+
+def first_images(loader: object, num: int) -> Tensor:
     """The first images of a loader's batches of images and labels: long [num, 1, H, W]."""
     found = []
     for imgs, *_ in loader:
-        found.append(imgs[: num - sum(map(len, found))].cpu())
-        if sum(map(len, found)) == num:
+        found.append(imgs.cpu())
+        if sum(map(len, found)) >= num:
             break
-    return torch.cat(found)
+    return torch.cat(found)[:num]
 
 
-def epoch_samples(
-    model: nn.Module, num: int, when: str, classes: Sequence[str]
-) -> dict[str, Figure]:
-    """Samples of a model in training and, once its prior has learned something, ten of each class.
-
-    Args:
-        model: the VAE; it takes from torch's global random stream.
-        num: how many, of any class.
-        when: what stands behind the titles, see `epoch_line`.
-        classes: the names of the classes, of which the first ten are shown; none or one is no
-            reason to show any.
-    """
-    figures = {
-        "images/Samples": samples_figure(model, model.sample_latents(num), f"Samples ({when})")
-    }
-    names = list(classes[:10])
-    if model.prior.is_trained and len(names) > 1:
-        labels = torch.arange(len(names), device=model.device).repeat_interleave(10)
-        z = model.sample_latents(len(labels), labels)
-        by_class = samples_figure(model, z, f"Samples by class ({when})", names)
-        figures["images/Samples by class"] = by_class
-    return figures
+def encoded(model: nn.Module, images: Tensor) -> list[Tensor]:
+    """mean and log_std of q(z|x), float [N, z_dim], on the CPU: of images [N, 1, H, W]."""
+    parts = [model.encoder(imgs.long().to(model.device)) for imgs in images.split(500)]
+    return [torch.cat(some).cpu() for some in zip(*parts, strict=True)]
 
 
-@torch.no_grad()
-def epoch_latents(model: nn.Module, images: Tensor, when: str) -> tuple[dict[str, Figure], int]:
-    """What the encoder makes of images, long [N, 1, H, W]: figures, and how many units are active.
-
-    The figures are the mean KL of each latent dimension and the first 32 reconstructions.
-    """
-    encoded = [model.encoder(part.to(model.device)) for part in images.split(500)]
-    mean, log_std = (torch.cat(part) for part in zip(*encoded, strict=True))
-    kl, shown = kl_per_dimension(mean, log_std).mean(dim=0).cpu(), images[:32]
-    reconstructions = model.reconstruct(shown.to(model.device)).cpu()
-    figures = {
-        "images/KL per dimension": kl_figure(kl),
-        "images/Reconstructions": pairs_figure(
-            shown / 15, reconstructions, f"Reconstructions ({when})"
-        ),
-    }
-    return figures, active_units(mean)
-
-
-def write_figures(
-    trainer: pl.Trainer, figures: dict[str, Figure], step: int, epoch: int, folder: Path | None
-) -> None:
-    """Figures by their tags, images/*, to TensorBoard and, with a folder, to epoch_N_*.png."""
-    for tag, figure in figures.items():
-        picture = show(trainer, tag, figure, step)
-        if folder is not None:
-            name = tag.removeprefix("images/").lower().replace(" ", "_")
-            write_whole(folder / f"epoch_{epoch}_{name}.png", png(picture))
-
-
-def show(trainer: pl.Trainer, tag: str, figure: Figure, step: int) -> np.ndarray:
-    """Gives a figure to TensorBoard; returns its pixels, uint8 [height, width, 3]."""
+def show(trainer: pl.Trainer, name: str, figure: Figure, step: int, file: Path | None) -> None:
+    """Gives a figure to TensorBoard, and writes it as a PNG file if one is named."""
     picture = rendered(figure)
     for writer in writers_of(trainer):
-        writer.add_image(tag, picture, step, dataformats="HWC")
-    return picture
+        writer.add_image(f"images/{name}", picture, step, dataformats="HWC")
+    if file is not None:
+        write_whole(file, png(picture))
 
 
 @torch.no_grad()
@@ -132,26 +143,23 @@ def show_latents(
         test_active_units, on rank zero.
     """
     folder = log_folder(trainer)
-    bpd = trainer.callback_metrics.get("test_bpd")  # every process: to read is to average
+    bpd = trainer.callback_metrics.get("test_bpd")  # is averaged over the processes: all ask
     if not trainer.is_global_zero:
         return {}
     bound = "test" if model.hparams.beta == 1 else "test ELBO"
     which = "the run's best model" + ("" if bpd is None else f", {bound} {bpd:.4f} bpd")
     which += beta_words(model)
-    images, labels = data.images, data.labels.cpu()
-    batches = images.split(500)
-    means = torch.cat([model.encoder(imgs.long().to(model.device))[0] for imgs in batches]).cpu()
+    labels, (means, _) = data.labels.cpu(), encoded(model, data.images)
     if means.shape[1] > 1:
         title = f"Latent means of the test images ({which})"
         figure = latent_figure(means, labels, title, data.classes)
-        picture = show(trainer, "images/Latent means", figure, step)
-        write_whole(folder / "latent_means.png", png(picture))
+        show(trainer, "Latent means", figure, step, folder / "latent_means.png")
         for writer in writers_of(trainer):
-            write_projector(Path(writer.log_dir), means[:2000], images[:2000].cpu(), labels[:2000])
+            folder_of_events = Path(writer.log_dir)
+            write_projector(folder_of_events, means[:2000], data.images[:2000].cpu(), labels[:2000])
     if means.shape[1] == 2:
         figure = manifold_figure(model.decoder, f"The latent plane, decoded ({which})")
-        picture = show(trainer, "images/Manifold", figure, step)
-        write_whole(folder / "vae_manifold.png", png(picture))
+        show(trainer, "Manifold", figure, step, folder / "vae_manifold.png")
     latents = {"test_active_units": float(active_units(means))}
     log_now(trainer, latents, trainer.global_step)  # beside Lightning's test result
     return latents
@@ -160,37 +168,28 @@ def show_latents(
 def write_projector(folder: Path, means: Tensor, images: Tensor, labels: Tensor) -> None:
     """Latent means for TensorBoard's page "Projector": each as its image, in its class's colour.
 
-    The page colours dots by a label only when it is told to; pictures it shows as they are.
+    The page colours dots by a label only when it is told to; pictures it shows as they are. Unlike
+    those of SummaryWriter.add_embedding, they have no paper that would hide the ones behind.
 
     Args:
         folder: where the event files are.
         means: float [N, z_dim].
-        images: uint8 [N, 1, H, W], values 0..15, with labels, long [N].
+        images: uint8 [N, 1, 28, 28], values 0..15, with labels, long [N].
     """
-    (folder / "projector").mkdir(exist_ok=True)
-    rows = ["\t".join(f"{z:.6g}" for z in mean) for mean in means.tolist()]
-    write_whole(folder / "projector" / "tensors.tsv", "\n".join(rows).encode())
-    names = "\n".join(map(str, labels.tolist()))
-    write_whole(folder / "projector" / "metadata.tsv", names.encode())
     colours = torch.tensor([to_rgb(colour) for colour in CLASS_COLOURS])[labels % 10]
     ink = colours.view(-1, 3, 1, 1).expand(-1, -1, *images.shape[2:])
     columns = math.isqrt(len(images) - 1) + 1
     sprite = make_grid(torch.cat([ink, images / 15], dim=1), nrow=columns, padding=0)
-    picture = (255 * sprite).round().byte().permute(1, 2, 0).numpy()
-    write_whole(folder / "projector" / "sprite.png", png(picture))
-    height, width = images.shape[2:]
-    config = f"""embeddings {{
-  tensor_name: "Latent means of test images"
-  tensor_path: "projector/tensors.tsv"
-  metadata_path: "projector/metadata.tsv"
-  sprite {{
-    image_path: "projector/sprite.png"
-    single_image_dim: {width}
-    single_image_dim: {height}
-  }}
-}}
-"""
-    write_whole(folder / "projector_config.pbtxt", config.encode())
+    rows = ["\t".join(f"{z:.6g}" for z in mean) for mean in means.tolist()]
+    files = {
+        "projector/tensors.tsv": "\n".join(rows).encode(),
+        "projector/metadata.tsv": "\n".join(map(str, labels.tolist())).encode(),
+        "projector/sprite.png": png((255 * sprite).round().byte().permute(1, 2, 0).numpy()),
+        "projector_config.pbtxt": PROJECTOR.encode(),
+    }
+    (folder / "projector").mkdir(exist_ok=True)
+    for name, content in files.items():
+        write_whole(folder / name, content)
 
 
 class LossCurves(Callback):

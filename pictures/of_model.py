@@ -104,17 +104,14 @@ def interpolation_rows(
     Returns:
         rows of float [12, 1, H, W] in [0, 1]: an image, ten decoded ones, an image.
     """
-    starts = torch.tensor([(labels == label).int().argmax() for label in labels.unique()[:10]])
+    starts = [(labels == label).int().argmax().item() for label in labels.unique()[:10]]
     if len(starts) == 1:
-        starts = torch.arange(min(10, len(labels)))
-    ends = starts.roll(-1)
-    share = torch.linspace(0, 1, 10).view(1, -1, 1)
-    lines = mean[starts].unsqueeze(1).lerp(mean[ends].unsqueeze(1), share)
-    outermost = zip(images[starts].split(1), images[ends].split(1), strict=True)
-    return [
-        torch.cat([start / 15, mean_images(decoder, line), end / 15])
-        for line, (start, end) in zip(lines, outermost, strict=True)
-    ]
+        starts = [*range(min(10, len(labels)))]
+    share, rows = torch.linspace(0, 1, 10).unsqueeze(1), []
+    for start, end in zip(starts, starts[1:] + starts[:1], strict=True):
+        line = mean_images(decoder, mean[start].lerp(mean[end], share))
+        rows.append(torch.cat([images[[start]] / 15, line, images[[end]] / 15]))
+    return rows
 
 
 def traversal_rows(decoder: nn.Module, z: Tensor, dimensions: list[int]) -> list[Tensor]:
