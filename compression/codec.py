@@ -28,8 +28,9 @@ import copy
 import hashlib
 import threading
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 
 import numpy as np
 import torch
@@ -63,7 +64,7 @@ from compression.latents import (
     pop_chosen,
     push_chosen,
 )
-from compression.low_bits import LEVEL, LowBits
+from compression.low_bits import LowBits
 from fmnist import SIDE
 
 BATCH = 64  # images per run of the networks; more are not faster
@@ -83,19 +84,19 @@ def fingerprint(model: nn.Module, low_bits: nn.Module | None = None) -> bytes:
     return digest.digest()[:8]
 
 
-def batches(count: int) -> Iterator[int]:
-    """The sizes of the batches in the order of decoding: 64, 64, ..., 32, 16, ..., 2, 1, roughly.
+def batches(count: int) -> list[slice]:
+    """The images of every batch in the order of decoding: 64, 64, ..., 32, 16, ..., 2, 1, roughly.
 
     What is decoded last was encoded first: one image on random bits, then two on the bits of the
     first, and so on. The start-up cost is that of one image for any number of them.
     """
-    while count:
-        if count < BATCH:
-            rest = (1 << (count.bit_length() - 1)) - 1
-        else:
-            rest = (count - BATCH) // BATCH * BATCH + BATCH - 1
-        yield count - rest
-        count = rest
+    parts, left = [], count
+    while left:
+        size = min(BATCH, 1 << (left.bit_length() - 1))
+        rest = left // size * size - 1
+        parts.append(slice(count - left, count - rest))
+        left = rest
+    return parts
 
 
 class EmptyStackError(Exception):
@@ -107,8 +108,8 @@ class Codec:
 
     Args:
         model: has an `encoder`, images long [B, 1, 28, 28] to mean and log_std [B, z_dim], a
-            `decoder` with `z_dim`, z [B, z_dim] to logits [B, 16, 28, 28], and a `prior`, see
-            prior.py. Its weights are float32 and on the CPU; it is not changed.
+            `decoder`, z [B, z_dim] to logits [B, 16, 28, 28], and a `prior`, see prior.py. Its
+            weights are float32 and on the CPU; it is not changed.
         low_bits: of images with 256 grey levels; without, there are 16.
         progress: show a progress bar where there is a terminal.
     Raises:
@@ -124,12 +125,12 @@ class Codec:
             for net in (model.encoder, model.decoder)
         )
         self.prior, self.low_bits = copy.deepcopy(model.prior), copy.deepcopy(low_bits)
-        num_classes = model.prior.num_classes
+        num_classes, self.z_dim = self.prior.num_classes, self.prior.z_dim
         self.class_model = stream.model.Uniform(num_classes) if num_classes > 1 else None
         self.bits = 8 if low_bits else 4
-        self.z_dim = model.prior.z_dim
         self.weights = fingerprint(model, low_bits)
-        self.progress = progress
+        hidden = None if progress else True  # None: shown on a terminal
+        self.progress = partial(tqdm, unit=" batches", disable=hidden)
         # A symbol takes at most 24 bits from the stack: a full batch, of z, k and y, leaves a
         # quarter of this. The one at the end is the head of an otherwise empty stack.
         most = BATCH * (2 * self.z_dim + 1) + 4
@@ -160,14 +161,11 @@ class Codec:
                 f"the archive was made with another checkpoint, of fingerprint "
                 f"{header.weights.hex()}, this one has {self.weights.hex()}: give that one"
             )
-        try:
-            if header.form & STORED:
-                images = unpack_pixels(content, self.bits)
-            else:
-                images = self._decompress(header.startup, content, header.count)
-        except EmptyStackError:
-            images = None
-        if images is None or zlib.crc32(images) != header.pixels:
+        if header.form & STORED:
+            images = unpack_pixels(content, self.bits)
+        else:
+            images = self._decompress(header.startup, content, header.count)
+        if zlib.crc32(images) != header.pixels:
             raise InputError(
                 "the decoded pixels do not match the archive's checksum: decode it with the "
                 "versions of torch and constriction and on the kind of processor that it was made "
@@ -179,8 +177,10 @@ class Codec:
         """Images uint8 [N, 28, 28] to the words of the stack, and how many of them are random."""
         stack = Stack(self.start)
         with reproducible_arithmetic():
-            levels = self._push_low_bits(stack, images) if self.low_bits else images
-            self._push_all(stack, levels)
+            if self.low_bits:
+                images = low_bits_code.push(stack, self.low_bits, images, self.progress)
+            for part in self.progress(batches(len(images))[::-1], desc="encoding"):
+                self._push(stack, images[part])
         words = stack.get_compressed()
         overlap = min(len(words), len(self.start))
         differs = words[:overlap] != self.start[:overlap]
@@ -192,44 +192,16 @@ class Codec:
         untouched = self.start[: len(self.start) - startup]
         words = np.frombuffer(content, "<u4").astype(np.uint32)
         stack = Stack(np.concatenate([untouched, words]))
+        images = np.empty((count, SIDE, SIDE), np.uint8)
         with reproducible_arithmetic():
-            images = self._pop_all(stack, count)
-            return self._pop_low_bits(stack, images) if self.low_bits else images
-
-    def _progress(self, action: str, parts: Iterable) -> tqdm:
-        hidden = None if self.progress else True  # None: shown on a terminal
-        return tqdm(list(parts), desc=action, unit=" batches", disable=hidden)
-
-    def _push_all(self, stack: Stack, images: np.ndarray) -> None:
-        """4-bit images uint8 [N, 28, 28] onto the stack."""
-        stop = len(images)
-        for size in self._progress("encoding", reversed(list(batches(stop)))):
-            self._push(stack, images[stop - size : stop])
-            stop -= size
-
-    def _pop_all(self, stack: Stack, count: int) -> np.ndarray:
-        """`_push_all` backwards: uint8 [count, 28, 28]."""
-        images = [self._pop(stack, size) for size in self._progress("decoding", batches(count))]
-        return np.concatenate([np.empty((0, SIDE, SIDE), np.uint8), *images])
-
-    def _push_low_bits(self, stack: Stack, images: np.ndarray) -> np.ndarray:
-        """The low bits of 8-bit images [N, 28, 28] onto the stack; returns the 4-bit images."""
-        levels = LEVEL.to(torch.uint8).numpy()[images]
-        for part in self._progress("encoding low bits", reversed(low_bits_code.parts(levels))):
-            values = torch.from_numpy(images[part].astype(np.int64))
-            low_bits_code.push(stack, self.low_bits, values)
-        return levels
-
-    def _pop_low_bits(self, stack: Stack, levels: np.ndarray) -> np.ndarray:
-        """`_push_low_bits` backwards: 4-bit images to 8-bit images, uint8 [N, 28, 28]."""
-        images = np.empty_like(levels)
-        for part in self._progress("decoding low bits", low_bits_code.parts(levels)):
-            known = torch.from_numpy(levels[part].astype(np.int64))
-            images[part] = low_bits_code.pop(stack, self.low_bits, known).numpy()
+            for part in self.progress(batches(count), desc="decoding"):
+                images[part] = self._pop(stack, part.stop - part.start)
+            if self.low_bits:
+                images = low_bits_code.pop(stack, self.low_bits, images, self.progress)
         return images
 
     def _push(self, stack: Stack, images: np.ndarray) -> None:
-        """uint8 [B, 28, 28] onto the stack."""
+        """A batch of 4-bit images, uint8 [B, 28, 28], onto the stack."""
         z = self._posterior(images).pop(stack)
         self._check_not_empty(stack)
         stack.encode_reverse(images.ravel().astype(np.int32), TABLE, self._probabilities(z))
@@ -240,24 +212,20 @@ class Codec:
         z = self._pop_latents(stack, size).flatten().numpy()
         pixels = stack.decode(TABLE, self._probabilities(z)).astype(np.uint8)
         images = pixels.reshape(size, SIDE, SIDE)
-        self._check_not_empty(stack)
         self._posterior(images).push(stack, z)
         return images
 
     def _push_latents(self, stack: Stack, z: Tensor) -> None:
         """Latents in bins, int32 [B, z_dim], onto the stack under the learned prior."""
         y = pop_chosen(stack, self._class_probabilities(z))
-        steps, sent, each = self.prior.autoregressive_steps(torch.from_numpy(y).long()), None, []
-        for i in range(self.z_dim):
-            each.append(Mixtures.in_bins(*steps.send(sent)))
-            sent = z[:, i] * BIN
-        k = pop_chosen(stack, self._responsibilities(each, z)).reshape(z.shape)
+        mixtures = list(self._mixtures(y, z))
+        k = pop_chosen(stack, self._responsibilities(mixtures, z)).reshape(z.shape)
         self._check_not_empty(stack)
         for i in reversed(range(self.z_dim)):
             chosen = np.ascontiguousarray(k[:, i])
             latent = np.ascontiguousarray(z[:, i].numpy())
-            stack.encode_reverse(latent, GAUSSIAN, *each[i].chosen(chosen))
-            push_chosen(stack, chosen, each[i].weights)
+            stack.encode_reverse(latent, GAUSSIAN, *mixtures[i].chosen(chosen))
+            push_chosen(stack, chosen, mixtures[i].weights)
         if self.class_model:
             stack.encode_reverse(y, self.class_model)
 
@@ -266,17 +234,14 @@ class Codec:
         y = np.zeros(size, np.int32)
         if self.class_model:
             y = stack.decode(self.class_model, size)
-        steps, sent, each = self.prior.autoregressive_steps(torch.from_numpy(y).long()), None, []
         z = torch.zeros(size, self.z_dim, dtype=torch.int32)
         k = np.zeros((size, self.z_dim), np.int32)
-        for i in range(self.z_dim):
-            each.append(Mixtures.in_bins(*steps.send(sent)))
-            k[:, i] = pop_chosen(stack, each[i].weights)
-            values = stack.decode(GAUSSIAN, *each[i].chosen(k[:, i]))
-            z[:, i] = torch.from_numpy(values)
-            sent = z[:, i] * BIN
-        self._check_not_empty(stack)
-        push_chosen(stack, k.ravel(), self._responsibilities(each, z))
+        mixtures = []
+        for i, mixture in enumerate(self._mixtures(y, z)):
+            k[:, i] = pop_chosen(stack, mixture.weights)
+            z[:, i] = torch.from_numpy(stack.decode(GAUSSIAN, *mixture.chosen(k[:, i])))
+            mixtures.append(mixture)
+        push_chosen(stack, k.ravel(), self._responsibilities(mixtures, z))
         push_chosen(stack, y, self._class_probabilities(z))
         return z
 
@@ -301,6 +266,16 @@ class Codec:
         log_pz = self.prior.log_prob((z * BIN).repeat_interleave(num, dim=0), classes)
         check_finite(log_pz)
         return log_pz.view(-1, num).softmax(dim=1).numpy()
+
+    def _mixtures(self, y: np.ndarray, z: Tensor) -> Iterator[Mixtures]:
+        """The mixture of every latent given the class, int32 [B], and the latents before it.
+
+        Latent i, in `z`, may be filled in when its mixture has been seen: so decoding does.
+        """
+        steps, sent = self.prior.autoregressive_steps(torch.from_numpy(y).long()), None
+        for i in range(self.z_dim):
+            yield Mixtures.in_bins(*steps.send(sent))
+            sent = z[:, i] * BIN
 
     def _responsibilities(self, each: list[Mixtures], z: Tensor) -> np.ndarray:
         """p(k|z,y) of latents in bins, int32 [B, z_dim]: float32 [B * z_dim, K]."""

@@ -17,7 +17,7 @@ Pixels of level 0 with only such pixels around them, two thirds of all, are 0 as
 They have a fixed probability, and the network is not run for them.
 """
 
-from collections.abc import Generator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +33,7 @@ WEIGHTS = Path(__file__).resolve().parent.parent / "pretrained" / "low_bits.pt"
 LEVEL = torch.from_numpy(four_bit(np.arange(256, dtype=np.uint8))).long()  # of every value
 SIZE = LEVEL.bincount()  # values in a level: 8, 14 times 16, 24
 SMALLEST = SIZE.cumsum(0) - SIZE  # value of every level
+OFFSET = torch.arange(256) - SMALLEST[LEVEL]  # of every value
 OFFSETS = 24  # most values that a level has
 IMPOSSIBLE = torch.arange(OFFSETS) >= SIZE.unsqueeze(1)  # [16, 24], the offsets of other levels
 
@@ -74,7 +75,8 @@ class Pixels:
         order = step.argsort(stable=True)
         self.near = near
         self.image, self.row, self.column = image[order], row[order], column[order]
-        self.level = levels[self.image, self.row, self.column]
+        self.where = self.image, self.row, self.column  # in the batch
+        self.level = levels[self.where]
         stops = step.bincount().cumsum(0).tolist()
         self.steps = [slice(start, stop) for start, stop in zip([0, *stops], stops, strict=False)]
         # Position in the flattened batch with margins
@@ -129,10 +131,6 @@ class Pixels:
         where = self.row * (2 * SIDE - 1) + self.column
         self.apart = where.index_select(0, self.pixel) - where.index_select(0, self.voter)
         self.apart += SIDE - 1
-
-    def pairs(self, step: slice) -> slice:
-        """The pairs of the pixels in this step."""
-        return slice(self.stops[step.start], self.stops[step.stop])
 
 
 class LowBits(nn.Module):
@@ -194,7 +192,7 @@ class LowBits(nn.Module):
             offset: long [N], likewise.
         """
         static, query, key = looked
-        pairs = pixels.pairs(step)
+        pairs = slice(pixels.stops[step.start], pixels.stops[step.stop])
         pixel, voter = pixels.pixel[pairs], pixels.voter[pairs]
         alike = (query.index_select(0, pixel) * key.index_select(0, voter)).sum(2)
         alike = alike + self.apart.index_select(0, pixels.apart[pairs])
@@ -217,33 +215,31 @@ class LowBits(nn.Module):
         Returns:
             float [N], for every pixel that is not plainly black.
         """
-        levels = LEVEL[values]
-        pixels = Pixels(levels)
-        offset = (values - SMALLEST[levels])[pixels.image, pixels.row, pixels.column]
-        canvas = torch.zeros(len(values) * WIDE * WIDE, 2)
+        pixels = Pixels(LEVEL[values])
+        offset = OFFSET[values][pixels.where]
+        canvas = torch.zeros(len(pixels.canvas), 2)
         paint(canvas, pixels.place, pixels.level, offset)
         whole = slice(0, len(offset))
         logits = self.logits(self.look(pixels), pixels, whole, canvas, offset)
         return F.cross_entropy(logits, offset, reduction="none")
 
-    def conditionals(self, levels: Tensor) -> Generator[Tensor, Tensor, None]:
-        """The probabilities of the offsets step by step, each sent back before the next.
+    def conditionals(self, pixels: Pixels, offset: Tensor) -> Iterator[tuple[slice, Tensor]]:
+        """The probabilities of the offsets, step by step.
 
-        Encoding sends what it has, decoding what it has read: both run the same operations on the
-        same shapes, and so see the same numbers.
+        Encoding and decoding run the same operations on the same shapes, and so see the same
+        numbers.
 
         Args:
-            levels: long [B, 28, 28], values 0..15.
+            offset: long [N], of all pixels; those of a step may be filled in when its
+                probabilities have been seen.
         Yields:
-            float [n, 24], the probabilities of one pixel's offset in each of n images; long [n]
-            has to be sent back.
+            the step, and float [n, 24], the probabilities of one pixel's offset in each of n
+            images.
         """
-        pixels = Pixels(levels)
         looked = self.look(pixels)
-        canvas = torch.zeros(len(levels) * WIDE * WIDE, 2)
-        offset = torch.zeros(len(pixels.image), dtype=torch.long)
+        canvas = torch.zeros(len(pixels.canvas), 2)
         for step in pixels.steps:
-            offset[step] = yield self.logits(looked, pixels, step, canvas, offset).softmax(1)
+            yield step, self.logits(looked, pixels, step, canvas, offset).softmax(1)
             paint(canvas, pixels.place[step], pixels.level[step], offset[step])
 
 
@@ -251,11 +247,9 @@ def paint(canvas: Tensor, place: Tensor, level: Tensor, offset: Tensor) -> None:
     """Writes offsets onto the canvas: from the level's middle, 0 for the value 0; and whether
     a pixel of level 0 has another value than 0."""
     from_middle = (offset - (SIZE[level] - 1) / 2) / 8
-    black = (level == 0) & (offset == 0)
+    from_middle = from_middle.masked_fill((level == 0) & (offset == 0), 0)
     other_black = (level == 0) & (offset > 0)
-    canvas.index_copy_(
-        0, place, torch.stack([from_middle.masked_fill(black, 0), other_black.float()], dim=-1)
-    )
+    canvas[place] = torch.stack([from_middle, other_black.float()], dim=-1)
 
 
 def load(path: Path = WEIGHTS) -> LowBits:

@@ -1,12 +1,15 @@
 """The low bits of 8-bit images, onto the stack of an archive and off it again."""
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from constriction import stream
 from torch import Tensor
 
 from compression.latents import TABLE, Stack
-from compression.low_bits import LEVEL, SIZE, SMALLEST, LowBits, Pixels, near_ink
+from compression.low_bits import LEVEL, OFFSET, SIZE, SMALLEST, LowBits, Pixels, near_ink
+from fmnist import four_bit
 
 # The offset of a pixel that `Pixels` leaves out is 0 as good as always.
 BLACK = np.array([1] + [2**-16] * (int(SIZE[0]) - 1), np.float32)
@@ -35,31 +38,40 @@ def parts(levels: np.ndarray) -> list[np.ndarray]:
     return [some.numpy() for group in groups for some in group.split(IMAGES)]
 
 
-def push(stack: Stack, model: LowBits, values: Tensor) -> None:
-    """The offsets of all pixels onto the stack: long [B, 28, 28], 0..255."""
-    levels = LEVEL[values]
-    pixels, offsets = Pixels(levels), values - SMALLEST[levels]
-    offset = offsets[pixels.image, pixels.row, pixels.column]
-    conditionals, sent, probabilities = model.conditionals(levels), None, []
-    for step in pixels.steps:
-        probabilities.append(conditionals.send(sent))
-        sent = offset[step]
-    if probabilities:
-        stack.encode_reverse(to_symbols(offset), TABLE, torch.cat(probabilities).numpy())
-    stack.encode_reverse(to_symbols(offsets[~pixels.near]), PLAINLY_BLACK)
+def push(stack: Stack, model: LowBits, images: np.ndarray, progress: Callable) -> np.ndarray:
+    """The low bits of 8-bit images [N, 28, 28] onto the stack.
+
+    Args:
+        progress: tqdm.
+    Returns:
+        the 4-bit images, uint8 [N, 28, 28].
+    """
+    levels = four_bit(images)
+    for part in progress(parts(levels)[::-1], desc="encoding low bits"):
+        values = torch.from_numpy(images[part]).long()
+        pixels, offsets = Pixels(LEVEL[values]), OFFSET[values]
+        offset = offsets[pixels.where]
+        probabilities = [each for _, each in model.conditionals(pixels, offset)]
+        if probabilities:
+            stack.encode_reverse(to_symbols(offset), TABLE, torch.cat(probabilities).numpy())
+        stack.encode_reverse(to_symbols(offsets[~pixels.near]), PLAINLY_BLACK)
+    return levels
 
 
-def pop(stack: Stack, model: LowBits, levels: Tensor) -> Tensor:
-    """`push` backwards: the levels long [B, 28, 28], 0..15, to the values long [B, 28, 28]."""
-    pixels, offsets = Pixels(levels), torch.zeros_like(levels)
-    black = stack.decode(PLAINLY_BLACK, int((~pixels.near).sum()))
-    offsets[~pixels.near] = torch.from_numpy(black).long()
-    conditionals, sent = model.conditionals(levels), None
-    for step in pixels.steps:
-        probabilities = conditionals.send(sent)
-        sent = torch.from_numpy(stack.decode(TABLE, probabilities.numpy())).long()
-        offsets[pixels.image[step], pixels.row[step], pixels.column[step]] = sent
-    return SMALLEST[levels] + offsets
+def pop(stack: Stack, model: LowBits, levels: np.ndarray, progress: Callable) -> np.ndarray:
+    """`push` backwards: the 4-bit images to the 8-bit images, uint8 [N, 28, 28]."""
+    images = np.empty_like(levels)
+    for part in progress(parts(levels), desc="decoding low bits"):
+        known = torch.from_numpy(levels[part]).long()
+        pixels, offsets = Pixels(known), torch.zeros_like(known)
+        black = stack.decode(PLAINLY_BLACK, int((~pixels.near).sum()))
+        offsets[~pixels.near] = torch.from_numpy(black).long()
+        offset = torch.zeros_like(pixels.level)
+        for step, probabilities in model.conditionals(pixels, offset):
+            offset[step] = torch.from_numpy(stack.decode(TABLE, probabilities.numpy())).long()
+        offsets[pixels.where] = offset
+        images[part] = (SMALLEST[known] + offsets).numpy()
+    return images
 
 
 def to_symbols(values: Tensor) -> np.ndarray:
