@@ -25,7 +25,7 @@ from boundary.files import read_idx, write_whole
 from compression.archive import OVERHEAD, STORED, Header, read_archive
 from compression.bench import VerificationError, bench
 from compression.codec import Codec
-from compression.image_files import check_target, file_names, read_images, write_images
+from compression.image_files import check_target, read_images, write_images
 from compression.low_bits import LowBits
 from compression.low_bits import load as load_low_bits
 from fmnist import DATA_DIR, DATASETS, SIDE
@@ -89,11 +89,11 @@ def cost(header: Header, size: int) -> str:
 
 def encode_file(args: argparse.Namespace) -> None:
     check_target("ARCHIVE", args.archive, args.force)
-    images, levels = read_images(args.images, args.levels, args.discretize)
+    images, levels, names = read_images(args.images, args.levels, args.discretize)
     if args.archive.exists() and args.archive.samefile(args.images):
         raise InputError(f"{args.archive} has the images themselves: choose another name")
     codec = load_codec(args.checkpoint, levels)
-    archive = codec.encode(images, file_names(args.images))
+    archive = codec.encode(images, names)
     if args.verify:
         try:
             same = np.array_equal(codec.decode(archive), images)

@@ -2,8 +2,7 @@
 
 import sys
 import time
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -13,7 +12,7 @@ from boundary.command_line import WorkError
 from compression import low_bits
 from compression.archive import OVERHEAD, read_archive
 from compression.codec import Codec
-from compression.general_codecs import Contest, Format, codecs, single_image_codecs
+from compression.general_codecs import Contest, codecs
 from judging.bounds import image_bounds
 from utils import elbo_to_bpd
 
@@ -24,19 +23,6 @@ class VerificationError(WorkError):
     """What was encoded does not come back; there is no known way for this to happen."""
 
 
-class Result(NamedTuple):
-    """What a codec made of the images."""
-
-    name: str
-    files: list[bytes]
-    encoding: float  # seconds of processor time
-    decoding: float
-
-    @property
-    def size(self) -> int:
-        return sum(map(len, self.files))
-
-
 def negative_elbo(model: nn.Module, images: np.ndarray) -> float:
     """With the learned prior, the mean over the images with one sample of z each, in bpd."""
     imgs = torch.from_numpy(images).unsqueeze(1)
@@ -44,7 +30,7 @@ def negative_elbo(model: nn.Module, images: np.ndarray) -> float:
     return elbo_to_bpd(nats, imgs.shape).mean().item()
 
 
-def timed(work: Callable, arguments: list) -> tuple[list, float]:
+def timed(work: Callable, arguments: Sequence) -> tuple[list, float]:
     """What it returns for each argument, and the seconds of processor time for all.
 
     That counts every thread, and no other work on the machine.
@@ -54,58 +40,51 @@ def timed(work: Callable, arguments: list) -> tuple[list, float]:
     return results, time.process_time() - started
 
 
-def measure(name: str, contest: Contest) -> Result:
-    """Encodes and decodes.
+def measure(name: str, contest: Contest) -> tuple[list[bytes], float, float]:
+    """The files, and the seconds of processor time to encode and to decode them.
 
     Raises:
         VerificationError: something else comes back.
     """
     print(f"{name} ...", file=sys.stderr)
-    files, encoding = timed(contest.format.encode, contest.arrays)
-    arrays, decoding = timed(contest.format.decode, files)
+    files, encoding = timed(contest.encode, contest.arrays)
+    arrays, decoding = timed(contest.decode, files)
     if not all(map(np.array_equal, arrays, contest.arrays)):
         raise VerificationError(f"{name}: the images do not come back as they were")
-    return Result(name, files, encoding, decoding)
+    return files, encoding, decoding
 
 
-def compare(title: str, contests: dict[str, Contest], images: np.ndarray) -> list[Result]:
-    """Prints a table of the contests, the smallest first; returns their results as given."""
-    results = [measure(name, contest) for name, contest in contests.items()]
-    per_file = " per file" if len(results[0].files) > 1 else ""
+def compare(codec: Codec, images: np.ndarray, single: bool = False) -> list[bytes]:
+    """Prints a table of this codec and the general ones, the smallest first.
+
+    Args:
+        images: uint8 [N, 28, 28].
+        single: every image is a file of its own.
+    Returns:
+        the files of this codec.
+    """
+    levels = 2**codec.bits
+    title = f"{len(images):,} images of {levels} grey levels"
+    own, arrays = "this model, one archive", [images]
+    if single:
+        title += ", each in a file of its own"
+        own, arrays = "this model, an archive of one image", images[:, np.newaxis]
+    contests = {own: Contest(arrays, codec.encode, codec.decode)} | codecs(images, levels, single)
+    results = {name: measure(name, contest) for name, contest in contests.items()}
     print(f"\n{title}\n")
+    per_file = " per file" if single else ""
     print(f"| method | bits per pixel | bytes{per_file} | encodes images/s | decodes |")
     print("| --- | --- | --- | --- | --- |")
-    for result in sorted(results, key=lambda result: result.size):
-        rate, size = 8 * result.size / images.size, result.size / len(result.files)
-        speeds = [f"{len(images) / s:,.0f}" for s in (result.encoding, result.decoding)]
-        print(f"| {result.name} | {rate:.4f} | {size:,.0f} | {speeds[0]} | {speeds[1]} |")
-    if not any("JPEG XL" in result.name for result in results):
+    sizes = {name: sum(map(len, files)) for name, (files, *_) in results.items()}
+    for name in sorted(sizes, key=sizes.get):
+        files, *seconds = results[name]
+        rate, size = 8 * sizes[name] / images.size, sizes[name] / len(files)
+        speeds = " | ".join(f"{len(images) / s:,.0f}" for s in seconds)
+        print(f"| {name} | {rate:.4f} | {size:,.0f} | {speeds} |")
+    if not any("JPEG XL" in name for name in results):
         print("\nJPEG XL is left out: pip install imagecodecs")
     print(flush=True)
-    return results
-
-
-def compare_together(codec: Codec, images: np.ndarray) -> Result:
-    """All images in one archive, against codecs for a sheet or a stream of them."""
-    levels = 2**codec.bits
-    own = {"this model, one archive": Contest(Format(codec.encode, codec.decode), [images])}
-    title = f"{len(images):,} images of {levels} grey levels"
-    archive, *_ = compare(title, own | codecs(images, levels), images)
-    header = read_archive(archive.files[0]).header
-    startup = 32 * header.startup
-    print(f"the archive has {8 * OVERHEAD} bits of header and {startup} bits to start up with")
-    return archive
-
-
-def compare_single(codec: Codec, images: np.ndarray) -> None:
-    """The first images, each in a file of its own."""
-    images = images[:SINGLE]
-    own = Format(
-        lambda image: codec.encode(image[np.newaxis]), lambda archive: codec.decode(archive)[0]
-    )
-    contests = {"this model, an archive of one image": Contest(own, images)}
-    title = f"{len(images)} images of {2**codec.bits} grey levels, each in a file of its own"
-    compare(title, contests | single_image_codecs(images), images)
+    return results[own][0]
 
 
 def bench(model: nn.Module, name: str, images: np.ndarray, grey: np.ndarray | None) -> None:
@@ -117,12 +96,13 @@ def bench(model: nn.Module, name: str, images: np.ndarray, grey: np.ndarray | No
         grey: the same in 0..255, if they are known.
     """
     print(f"{len(images):,} test images of {name}; all codecs on one thread, in processor time")
-    codec = Codec(model, progress=True)
-    archive = compare_together(codec, images)
-    rate, elbo = 8 * archive.size / images.size, negative_elbo(model, images)
-    print(f"its negative ELBO is {elbo:.4f} bits per pixel, it has {rate / elbo - 1:+.2%}")
-    compare_single(codec, images)
-    if grey is not None:
-        codec = Codec(model, low_bits.load(), progress=True)
-        compare_together(codec, grey)
-        compare_single(codec, grey)
+    kinds = [(images, None)] if grey is None else [(images, None), (grey, low_bits.load())]
+    for known, low in kinds:
+        codec = Codec(model, low, progress=True)
+        (archive,) = compare(codec, known)
+        startup = 32 * read_archive(archive).header.startup
+        print(f"the archive has {8 * OVERHEAD} bits of header and {startup} bits to start up with")
+        if low is None:
+            rate, elbo = 8 * len(archive) / images.size, negative_elbo(model, images)
+            print(f"its negative ELBO is {elbo:.4f} bits per pixel, it has {rate / elbo - 1:+.2%}")
+        compare(codec, known[:SINGLE], single=True)

@@ -18,7 +18,9 @@ from fmnist import SIDE, four_bit
 PNG_SCALE = 17  # 16 levels in 8 bits: 0 to 255
 
 
-def read_images(path: Path, levels: int | None, discretize: bool) -> tuple[np.ndarray, int]:
+def read_images(
+    path: Path, levels: int | None, discretize: bool
+) -> tuple[np.ndarray, int, list[str]]:
     """Images from a .npy or IDX file, a PNG file or a folder of PNG files.
 
     Args:
@@ -26,12 +28,13 @@ def read_images(path: Path, levels: int | None, discretize: bool) -> tuple[np.nd
             for PNG files of 16. Without, a .npy file has 16 and others have 256.
         discretize: bring 256 levels down to 16.
     Returns:
-        uint8 [N, 28, 28] or [N, 1, 28, 28], and how many levels they have now.
+        uint8 [N, 28, 28] or [N, 1, 28, 28]; how many levels they have now; and the names of a
+        folder's pictures, unless they are those that `numbers` gives.
     Raises:
         InputError: the file cannot be read or contains something else.
     """
     try:
-        images, scale, usual = read_file(path)
+        images, scale, usual, names = read_file(path)
         levels = levels or usual
         if discretize and levels == 16:
             raise ValueError("it has 16 levels already; if not, say --levels 256 --discretize")
@@ -40,32 +43,24 @@ def read_images(path: Path, levels: int | None, discretize: bool) -> tuple[np.nd
                 raise ValueError(f"it has other grey values than {scale} times a level of 16")
             images = images // scale
         images = checked_images(images, levels)
-        return (four_bit(images), 16) if discretize else (images, levels)
+        return (four_bit(images), 16, names) if discretize else (images, levels, names)
     except Exception as error:  # there is no end to what a damaged file can raise
         why = error.strerror if isinstance(error, OSError) and error.strerror else error
         raise InputError(f"{path} cannot be used: {one_line(why)}") from error
 
 
-def read_file(path: Path) -> tuple[np.ndarray, int, int]:
-    """The values in a file or folder of images, what 16 levels are multiplied by, usual levels."""
+def read_file(path: Path) -> tuple[np.ndarray, int, int, list[str]]:
+    """The values in a file or folder, what 16 levels are multiplied by, usual levels, names."""
     if path.is_dir():
-        return read_pngs(path), PNG_SCALE, 256
+        images, names = read_pngs(path)
+        return images, PNG_SCALE, 256, names
     with open(path, "rb") as file:
         start = file.read(8)
     if start.startswith(b"\x93NUMPY"):
-        return np.load(path, allow_pickle=False), 1, 16
+        return np.load(path, allow_pickle=False), 1, 16, []
     if start == b"\x89PNG\r\n\x1a\n":
-        return read_png(path)[np.newaxis], PNG_SCALE, 256
-    return read_idx(path), 1, 256
-
-
-def files_in(folder: Path) -> list[Path]:
-    """Those in a folder and in its subfolders that are not hidden, in the order of their names."""
-    return sorted(
-        path
-        for path in folder.rglob("*")
-        if path.is_file() and not any(p.startswith(".") for p in path.relative_to(folder).parts)
-    )
+        return read_png(path)[np.newaxis], PNG_SCALE, 256, []
+    return read_idx(path), 1, 256, []
 
 
 def numbers(count: int) -> list[str]:
@@ -74,28 +69,29 @@ def numbers(count: int) -> list[str]:
     return [f"{number:0{digits}}.png" for number in range(count)]
 
 
-def file_names(path: Path) -> list[str]:
-    """Those of a folder's pictures, as `read_images` orders them; none if `numbers` gives them."""
-    files = files_in(path) if path.is_dir() else []
-    names = [file.relative_to(path).as_posix() for file in files]
-    return [] if names == numbers(len(names)) else names
+def read_pngs(folder: Path) -> tuple[np.ndarray, list[str]]:
+    """The PNG files in a folder and its subfolders, in the order of their names.
 
+    Hidden files are left out.
 
-def read_pngs(folder: Path) -> np.ndarray:
-    """The PNG files in a folder and its subfolders: uint8 [N, 28, 28].
-
+    Returns:
+        uint8 [N, 28, 28], and their names, see `read_images`.
     Raises:
         ValueError: there is something else, which an archive would not give back, or nothing.
     """
-    images = []
-    for file in files_in(folder):
+    images, names = [], []
+    for file in sorted(folder.rglob("*")):
+        name = file.relative_to(folder)
+        if file.is_dir() or any(part.startswith(".") for part in name.parts):
+            continue
         try:
             images.append(read_png(file))
         except Exception as error:
-            raise ValueError(f"{file.relative_to(folder)}: {error}") from error
+            raise ValueError(f"{name}: {error}") from error
+        names.append(name.as_posix())
     if not images:
         raise ValueError("the folder is empty, it should have PNG files of 28x28 pixels")
-    return np.stack(images)
+    return np.stack(images), [] if names == numbers(len(names)) else names
 
 
 def read_png(path: Path) -> np.ndarray:
@@ -147,22 +143,26 @@ def write_images(path: Path, images: np.ndarray, levels: int, names: Sequence[st
         OSError: it cannot be written, or the folder is there already and has something in it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    if path.suffix == ".npy":
-        file = io.BytesIO()
-        np.save(file, images)
-        return write_whole(path, file.getvalue())
-    if path.name.endswith(("ubyte", ".idx")):
-        header = struct.pack(f">4B{images.ndim}I", 0, 0, 8, images.ndim, *images.shape)
-        return write_whole(path, header + images.tobytes())
     pictures = images.reshape(-1, SIDE, SIDE) * np.uint8(PNG_SCALE if levels == 16 else 1)
-    if path.suffix == ".png":
-        file = io.BytesIO()
+    file = io.BytesIO()
+    if path.suffix == ".npy":
+        np.save(file, images)
+    elif path.name.endswith(("ubyte", ".idx")):
+        file.write(struct.pack(f">4B{images.ndim}I", 0, 0, 8, images.ndim, *images.shape))
+        file.write(images.tobytes())
+    elif path.suffix == ".png":
         Image.fromarray(pictures[0]).save(file, format="PNG")
-        return write_whole(path, file.getvalue())
+    else:
+        return write_folder(path, pictures, names or numbers(len(images)))
+    write_whole(path, file.getvalue())
+
+
+def write_folder(path: Path, pictures: np.ndarray, names: Sequence[str]) -> None:
+    """A new folder of PNG files, which is there only when it is complete."""
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".unfinished-") as fresh:
         folder = Path(fresh, path.name)
         folder.mkdir()
-        for name, picture in zip(names or numbers(len(images)), pictures, strict=True):
+        for name, picture in zip(names, pictures, strict=True):
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(picture).save(folder / name, format="PNG")
         os.rename(folder, path)
