@@ -22,7 +22,7 @@ from numpy.typing import ArrayLike
 from boundary.checkpoints import find_checkpoint
 from boundary.command_line import InputError, OneLineParser, run_main, whole_number
 from boundary.files import read_idx, write_whole
-from compression.archive import OVERHEAD, STORED, Header, read_archive
+from compression.archive import OVERHEAD, STORED, VERSION, Header, read_archive
 from compression.bench import VerificationError, bench
 from compression.codec import Codec
 from compression.image_files import check_target, read_images, write_images
@@ -122,7 +122,7 @@ def show_info(args: argparse.Namespace) -> None:
     stored = header.form & STORED
     kind = "the pixels as they are" if stored else f"{32 * header.startup:,} bits to start up with"
     print(
-        f"version      {header.version}\n"
+        f"version      {VERSION}\n"
         f"images       uint8 {list(header.shape)}, values 0..{header.levels - 1}\n"
         f"size         {cost(header, len(archive))}\n"
         f"header       {8 * OVERHEAD:,} bits\n"

@@ -16,18 +16,15 @@ from fmnist import SIDE
 # size), its content and the CRC-32 of all that. The content is the words of the stack or, where
 # those would be more, the pixels as they are.
 MAGIC, VERSION = b"VAE4", 3
-HEADER = struct.Struct("<4sBBBII8sI")  # the fields of Header
-SIZE = struct.Struct("<I")
-CHECKSUM = struct.Struct("<I")
-OVERHEAD = HEADER.size + CHECKSUM.size  # bytes of an archive that are neither names nor content
+HEADER = struct.Struct("<4sBBBII8sI")  # these two, and the fields of Header
+WORD = struct.Struct("<I")  # of the names' size, and of the CRC-32
+OVERHEAD = HEADER.size + WORD.size  # bytes of an archive that are neither names nor content
 STORED, NAMED = 16, 32  # flags of `form`: the content are the pixels; there are names
 
 
 class Header(NamedTuple):
     """What an archive says about itself."""
 
-    magic: bytes
-    version: int
     bits: int  # the kind: 4 for images of 16 grey levels, 8 for 256
     form: int  # 3 for images [N, 28, 28], 4 for [N, 1, 28, 28], and the flags
     count: int  # N
@@ -41,7 +38,7 @@ class Header(NamedTuple):
 
     @property
     def shape(self) -> tuple[int, ...]:
-        channels = () if self.form & ~(STORED | NAMED) == 3 else (1,)
+        channels = (1,) if self.form & 4 else ()
         return (self.count, *channels, SIDE, SIDE)
 
 
@@ -58,9 +55,9 @@ def write_archive(archive: Archive) -> bytes:
     if names:
         header = header._replace(form=header.form | NAMED)
         compressed = zlib.compress(os.fsencode("\0".join(names)), level=9)
-        content = SIZE.pack(len(compressed)) + compressed + content
-    packed = HEADER.pack(*header) + content
-    return packed + CHECKSUM.pack(zlib.crc32(packed))
+        content = WORD.pack(len(compressed)) + compressed + content
+    packed = HEADER.pack(MAGIC, VERSION, *header) + content
+    return packed + WORD.pack(zlib.crc32(packed))
 
 
 def read_archive(packed: bytes) -> Archive:
@@ -72,18 +69,19 @@ def read_archive(packed: bytes) -> Archive:
     """
     if packed[: len(MAGIC)] != MAGIC:
         raise InputError("this is no archive of compress.py")
-    content = packed[: -CHECKSUM.size]
-    if len(packed) < OVERHEAD or CHECKSUM.pack(zlib.crc32(content)) != packed[len(content) :]:
+    content = packed[: -WORD.size]
+    if len(packed) < OVERHEAD or WORD.pack(zlib.crc32(content)) != packed[len(content) :]:
         raise InputError("the archive is truncated or altered: take another copy of it")
-    header, content, names = Header(*HEADER.unpack_from(packed)), content[HEADER.size :], ()
-    if header.version != VERSION:
+    _, version, *fields = HEADER.unpack_from(packed)
+    header, content, names = Header(*fields), content[HEADER.size :], []
+    if version != VERSION:
         raise InputError(
-            f"the archive is of version {header.version}, this program reads version {VERSION}: "
+            f"the archive is of version {version}, this program reads version {VERSION}: "
             "use the program and the checkpoint that made it"
         )
     if header.form & NAMED:
-        end = SIZE.size + SIZE.unpack_from(content)[0]
-        names = os.fsdecode(zlib.decompress(content[SIZE.size : end])).split("\0")
+        end = WORD.size + WORD.unpack_from(content)[0]
+        names = os.fsdecode(zlib.decompress(content[WORD.size : end])).split("\0")
         content = content[end:]
         for name in names:
             if not {"", ".", ".."}.isdisjoint(name.split("/")):

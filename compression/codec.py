@@ -45,7 +45,6 @@ from compression import low_bits_code
 from compression.archive import (
     MAGIC,
     STORED,
-    VERSION,
     Archive,
     Header,
     checked_images,
@@ -148,9 +147,8 @@ class Codec:
             content = None
         if content is None or len(content) > len(stored):
             form, startup, content = form | STORED, 0, stored
-        sizes = (self.bits, form, len(images), startup)
         pixels = zlib.crc32(np.ascontiguousarray(images))
-        header = Header(MAGIC, VERSION, *sizes, self.weights, pixels)
+        header = Header(self.bits, form, len(images), startup, self.weights, pixels)
         return write_archive(Archive(header, content, names))
 
     def decode(self, archive: bytes) -> np.ndarray:
@@ -183,8 +181,8 @@ class Codec:
                 self._push(stack, images[part])
         words = stack.get_compressed()
         overlap = min(len(words), len(self.start))
-        differs = words[:overlap] != self.start[:overlap]
-        untouched = int(differs.argmax()) if differs.any() else overlap
+        same = words[:overlap] == self.start[:overlap]
+        untouched = int(np.logical_and.accumulate(same).sum())
         return len(self.start) - untouched, words[untouched:].astype("<u4").tobytes()
 
     def _decompress(self, startup: int, content: bytes, count: int) -> np.ndarray:
@@ -231,9 +229,7 @@ class Codec:
 
     def _pop_latents(self, stack: Stack, size: int) -> Tensor:
         """`_push_latents` backwards: int32 [size, z_dim]."""
-        y = np.zeros(size, np.int32)
-        if self.class_model:
-            y = stack.decode(self.class_model, size)
+        y = stack.decode(self.class_model, size) if self.class_model else np.zeros(size, np.int32)
         z = torch.zeros(size, self.z_dim, dtype=torch.int32)
         k = np.zeros((size, self.z_dim), np.int32)
         mixtures = []

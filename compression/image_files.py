@@ -82,7 +82,7 @@ def read_pngs(folder: Path) -> tuple[np.ndarray, list[str]]:
     images, names = [], []
     for file in sorted(folder.rglob("*")):
         name = file.relative_to(folder)
-        if file.is_dir() or any(part.startswith(".") for part in name.parts):
+        if not file.is_file() or any(part.startswith(".") for part in name.parts):
             continue
         try:
             images.append(read_png(file))
