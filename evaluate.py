@@ -19,7 +19,7 @@ from boundary.command_line import (
     InputError,
     OneLineParser,
     add_checkpoint,
-    check_writable,
+    check_output,
     one_line,
     path_name,
     run_main,
@@ -31,14 +31,7 @@ from fmnist import DiscreteImages
 from judging.bounds import image_bounds, summary
 from judging.handwriting import judge_pictures, read_pictures
 from judging.refinement import refined_summary
-from judging.report import (
-    PICTURES,
-    check_report_folder,
-    scores_csv,
-    table,
-    write_files,
-    write_report,
-)
+from judging.report import PICTURES, check_report_folder, table, write_report, write_scores
 from judging.samples import CLASSIFIED_DATASET, NUM_COMPARED, load_classifier, sample_quality
 from own_data import DataSets, add_data_options, data_for, training_record
 from pictures.figures import png, rendered
@@ -66,8 +59,8 @@ def find_device(accelerator: str) -> torch.device:
         ) from error
 
 
-def evaluate(args: argparse.Namespace) -> dict[str, object]:
-    """Judges a checkpoint, writes metrics.json and the pictures, prints the table; the metrics.
+def evaluate(args: argparse.Namespace) -> None:
+    """Judges a checkpoint, or pictures by it: writes the report and prints it.
 
     Raises:
         InputError: the checkpoint, the data, the output directory or the accelerator is unusable.
@@ -76,25 +69,28 @@ def evaluate(args: argparse.Namespace) -> dict[str, object]:
     for name in ("limit", "per_image", "refine"):
         if args.images and getattr(args, name):
             raise InputError(f"argument --{name}: it is not for --images, leave it out")
-    path, output = find_checkpoint(args.checkpoint), Path(args.output)
+    path = find_checkpoint(args.checkpoint)
     model = load_model(path)
-    check_report_folder(output)
+    check_report_folder(Path(args.output))
     if args.per_image:
-        if Path(args.per_image).is_dir():
-            raise InputError(f"argument --per_image: {args.per_image} is a folder: name a file")
-        check_writable("--per_image", Path(args.per_image).parent)
+        check_output("--per_image", Path(args.per_image))
     model.to(find_device(args.accelerator))
     sets = data_for(path, args.dataset, args.data, args.data_dir)
     if args.images:
-        return evaluate_pictures(args, path, model, sets)
+        evaluate_pictures(args, path, model, sets)
+    else:
+        evaluate_split(args, path, model, sets)
+
+
+def evaluate_split(args: argparse.Namespace, path: Path, model: VAE, sets: DataSets) -> None:
+    """Judges the model on a split of its images; writes metrics.json and the pictures."""
     data = first(getattr(sets, args.split), args.limit)
     bounds = image_bounds(
         model, data.images, args.iwae_samples, args.batch_size, args.seed, args.progress_bar
     )
     if args.per_image:
         labels = [data.classes[label] if data.classes else "" for label in data.labels.tolist()]
-        columns = {"index": range(len(data)), "label": labels}
-        write_whole(args.per_image, scores_csv(columns, bounds))
+        write_scores(args.per_image, {"index": range(len(data)), "label": labels}, bounds)
     sizes = codec_bytes(data.images.squeeze(1).numpy())
     metrics = {
         "checkpoint": path.name,
@@ -109,9 +105,8 @@ def evaluate(args: argparse.Namespace) -> dict[str, object]:
         "codec_bpd": {name: 8 * size / data.images.numel() for name, size in sizes.items()},
     }
     if args.refine:
-        metrics["refined"] = refined_summary(
-            model, data.images, bounds, args.refine, args.batch_size, args.seed
-        )
+        how = args.refine, args.batch_size, args.seed
+        metrics["refined"] = refined_summary(model, data.images, bounds, *how)
     kl = bounds["kl_per_dimension"].mean(dim=0)
     figures = model_figures(model, data, bounds["mean"], kl, args.seed)
     classified = sets.name == CLASSIFIED_DATASET
@@ -119,35 +114,29 @@ def evaluate(args: argparse.Namespace) -> dict[str, object]:
     test = test if classified else first(test, NUM_COMPARED)
     quality, nearest = sample_quality(model, sets.train, test, args.seed, classified)
     metrics |= quality
-    write_report(output, metrics, {**figures, "nearest_training_images": nearest})
-    print(f"{table(metrics)}\nmetrics.json and pictures: {output}{os.sep}")
-    return metrics
+    write_report(Path(args.output), metrics, figures | {"nearest_training_images": nearest})
+    print(f"{table(metrics)}\nmetrics.json and pictures: {Path(args.output)}{os.sep}")
 
 
-def evaluate_pictures(
-    args: argparse.Namespace, checkpoint: Path, model: VAE, sets: DataSets
-) -> dict[str, list]:
-    """Judges pictures of one's own; writes pictures.png and pictures.csv, whose columns it returns.
+def evaluate_pictures(args: argparse.Namespace, path: Path, model: VAE, sets: DataSets) -> None:
+    """Judges pictures of one's own; writes pictures.csv and pictures.png.
 
     Raises:
         InputError: there are no pictures, or one cannot be read.
     """
-    output = Path(args.output)
-    like_mnist = training_record(checkpoint).get("like_mnist", True)
+    like_mnist = training_record(path).get("like_mnist", True)
     names, images = read_pictures(Path(args.images), like_mnist)
     classifier = load_classifier() if sets.name == CLASSIFIED_DATASET else None
     columns, bounds, figure = judge_pictures(
         model, names, images, sets.train, classifier, args.iwae_samples, args.seed
     )
-    files = {PICTURES: scores_csv(columns, bounds), "pictures.png": png(rendered(figure))}
-    write_files(output, files)
-    mean = sum(columns["bits"]) / len(names)
-    print(
-        f"{len(names)} picture{'s' * (len(names) > 1)}, {mean:.0f} bits each by the bound with the "
-        f"learned prior: "
-        f"{' and '.join(str(output / name) for name in files)}"
-    )
-    return columns
+    output = Path(args.output)
+    output.mkdir(parents=True, exist_ok=True)
+    write_scores(output / PICTURES, columns, bounds)
+    write_whole(output / "pictures.png", png(rendered(figure)))
+    pictures = f"{len(names)} picture{'s' * (len(names) > 1)}"
+    bits = f"{sum(columns['bits']) / len(names):.0f} bits each by the bound with the learned prior"
+    print(f"{pictures}, {bits}: {output / PICTURES} and {output / 'pictures.png'}")
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -166,12 +155,8 @@ def make_parser() -> argparse.ArgumentParser:
     add("--per_image", type=path_name, metavar="CSV", help="file for the scores of every image")
     add("--refine", type=whole_number(0), default=0, metavar="STEPS", help=refine)
     add("--batch_size", type=whole_number(1), default=100, help="images at a time")
-    add(
-        "--output",
-        type=path_name,
-        default="evaluation",
-        help="folder for metrics.json and the pictures",
-    )
+    output = "folder for metrics.json and the pictures"
+    add("--output", type=path_name, default="evaluation", help=output)
     add("--accelerator", default="auto", help="cpu, gpu, cuda, mps, ...")
     add("--seed", type=whole_number(0, 2**32 - 1), default=42, help="of all noise")
     add("--progress_bar", action="store_true", help="a progress bar")

@@ -1,10 +1,13 @@
 """Files: IDX files from outside are checked as they are read, and ours are written whole."""
 
+import csv
 import gzip
+import io
 import math
 import os
 import struct
 import tempfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -55,3 +58,13 @@ def write_whole(path: str | Path, content: bytes) -> None:
             os.replace(new, path)
     except OSError as error:
         raise OSError(error.errno, error.strerror, str(path)) from error
+
+
+def write_csv(path: str | Path, rows: Sequence[Mapping[str, object]]) -> None:
+    """Writes a table with all columns that any row has; see `write_whole`."""
+    table = io.StringIO(newline="")
+    names = dict.fromkeys(name for row in rows for name in row)
+    writer = csv.DictWriter(table, names, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_whole(path, table.getvalue().encode())

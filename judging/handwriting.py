@@ -74,35 +74,29 @@ def judge_pictures(
         levels, of the nearest training image. Then what `image_bounds` returns, and a figure.
     """
     bounds = image_bounds(model, images, num_samples, seed=seed)
-    columns = {"file": names}
+    columns, captions = {"file": names}, [[short(Path(name).stem) for name in names]]
     if classifier is not None:
-        probabilities, found = classify(classifier, images)[1].softmax(dim=1).max(dim=1)
-        columns |= {"class": found.tolist(), "probability": probabilities.tolist()}
+        highest, found = classify(classifier, images)[1].softmax(dim=1).max(dim=1)
+        columns |= {"class": found.tolist(), "probability": highest.tolist()}
+        sure = zip(columns["class"], columns["probability"], strict=True)
+        captions.append([f"{label} ({share:.0%})" for label, share in sure])
     columns["bits"] = (bounds["negative_elbo_prior"] / math.log(2)).tolist()
+    captions.append([f"{bits:.0f} bits" for bits in columns["bits"]])
     distances, positions = nearest(images, train.images, 1)
     labels = train.labels[positions[:, 0]].tolist()
     if train.classes:
         columns["nearest_class"] = [train.classes[label] for label in labels]
     columns["nearest_distance"] = distances[:, 0].tolist()
-    captions = [f"{short(Path(name).stem)}\n" for name in names]
-    if classifier is not None:
-        sure = zip(captions, columns["class"], columns["probability"], strict=True)
-        captions = [f"{caption}{label} ({share:.0%})\n" for caption, label, share in sure]
-    captions = [
-        f"{line}{bits:.0f} bits" for line, bits in zip(captions, columns["bits"], strict=True)
-    ]
-    reconstructions = [
-        model.reconstruct(part.long().to(model.device)).cpu() for part in images.split(100)
-    ]
+    shown = images[:SHOWN].long()
     rows = {
-        "picture": images / 15,
-        "reconstruction": torch.cat(reconstructions),
-        "nearest": train.images[positions[:, 0]] / 15,
+        "picture": shown / 15,
+        "reconstruction": model.reconstruct(shown.to(model.device)).cpu(),
+        "nearest": train.images[positions[:SHOWN, 0]] / 15,
     }
     some = f"the first {SHOWN} of {len(names)} pictures" if len(names) > SHOWN else "Your pictures"
     figure = captioned_figure(
-        {name: row[:SHOWN] for name, row in rows.items()},
-        captions[:SHOWN],
+        rows,
+        ["\n".join(lines) for lines in zip(*captions, strict=True)][:SHOWN],
         f"{some}, how the model draws them, and the nearest training images",
     )
     return columns, bounds, figure

@@ -11,14 +11,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from judging.bounds import image_noise, mean_and_error
-from utils import (
-    KLD,
-    elbo_to_bpd,
-    reconstruction_loss,
-    sampled_negative_elbo,
-    unit_gaussian_log_prob,
-)
+from judging.bounds import image_bounds, image_noise, mean_and_error
+from utils import elbo_to_bpd, reconstruction_loss, unit_gaussian_log_prob
 
 # Found on 200 validation images; twice as much makes the steps overshoot.
 MEAN_RATE, LOG_STD_RATE = 0.3, 0.2
@@ -62,9 +56,8 @@ def refine(
     return mean.detach(), log_std.detach()
 
 
-@torch.no_grad()
 def refined_negative_elbo(
-    model: nn.Module, images: Tensor, steps: int, learned: bool, batch_size: int, seed: int
+    model: nn.Module, images: Tensor, steps: int, name: str, batch_size: int, seed: int
 ) -> Tensor:
     """The negative ELBO of every image by refined posteriors, float [N] in nats, on the CPU.
 
@@ -74,23 +67,16 @@ def refined_negative_elbo(
     Args:
         images: uint8 [N, 1, 28, 28], values 0..15.
         steps: of `refine`, at least 1.
-        learned: with the learned prior in place of the unit Gaussian, in the steps too.
+        name: negative_elbo or negative_elbo_prior, with whose prior the steps are taken too.
     """
-    log_prior = model.prior.log_prob if learned else unit_gaussian_log_prob
-    device, z_dim, results = model.device, model.prior.z_dim, []
-    for start in range(0, len(images), batch_size):
-        imgs = images[start : start + batch_size].long().to(device)
-        indices = range(start, start + len(imgs))
-        noise = torch.cat(list(image_noise(indices, 1 + steps, z_dim, seed))).to(device)
-        mean, log_std = refine(model.decoder, imgs, *model.encoder(imgs), log_prior, noise[1:])
-        z = mean + log_std.exp() * noise[0]
-        L_rec = reconstruction_loss(model.decoder(z), imgs)
-        if learned:
-            negative_elbo = sampled_negative_elbo(L_rec, z, mean, log_std, log_prior(z))
-        else:
-            negative_elbo = L_rec + KLD(mean, log_std)
-        results.append(negative_elbo.cpu())
-    return torch.cat(results)
+    log_prior = unit_gaussian_log_prob if name == "negative_elbo" else model.prior.log_prob
+
+    def posterior(imgs: Tensor, indices: range) -> tuple[Tensor, Tensor]:
+        parts = image_noise(indices, 1 + steps, model.prior.z_dim, seed)
+        noise = torch.cat(list(parts)).to(imgs.device)
+        return refine(model.decoder, imgs, *model.encoder(imgs), log_prior, noise[1:])
+
+    return image_bounds(model, images, 1, batch_size, seed, posterior=posterior)[name]
 
 
 def refined_summary(
@@ -111,9 +97,9 @@ def refined_summary(
         error; seconds, the wall time.
     """
     result = {"steps": steps}
-    for name, learned in (("negative_elbo", False), ("negative_elbo_prior", True)):
+    for name in ("negative_elbo", "negative_elbo_prior"):
         started = time.monotonic()
-        nats = refined_negative_elbo(model, images, steps, learned, batch_size, seed)
+        nats = refined_negative_elbo(model, images, steps, name, batch_size, seed)
         result[name] = {
             "nats": mean_and_error(nats),
             "bpd": mean_and_error(elbo_to_bpd(nats, images.shape)),

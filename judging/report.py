@@ -1,7 +1,5 @@
 """The report on a model: the table that is printed, metrics.json and the pictures."""
 
-import csv
-import io
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -11,7 +9,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from boundary.command_line import InputError, check_writable
-from boundary.files import write_whole
+from boundary.files import write_csv, write_whole
 from judging.bounds import BOUNDS
 from judging.samples import DISTANCE_FROM
 from pictures.figures import png, rendered
@@ -19,7 +17,7 @@ from runs.result import beta_note
 
 METRICS = "metrics.json"
 PICTURES = "pictures.csv"  # of --images
-NOT_OF_EVERY_MODEL = ("latent_means.png", "manifold.png")  # pictures, by the number of latents
+NOT_OF_EVERY_MODEL = ("latent_means", "manifold")  # pictures, by the number of latents
 SAMPLES = {
     "training_images": "training images",
     "posterior_samples": "training images, encoded and drawn",
@@ -42,19 +40,17 @@ def table(metrics: dict[str, dict]) -> str:
         lines.append("the checkpoint does not say what it was trained on")
     elif metrics["trained_on"] != metrics["dataset"]:
         lines.append(f"the model was trained on other images, those of {metrics['trained_on']}")
-    if note := beta_note(metrics.get("beta", 1)):
+    if note := beta_note(metrics["beta"]):
         lines.append(note)
-    lines += ["", *_bounds(metrics)]
-    if "refined" in metrics:
-        lines += _refined(metrics["refined"])
     lines += [
+        "",
+        *_bounds(metrics),
         "",
         f"active units: {metrics['active_units']} of {len(metrics['kl_per_dimension_nats'])}",
         f"general codecs on the same images, bits per dimension: {codecs}",
         "",
+        *(_samples(metrics["samples"]) if "samples" in metrics else ()),
     ]
-    if "samples" in metrics:
-        lines += _samples(metrics["samples"])
     nearest = metrics["nearest_training_image"]
     titles = {"test_images": "test images", "samples": "samples"}
     titles["posterior_samples"] = SAMPLES["posterior_samples"]
@@ -64,71 +60,63 @@ def table(metrics: dict[str, dict]) -> str:
     return "\n".join(lines)
 
 
-def _entry(value: dict[str, float | None], digits: int) -> str:
-    mean, error = value.values()
-    return f"{mean:.{digits}f}" + ("" if error is None else f" ± {error:.{digits}f}")
+def _entry(value: dict[str, float | None] | None, digits: int) -> str:
+    """A mean and its standard error, as far as they are known."""
+    mean, error = value.values() if value else (None, None)
+    shown = "" if mean is None else f"{mean:.{digits}f}"
+    return shown if error is None else f"{shown} ± {error:.{digits}f}"
 
 
-def _row(title: str, nats: dict, bpd: dict | None = None) -> str:
-    bits = "" if bpd is None else f"{_entry(bpd, 4):>22}"
-    return f"{title:32}{_entry(nats, 2):>18}{bits}"
+def _row(title: str, nats: dict | None, bpd: dict | None = None) -> str:
+    return f"{title:32}{_entry(nats, 2):>18}{_entry(bpd, 4):>22}".rstrip()
 
 
 def _bounds(metrics: dict[str, dict]) -> list[str]:
-    def bound(title: str, name: str) -> str:
-        return _row(title, metrics[f"{name}_nats"], metrics[f"{name}_bpd"])
-
     K = f"importance-weighted, K = {metrics['iwae_samples']}"
-    lines = [
-        f"{'':32}{'nats per image':>18}{'bits per dimension':>22}",
-        _row("reconstruction", metrics["reconstruction_nats"]),
-        _row("KL to the unit Gaussian", metrics["kl_nats"]),
-        bound("negative ELBO", "negative_elbo"),
-        bound(K, "importance_weighted"),
-        "with the learned prior:",
-        bound("negative ELBO", "negative_elbo_prior"),
-        bound(K, "importance_weighted_prior"),
-        _row("gain in log p(z) over N(0, I)", metrics["prior_gain_nats"]),
-    ]
-    if metrics["split"] != "train":
+    titles = {
+        "reconstruction": "reconstruction",
+        "kl": "KL to the unit Gaussian",
+        "negative_elbo": "negative ELBO",
+        "importance_weighted": K,
+        "": "with the learned prior:",
+        "negative_elbo_prior": "negative ELBO",
+        "importance_weighted_prior": K,
+        "prior_gain": "gain in log p(z) over N(0, I)",
+    }
+    lines = [f"{'':32}{'nats per image':>18}{'bits per dimension':>22}"]
+    for name, title in titles.items():
+        lines.append(_row(title, metrics.get(f"{name}_nats"), metrics.get(f"{name}_bpd")))
+    if metrics["split"] != "train":  # does the prior overfit?
         train, judged = metrics["log_prior_train_nats"], metrics["log_prior_nats"]
         errors = train["standard_error"], judged["standard_error"]
         error = None if None in errors else math.hypot(*errors)  # of a difference of other images
         apart = {"mean": train["mean"] - judged["mean"], "standard_error": error}
         lines.append(_row(f"log p(z), training - {metrics['split']}", apart))
-    return lines
-
-
-def _refined(refined: dict[str, dict]) -> list[str]:
-    lines = [f"posteriors refined by {refined['steps']} steps for each image:"]
-    titles = {
-        "negative_elbo": "negative ELBO",
-        "negative_elbo_prior": "the same with the learned prior",
-    }
-    for name, title in titles.items():
-        nats, bpd, gain, seconds = refined[name].values()
-        lines.append(f"{_row(title, nats, bpd)}    {_entry(gain, 4)} lower, {seconds:.0f} s")
+    if refined := metrics.get("refined"):
+        lines.append(f"posteriors refined by {refined['steps']} steps for each image:")
+        titles["negative_elbo_prior"] = "the same with the learned prior"
+        for name in ("negative_elbo", "negative_elbo_prior"):
+            nats, bpd, gain, seconds = refined[name].values()
+            price = f"{_entry(gain, 4)} lower, {seconds:.0f} s"
+            lines.append(f"{_row(titles[name], nats, bpd)}    {price}")
     return lines
 
 
 def _samples(samples: dict[str, object]) -> list[str]:
-    def share(value: float | None, width: int) -> str:
-        return f"{'-' if value is None else f'{value:.3f}':>{width}}"
-
+    line = "{:44}{:>16}{:>9}{:>14}".format
     images = f"{samples['of_each_kind']:,} images each, for a classifier"
-    lines = [f"{images:44}{'Fréchet distance':>16}{'P > 0.9':>9}{'right class':>14}"]
+    lines = [line(images, "Fréchet distance", "P > 0.9", "right class")]
     for name, title in SAMPLES.items():
-        if name not in samples:  # by class, of a model of other classes
-            continue
-        if name == "learned_prior":
-            title += f", T = {samples['temperature']:g}"
-        distance, sure, right = samples[name].values()
-        lines.append(f"{title:44}{share(distance, 16)}{share(sure, 9)}{share(right, 14)}")
-    if samples["of_each_kind"] < DISTANCE_FROM:
-        lines.append(f"Fréchet distance: from {DISTANCE_FROM:,} images on")
-    else:
-        lines.append(f"Fréchet distance of two sets of real digits: {OF_REAL_DIGITS}")
-    return lines
+        if name in samples:  # by class, none of a model of other classes
+            if name == "learned_prior":
+                title += f", T = {samples['temperature']:g}"
+            values = samples[name].values()
+            lines.append(
+                line(title, *("-" if value is None else f"{value:.3f}" for value in values))
+            )
+    known = f"Fréchet distance of two sets of real digits: {OF_REAL_DIGITS}"
+    too_few = f"Fréchet distance: from {DISTANCE_FROM:,} images on"
+    return [*lines, too_few if samples["of_each_kind"] < DISTANCE_FROM else known]
 
 
 def check_report_folder(output: Path) -> None:
@@ -147,20 +135,19 @@ def check_report_folder(output: Path) -> None:
         )
 
 
-def scores_csv(columns: Mapping[str, Sequence], bounds: Mapping[str, Tensor]) -> bytes:
+def write_scores(path: Path, columns: Mapping[str, Sequence], bounds: Mapping[str, Tensor]) -> None:
     """A table with a row for each image: the columns, then its bounds and their parts in nats.
 
     Args:
         bounds: what `image_bounds` returned.
     """
     nats = {f"{name}_nats": bounds[name].tolist() for name in ("reconstruction", "kl", *BOUNDS)}
-    table = {**columns, **nats}
-    file = io.StringIO(newline="")
-    writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(table)
-    for row in zip(*table.values(), strict=True):
-        writer.writerow(f"{cell:.4f}" if isinstance(cell, float) else cell for cell in row)
-    return file.getvalue().encode()
+    scores = {
+        name: [f"{cell:.4f}" if isinstance(cell, float) else cell for cell in column]
+        for name, column in {**columns, **nats}.items()
+    }
+    rows = zip(*scores.values(), strict=True)
+    write_csv(path, [dict(zip(scores, row, strict=True)) for row in rows])
 
 
 def write_report(output: Path, metrics: dict[str, object], figures: dict[str, Figure]) -> None:
@@ -169,16 +156,10 @@ def write_report(output: Path, metrics: dict[str, object], figures: dict[str, Fi
     Raises:
         OSError: they cannot be written.
     """
-    files = {METRICS: (json.dumps(metrics, indent=2) + "\n").encode()}
-    write_files(
-        output, files | {f"{name}.png": png(rendered(figure)) for name, figure in figures.items()}
-    )
-    for name in set(NOT_OF_EVERY_MODEL) - {f"{name}.png" for name in figures}:
-        Path(output, name).unlink(missing_ok=True)
-
-
-def write_files(output: Path, files: Mapping[str, bytes]) -> None:
-    """Files of a report by name, whole each, in a folder that is made if need be."""
     output.mkdir(parents=True, exist_ok=True)
-    for name, content in files.items():
-        write_whole(output / name, content)
+    write_whole(output / METRICS, (json.dumps(metrics, indent=2) + "\n").encode())
+    for name, figure in figures.items():
+        write_whole(output / f"{name}.png", png(rendered(figure)))
+    for name in NOT_OF_EVERY_MODEL:
+        if name not in figures:
+            (output / f"{name}.png").unlink(missing_ok=True)

@@ -6,7 +6,6 @@ features are those of the Inception network): it grows where samples are no digi
 kinds of digits are missing.
 """
 
-from collections.abc import Iterable
 from pathlib import Path
 
 import torch
@@ -61,24 +60,19 @@ def draw_samples(
         unit_gaussian, learned_prior and, where the model knows all these classes,
         learned_prior_by_class.
     """
-
-    def together(batches: Iterable[Tensor]) -> Tensor:
-        return torch.cat([batch.to("cpu", torch.uint8) for batch in batches])
-
-    def pixels(z: Tensor) -> Tensor:
-        return together(model.draw_pixels(part.to(model.device)) for part in z.split(BATCH))
-
     torch.manual_seed(seed)
     parts = labels.to(model.device).split(BATCH)
     drawn = {
-        "posterior_samples": pixels(posterior),
-        "unit_gaussian": pixels(torch.randn(posterior.shape)),
-        "learned_prior": together(model.sample(len(part)) for part in parts),
+        "posterior_samples": [model.draw_pixels(z).byte() for z in posterior.split(BATCH)],
+        "unit_gaussian": [
+            model.draw_pixels(z.to(model.device)).byte()
+            for z in torch.randn(posterior.shape).split(BATCH)
+        ],
+        "learned_prior": [model.sample(len(part)).byte() for part in parts],
     }
     if labels.max() < model.prior.num_classes:
-        by_class = together(model.sample(len(part), part) for part in parts)
-        drawn["learned_prior_by_class"] = by_class
-    return drawn
+        drawn["learned_prior_by_class"] = [model.sample(len(part), part).byte() for part in parts]
+    return {name: torch.cat(batches).cpu() for name, batches in drawn.items()}
 
 
 @torch.no_grad()
@@ -210,7 +204,11 @@ def sample_quality(
         name: mean_and_error(nearest(images[:NUM_COMPARED], train.images, 1)[0])
         for name, images in compared.items()
     }
-    return metrics, nearest_figure(samples[:8], train.images)
+    _, positions = nearest(samples[:8], train.images, 3)
+    rows = [samples[:8], *(train.images[column] for column in positions.T)]
+    title = "Samples, each over the three nearest training images"
+    names = ["sample", "nearest", "second", "third"]
+    return metrics, grid_figure([row / 15 for row in rows], title, names)
 
 
 def nearest(images: Tensor, among: Tensor, num: int) -> tuple[Tensor, Tensor]:
@@ -224,28 +222,13 @@ def nearest(images: Tensor, among: Tensor, num: int) -> tuple[Tensor, Tensor]:
         distances float [N, num], ascending, in grey levels, and positions in `among`, long
         [N, num].
     """
-    points = images.flatten(1).float()
-    best = torch.empty(len(points), 0), torch.empty(len(points), 0, dtype=torch.long)
-    for start in range(0, len(among), 5000):  # 5000 distances per image are in memory at a time
-        part = among[start : start + 5000].flatten(1).float()
+    points, found = images.flatten(1).float(), []
+    for part in among.flatten(1).split(5000):  # 5000 distances per image are in memory at a time
+        part = part.float()
         # Squares and products of levels are whole numbers that float32 holds without rounding.
         squares = points.square().sum(1, keepdim=True) + part.square().sum(1) - 2 * points @ part.T
-        positions = torch.arange(start, start + len(part)).expand(len(points), -1)
-        squares, positions = torch.cat([best[0], squares], 1), torch.cat([best[1], positions], 1)
-        lowest, where = squares.topk(min(num, squares.shape[1]), dim=1, largest=False)
-        best = lowest, positions.gather(1, where)
-    return best[0].sqrt(), best[1]
-
-
-def nearest_figure(samples: Tensor, training_images: Tensor) -> Figure:
-    """Samples, each over the three training images that lie nearest to it.
-
-    Args:
-        samples: uint8 [N, 1, 28, 28], values 0..15.
-        training_images: uint8 [M, 1, 28, 28], M >= 3.
-    """
-    _, positions = nearest(samples, training_images, 3)
-    rows = [samples, *(training_images[column] for column in positions.T)]
-    names = ["sample", "nearest", "second", "third"]
-    title = "Samples, each over the three nearest training images"
-    return grid_figure([row / 15 for row in rows], title, names)
+        found.append(squares.topk(min(num, len(part)), largest=False))
+    squares = torch.cat([part.values for part in found], dim=1)
+    positions = torch.cat([part.indices + 5000 * n for n, part in enumerate(found)], dim=1)
+    lowest, where = squares.topk(num, largest=False)
+    return lowest.sqrt(), positions.gather(1, where)

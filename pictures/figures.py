@@ -216,7 +216,8 @@ def latent_figure(
         marker = f"${classes[label]}$" if as_names else "o"
         points = means[::every][labels[::every] == label]
         size, edge = (28, 0.4) if as_names else (8, 1.5)
-        axes.scatter(*points.T.numpy(), size, colours[label], marker, linewidths=edge)
+        style = {"marker": marker, "linewidths": edge}
+        axes.scatter(*points.T.numpy(), size, colours[label], **style)
     if classes:
         centres = torch.stack([means[labels == label].median(dim=0).values for label in found])
         near = 0.05 * min(1, math.sqrt(10 / len(found))) * (means.amax() - means.amin()).item()

@@ -9,8 +9,9 @@ from pytorch_lightning.callbacks import Checkpoint
 from torch.optim.lr_scheduler import LambdaLR
 
 from boundary.command_line import InputError
+from boundary.files import write_csv
 from runs.run import Run
-from runs.table import epoch_metrics, epoch_row, log_step, write_table
+from runs.table import TABLE, epoch_metrics, epoch_row, log_step
 from runs.tensorboard import RunTensorBoard
 
 
@@ -68,7 +69,7 @@ class RunCheckpoint(Checkpoint):
             self.run.discard_result()
             self._save_last(trainer)
         if trainer.is_global_zero:
-            write_table(self.run.folder, state.rows)
+            write_csv(self.run.folder / TABLE, state.rows)
 
     def _save_last(self, trainer: pl.Trainer) -> None:
         for logger in trainer.loggers:

@@ -27,7 +27,7 @@ from pytorch_lightning.utilities import rank_zero_only
 
 from boundary.checkpoints import read_checkpoint
 from boundary.command_line import InputError, given_options, one_line, to_argv
-from boundary.files import write_whole
+from boundary.files import write_csv, write_whole
 from runs.folders import (
     CHECKPOINTS,
     LAST,
@@ -39,7 +39,7 @@ from runs.folders import (
     new_run_folder,
 )
 from runs.stopping import Stopped, cause_on_disk
-from runs.table import write_table
+from runs.table import TABLE
 
 # Options that may be others when a run is resumed, as they do not change its result; of --devices
 # and --num_nodes only the product does, the number of processes.
@@ -186,7 +186,7 @@ class Run:
                 f"{processes}: give as many, as the batches of a step depend on it"
             )
         elif first:
-            write_table(self.folder, self.state.rows)
+            write_csv(self.folder / TABLE, self.state.rows)
         paths = {name: self.options[name] for name in ("data_dir", "data") if self.options[name]}
         absolute = {name: os.path.abspath(path) for name, path in paths.items()}
         self.state.argv = to_argv(self.options | absolute)

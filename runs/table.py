@@ -6,14 +6,9 @@ every moment. Lightning's CSVLogger begins its file anew in a resumed run, and p
 validation and learning rates into rows of their own.
 """
 
-import csv
-import io
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping
 
 import pytorch_lightning as pl
-
-from boundary.files import write_whole
 
 TABLE = "metrics.csv"
 
@@ -44,13 +39,3 @@ def epoch_row(trainer: pl.Trainer, metrics: Mapping[str, float], seconds: float)
     epoch, step = trainer.current_epoch + 1, log_step(trainer)
     row = {"epoch": f"{epoch}", "step": f"{step}", "seconds": f"{seconds:.1f}"}
     return row | {name: f"{metrics[name]:.7g}" for name in sorted(metrics)}
-
-
-def write_table(folder: Path, rows: Sequence[Mapping[str, str]]) -> None:
-    """Replaces the table in a run's folder; it has all columns that any row has."""
-    table = io.StringIO(newline="")
-    names = list(dict.fromkeys(name for row in rows for name in row))
-    writer = csv.DictWriter(table, names, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    write_whole(folder / TABLE, table.getvalue().encode())

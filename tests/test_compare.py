@@ -22,6 +22,7 @@ RESULT = {
     "parameters": {"encoder": 400, "decoder": 600},
     "flops_per_image": {"encoder": 3_000_000, "decoder": 4_000_000},
     "options": {"seed": 0, "z_dim": 32, "beta": 1.0, "dataset": "MNIST", "data": None},
+    "model": {"class": "VAE", "z_dim": 32},
     "trained_on": {"dataset": "MNIST"},
 }
 
@@ -118,7 +119,7 @@ class TestCompare(InFolder):
             ((good, odd), "odd/result.json is not"),
             ((good, unfinished), "unfinished has no result.json"),
             ((self.folder / "nowhere",), "nowhere has no result.json"),
-            ((good, good), "good is given twice"),
+            ((good, good), "good have the same options and seed"),
             ((good, "--csv", good / "result.json" / "a.csv"), "--csv"),
             ((), "runs"),
         ):

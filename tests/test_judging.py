@@ -288,15 +288,15 @@ class TestRefinement(unittest.TestCase):
         model, images = small_model(), few_images(30).images
         judged = image_bounds(model, images, num_samples=1, seed=3)
         with mock.patch.multiple(refinement, MEAN_RATE=0.0, LOG_STD_RATE=0.0):
-            for name, learned in (("negative_elbo", False), ("negative_elbo_prior", True)):
-                found = refined_negative_elbo(model, images, 2, learned, batch_size=30, seed=3)
+            for name in ("negative_elbo", "negative_elbo_prior"):
+                found = refined_negative_elbo(model, images, 2, name, batch_size=30, seed=3)
                 torch.testing.assert_close(found, judged[name])
 
     def test_it_depends_neither_on_the_batch_size_nor_on_the_model_being_left_as_it_was(self):
         model, images = small_model(), few_images(12).images
         before = {name: weights.clone() for name, weights in model.state_dict().items()}
         whole, parts, other = (
-            refined_negative_elbo(model, images, 2, True, batch_size=size, seed=seed)
+            refined_negative_elbo(model, images, 2, "negative_elbo_prior", size, seed)
             for size, seed in ((12, 1), (5, 1), (5, 2))
         )
         torch.testing.assert_close(whole, parts, rtol=1e-4, atol=1e-3)
@@ -308,9 +308,9 @@ class TestRefinement(unittest.TestCase):
     def test_the_shipped_model_gains_by_it_and_more_by_more_steps(self):
         model, images = load_model(PRETRAINED), few_images(40).images
         judged = image_bounds(model, images, num_samples=1)
-        for name, learned in (("negative_elbo", False), ("negative_elbo_prior", True)):
+        for name in ("negative_elbo", "negative_elbo_prior"):
             one, three = (
-                refined_negative_elbo(model, images, n, learned, 40, 42).mean() for n in (1, 3)
+                refined_negative_elbo(model, images, n, name, 40, 42).mean() for n in (1, 3)
             )
             self.assertLess(one.item(), judged[name].mean().item())
             self.assertLess(three.item(), one.item())
