@@ -69,10 +69,6 @@ def low_bits_of(levels: int) -> LowBits | None:
     return load_low_bits() if levels == 256 else None
 
 
-def load_codec(checkpoint: Path, levels: int) -> Codec:
-    return Codec(load_model(checkpoint), low_bits_of(levels), progress=True)
-
-
 def read_file(path: Path) -> bytes:
     try:
         return path.read_bytes()
@@ -92,7 +88,7 @@ def encode_file(args: argparse.Namespace) -> None:
     images, levels, names = read_images(args.images, args.levels, args.discretize)
     if args.archive.exists() and args.archive.samefile(args.images):
         raise InputError(f"{args.archive} has the images themselves: choose another name")
-    codec = load_codec(args.checkpoint, levels)
+    codec = Codec(load_model(args.checkpoint), low_bits_of(levels), progress=True)
     archive = codec.encode(images, names)
     if args.verify:
         try:
@@ -111,7 +107,8 @@ def decode_file(args: argparse.Namespace) -> None:
     archive = read_file(args.archive)
     header, _, names = read_archive(archive)
     check_target("IMAGES", args.images, args.force, header.count)
-    images = load_codec(args.checkpoint, header.levels).decode(archive)
+    codec = Codec(load_model(args.checkpoint), low_bits_of(header.levels), progress=True)
+    images = codec.decode(archive)
     write_images(args.images, images, header.levels, names)
     print(f"{args.images}: {len(images):,} images, as they were")
 

@@ -41,7 +41,6 @@ from tqdm import tqdm
 
 from boundary.checks import check_finite
 from boundary.command_line import InputError
-from compression import low_bits_code
 from compression.archive import (
     MAGIC,
     STORED,
@@ -176,7 +175,7 @@ class Codec:
         stack = Stack(self.start)
         with reproducible_arithmetic():
             if self.low_bits:
-                images = low_bits_code.push(stack, self.low_bits, images, self.progress)
+                images = self.low_bits.push(stack, images, self.progress)
             for part in self.progress(batches(len(images))[::-1], desc="encoding"):
                 self._push(stack, images[part])
         words = stack.get_compressed()
@@ -195,7 +194,7 @@ class Codec:
             for part in self.progress(batches(count), desc="decoding"):
                 images[part] = self._pop(stack, part.stop - part.start)
             if self.low_bits:
-                images = low_bits_code.pop(stack, self.low_bits, images, self.progress)
+                images = self.low_bits.pop(stack, images, self.progress)
         return images
 
     def _push(self, stack: Stack, images: np.ndarray) -> None:

@@ -17,15 +17,17 @@ Pixels of level 0 with only such pixels around them, two thirds of all, are 0 as
 They have a fixed probability, and the network is not run for them.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from constriction import stream
 from torch import Tensor, nn
 
 from boundary.checkpoints import load_shipped
+from compression.latents import TABLE, Stack
 from fmnist import SIDE, four_bit
 
 WEIGHTS = Path(__file__).resolve().parent.parent / "pretrained" / "low_bits.pt"
@@ -46,6 +48,14 @@ BEFORE = AROUND[AROUND < 0]
 VOTERS = 64  # the latest pixels of the same level that a pixel looks back at
 CHUNK = 1024  # pixels that are looked at together, few enough for the processor's cache
 FROM_EDGE = 22  # distances to the digit's edges that are told apart; a digit is 20 high or wide
+
+# What is coded at once: no more than so many images, and so many pixels of the network or a few
+# more, which take about 300 MB.
+MOST_IMAGES, MOST_PIXELS = 256, 2**15
+
+# The offset of a pixel that `Pixels` leaves out is 0 as good as always.
+BLACK = np.array([1] + [2**-16] * (int(SIZE[0]) - 1), np.float32)
+PLAINLY_BLACK = stream.model.Categorical(BLACK / BLACK.sum(), perfect=False)
 
 
 def near_ink(levels: Tensor) -> Tensor:
@@ -241,6 +251,62 @@ class LowBits(nn.Module):
         for step in pixels.steps:
             yield step, self.logits(looked, pixels, step, canvas, offset).softmax(1)
             paint(canvas, pixels.place[step], pixels.level[step], offset[step])
+
+    def push(self, stack: Stack, images: np.ndarray, progress: Callable) -> np.ndarray:
+        """The low bits of 8-bit images [N, 28, 28] onto the stack.
+
+        Args:
+            progress: tqdm.
+        Returns:
+            the 4-bit images, uint8 [N, 28, 28].
+        """
+        levels = four_bit(images)
+        for part in progress(together(levels)[::-1], desc="encoding low bits"):
+            values = torch.from_numpy(images[part]).long()
+            pixels, offsets = Pixels(LEVEL[values]), OFFSET[values]
+            offset = offsets[pixels.where]
+            probabilities = [each for _, each in self.conditionals(pixels, offset)]
+            if probabilities:
+                stack.encode_reverse(to_symbols(offset), TABLE, torch.cat(probabilities).numpy())
+            stack.encode_reverse(to_symbols(offsets[~pixels.near]), PLAINLY_BLACK)
+        return levels
+
+    def pop(self, stack: Stack, levels: np.ndarray, progress: Callable) -> np.ndarray:
+        """`push` backwards: the 4-bit images to the 8-bit images, uint8 [N, 28, 28]."""
+        images = np.empty_like(levels)
+        for part in progress(together(levels), desc="decoding low bits"):
+            known = torch.from_numpy(levels[part]).long()
+            pixels, offsets = Pixels(known), torch.zeros_like(known)
+            black = stack.decode(PLAINLY_BLACK, int((~pixels.near).sum()))
+            offsets[~pixels.near] = torch.from_numpy(black).long()
+            offset = torch.zeros_like(pixels.level)
+            for step, probabilities in self.conditionals(pixels, offset):
+                offset[step] = torch.from_numpy(stack.decode(TABLE, probabilities.numpy())).long()
+            offsets[pixels.where] = offset
+            images[part] = (SMALLEST[known] + offsets).numpy()
+        return images
+
+
+def together(levels: np.ndarray) -> list[np.ndarray]:
+    """Which images are coded together, in the order of decoding: long arrays of their indices.
+
+    Images with about as many pixels for the network go together, so that hardly a step is left to
+    a few of them.
+
+    Args:
+        levels: the 4-bit images, uint8 [N, 28, 28].
+    """
+    if len(levels) == 0:
+        return []
+    parts = torch.from_numpy(levels).split(MOST_IMAGES)
+    count, order = torch.cat([near_ink(part).flatten(1).sum(1) for part in parts]).sort(stable=True)
+    group = count.cumsum(0) // MOST_PIXELS
+    groups = order.split(group.bincount().tolist())
+    return [part.numpy() for group in groups for part in group.split(MOST_IMAGES)]
+
+
+def to_symbols(values: Tensor) -> np.ndarray:
+    return values.numpy().astype(np.int32)
 
 
 def paint(canvas: Tensor, place: Tensor, level: Tensor, offset: Tensor) -> None:

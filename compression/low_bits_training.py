@@ -14,7 +14,7 @@ from tqdm import tqdm
 import fmnist
 from boundary.command_line import OneLineParser, check_output, run_main, whole_number
 from boundary.files import read_idx, write_whole
-from compression.low_bits import WEIGHTS, LowBits
+from compression.low_bits import WEIGHTS, LowBits, load
 from muon import Muon
 
 BATCH, PEAK_LR, WARMUP = 24, 3e-3, 0.05  # images; learning rate; share of the steps
@@ -59,12 +59,11 @@ def run(args: argparse.Namespace) -> None:
     check_output("--output", args.output)
     values = grey_levels("train")
     train_index, val_index = fmnist.split_positions()
-    model = train(values[train_index], args.steps).eval().half().float()  # as it is stored
     file = io.BytesIO()
-    torch.save({name: weights.half() for name, weights in model.state_dict().items()}, file)
+    torch.save(train(values[train_index], args.steps).half().state_dict(), file)
     args.output.parent.mkdir(parents=True, exist_ok=True)
     write_whole(args.output, file.getvalue())
-    seconds = time.process_time() - started
+    model, seconds = load(args.output), time.process_time() - started
     print(f"{args.steps} steps in {seconds:.0f} s of processor time, {args.output}")
     print(f"validation {bits_per_pixel(model, values[val_index]):.4f} bits per pixel")
     print(f"test       {bits_per_pixel(model, grey_levels('t10k')):.4f} bits per pixel")

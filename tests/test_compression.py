@@ -19,7 +19,7 @@ from boundary.command_line import InputError, WorkError
 from boundary.files import read_idx
 from compress import decode, encode
 from compression import archive as archive_module
-from compression import bench, general_codecs, low_bits, low_bits_code, low_bits_training
+from compression import bench, general_codecs, low_bits, low_bits_training
 from compression import codec as codec_module
 from compression.archive import OVERHEAD, STORED, Archive, Header, read_archive, write_archive
 from compression.codec import Codec, batches
@@ -166,8 +166,8 @@ class TestRoundTrips(unittest.TestCase):
 
     def test_more_grey_images_than_a_batch_come_back(self):
         codec = Codec(self.small, small_low_bits())
-        for few in ({"IMAGES": 4}, {"PIXELS": 700}):
-            with mock.patch.multiple(low_bits_code, **few):
+        for few in ({"MOST_IMAGES": 4}, {"MOST_PIXELS": 700}):
+            with mock.patch.multiple(low_bits, **few):
                 for count in (3, 9):
                     self.assert_comes_back(codec, digits()[:count])
 
@@ -197,7 +197,7 @@ class TestRate(unittest.TestCase):
     def test_the_low_bits_cost_what_their_model_says(self):
         model, images, stack = small_low_bits(), digits()[:20], Stack()
         with torch.inference_mode():
-            low_bits_code.push(stack, model, images, lambda parts, desc: parts)
+            model.push(stack, images, lambda parts, desc: parts)
         bits = low_bits_training.bits_per_pixel(model, torch.from_numpy(images)) * images.size
         self.assertAlmostEqual(stack.num_bits() / bits, 1, delta=0.003)
         rate = low_bits_training.bits_per_pixel(low_bits.load(), torch.from_numpy(digits()[:100]))
@@ -260,12 +260,12 @@ class TestRate(unittest.TestCase):
     def test_every_grey_image_is_in_one_batch_which_takes_little_memory(self):
         blank, white = np.zeros((2000, 28, 28), np.uint8), np.full((100, 28, 28), 15, np.uint8)
         images = np.concatenate([white, blank, fmnist.four_bit(digits())])
-        parts = low_bits_code.parts(images)
+        parts = low_bits.together(images)
         self.assertEqual(sorted(np.concatenate(parts)), list(range(len(images))))
         for part in parts:
-            self.assertLessEqual(len(part), low_bits_code.IMAGES)
+            self.assertLessEqual(len(part), low_bits.MOST_IMAGES)
             pixels = low_bits.near_ink(torch.from_numpy(images[part])).sum()
-            self.assertLess(pixels, low_bits_code.PIXELS + PIXELS)
+            self.assertLess(pixels, low_bits.MOST_PIXELS + PIXELS)
 
 
 class TestArithmetic(unittest.TestCase):
