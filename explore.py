@@ -12,12 +12,7 @@ if __name__ == "__main__":  # Ctrl-C in the seconds of the imports ends without 
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 from boundary.checkpoints import find_checkpoint
-from boundary.command_line import (
-    InputError,
-    OneLineParser,
-    path_name,
-    run_main,
-)
+from boundary.command_line import InputError, OneLineParser, path_name, run_main
 from boundary.files import write_whole
 from fmnist import DIGITS
 from own_data import add_data_options, data_for, training_record
@@ -28,29 +23,21 @@ from train_pl import PRETRAINED, load_model
 PLANE = PRETRAINED.parent / "plane"  # a run with --z_dim 2 --num_filters 12 --seed 0 --keep_epochs
 
 
-def explore(args: argparse.Namespace) -> Path:
-    """Writes the page of one or several models, says how to open it, and returns its path.
-
-    Raises:
-        InputError: a checkpoint, the data or the output is unusable.
-    """
+def explore(args: argparse.Namespace) -> None:
+    """Writes the page of one or several models, and says how to open it."""
     output = Path(args.output)
     if output.suffix != ".html":
         raise InputError(f"argument --output: {output}: give a file whose name ends in .html")
     files = [find_checkpoint(given) for given in args.checkpoint]
     trained = {training_record(file).get("dataset", "MNIST") for file in files}
     if len(trained) > 1:
-        raise InputError(
-            f"argument checkpoint: models of {' and '.join(sorted(trained))}: give those of one "
-            "data set, and make a page of each"
-        )
+        names = " and ".join(sorted(trained))
+        raise InputError(f"argument checkpoint: models of {names}: make a page of each data set")
     sets = data_for(files[0], args.dataset, args.data, args.data_dir)
     found, known = list(sets.test.classes), training_record(files[0]).get("classes", [*DIGITS])
     if args.data and found != known:  # the page would call the model's classes by other names
-        raise InputError(
-            f"argument --data: its classes are {', '.join(found) or 'none'}, those of the model "
-            f"{', '.join(known) or 'none'}: give images of the same"
-        )
+        found, known = (", ".join(names) or "none" for names in (found, known))
+        raise InputError(f"argument --data: classes {found}, expected those of the model, {known}")
     models = []
     for given, file in zip(args.checkpoint, files, strict=True):
         model = load_model(file)
@@ -65,7 +52,6 @@ def explore(args: argparse.Namespace) -> Path:
         ) from error
     print(f"{output}: {len(html) / 1e6:.1f} MB, for any browser. Double-click it, or open")
     print(output.absolute().as_uri())
-    return output
 
 
 def make_parser() -> argparse.ArgumentParser:

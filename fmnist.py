@@ -1,7 +1,6 @@
 """MNIST with 16 grey levels: the data that the model is trained on.
 
-Torchvision downloads the archives; this module reads them, turns their 256 grey levels into 16,
-keeps the result in memory as uint8, and hands out whole batches.
+Torchvision downloads the archives; here they become 16 grey levels, uint8 in memory, and batches.
 """
 
 import tempfile
@@ -39,8 +38,8 @@ def discretize(images: Tensor, num_values: int = 16) -> Tensor:
     Returns:
         long, same shape, values in 0..num_values-1.
     Raises:
-        TypeError: images are not floating point.
-        ValueError: a value lies outside [0, 1] or is not a number, or num_values is below 1.
+        TypeError, ValueError: images are not floating point, a value lies outside [0, 1] or is not
+            a number, or num_values is below 1.
     """
     if num_values < 1:
         raise ValueError(f"discretize expects num_values of at least 1, got {num_values}")
@@ -53,13 +52,7 @@ def discretize(images: Tensor, num_values: int = 16) -> Tensor:
 
 
 def four_bit(pixels: np.ndarray) -> np.ndarray:
-    """Pixels of 256 grey levels to 16: `discretize`, from a table of the 256 possible results.
-
-    Args:
-        pixels: uint8, any shape.
-    Returns:
-        uint8, same shape, values 0..15.
-    """
+    """Pixels uint8 in 0..255 to 0..15: `discretize`, from a table of the 256 possible results."""
     return discretize(torch.arange(256) / 255).to(torch.uint8).numpy()[pixels]
 
 
@@ -69,24 +62,17 @@ class DiscreteImages(Dataset):
     Args:
         images: uint8 [N, 1, 28, 28], values 0..15: a byte a pixel, the whole set stays in cache.
         labels: long [N].
-        classes: what the labels 0, 1, ... stand for; none where the images have no labels, and all
-            of these are 0.
+        classes: what the labels 0, 1, ... stand for; none for images without, whose labels are 0.
     Raises:
-        TypeError: another dtype.
-        ValueError: another shape or range. All pixels are looked at here, once, so that no
-            training step has to.
+        TypeError, ValueError: another dtype, shape or range, so that no training step has to look.
     """
 
     def __init__(self, images: Tensor, labels: Tensor, classes: Sequence[str] = DIGITS):
+        found = f"got {images.dtype} {[*images.shape]} and {labels.dtype} {[*labels.shape]}"
         if (images.dtype, labels.dtype) != (torch.uint8, torch.long):
-            raise TypeError(
-                f"expected uint8 images and long labels, got {images.dtype} and {labels.dtype}"
-            )
+            raise TypeError(f"expected uint8 images and long labels, {found}")
         if images.ndim != 4 or labels.shape != images.shape[:1]:
-            raise ValueError(
-                "expected images [N, 1, H, W] and labels [N], got "
-                f"{list(images.shape)} and {list(labels.shape)}"
-            )
+            raise ValueError(f"expected images [N, 1, H, W] and labels [N], {found}")
         if len(images) and (highest := int(images.max())) > 15:
             raise ValueError(f"expected grey levels 0..15, got {highest}: see discretize")
         self.images, self.labels, self.classes = images, labels, tuple(classes)
@@ -121,7 +107,6 @@ def prepare(root: str | Path = DATA_DIR, dataset: str = "MNIST", download: bool 
 
     Raises:
         InputError: an archive is missing and cannot be downloaded, or is another file.
-        ValueError: an unknown dataset.
     """
     if dataset not in DATASETS:
         raise ValueError(f"unknown dataset {dataset!r}, choose one of {', '.join(DATASETS)}")
@@ -160,31 +145,28 @@ def load(root: str | Path = DATA_DIR, dataset: str = "MNIST", train: bool = True
     folder, part = Path(root, dataset, "raw"), "train" if train else "t10k"
     try:
         images = read_idx(folder / f"{part}-images-idx3-ubyte.gz")
-        labels = read_idx(folder / f"{part}-labels-idx1-ubyte.gz")
-        if images.shape[1:] != (28, 28) or labels.shape != images.shape[:1]:
-            raise ValueError(f"images {images.shape} and labels {labels.shape} do not fit")
+        labels = read_idx(folder / f"{part}-labels-idx1-ubyte.gz").astype(np.int64)
         if labels.max(initial=0) > 9:
             raise ValueError("a label is not in 0..9")
+        pixels = torch.from_numpy(four_bit(images)).unsqueeze(1)
+        return DiscreteImages(pixels, torch.from_numpy(labels))
     except (EOFError, OSError, ValueError, zlib.error) as error:
         raise InputError(
             f"cannot read the {part} archives in {folder} ({one_line(error)}): restore them, or "
             "remove them to have them downloaded"
         ) from error
-    return DiscreteImages(
-        torch.from_numpy(four_bit(images)).unsqueeze(1), torch.from_numpy(labels.astype(np.int64))
-    )
 
 
 def split(data: DiscreteImages) -> tuple[DiscreteImages, DiscreteImages]:
     """The training set in two: 54,000 images for training and 6,000 for validation."""
-    train, val = split_positions()
+    train, val = split_positions(NUM_TRAIN, NUM_VAL)
     return data.subset(train), data.subset(val)
 
 
-def split_positions() -> tuple[Tensor, Tensor]:
-    """The positions in the training set of `split`'s two parts: long [54000] and [6000]."""
-    order = torch.randperm(NUM_TRAIN + NUM_VAL, generator=torch.Generator().manual_seed(SPLIT_SEED))
-    return order.split([NUM_TRAIN, NUM_VAL])
+def split_positions(*sizes: int) -> tuple[Tensor, ...]:
+    """Which images are in each part: long [size] each, the same in every run."""
+    order = torch.randperm(sum(sizes), generator=torch.Generator().manual_seed(SPLIT_SEED))
+    return order.split(sizes)
 
 
 class EpochOrder(DistributedSampler):
@@ -245,37 +227,30 @@ def mnist(
 
     Each yields images long [B, 1, 28, 28] with values 0..15 and labels long [B]. The order of the
     training images derives from the global seed at the time of the call. These are loaders for
-    models of one's own, with the usual batches of 128; train_pl.py takes `MNISTDataModule`, with
-    the batches of its own recipe.
-
-    Raises:
-        InputError: see `prepare`.
+    models of one's own; train_pl.py takes `MNISTDataModule`. Raises InputError: see `prepare`.
     """
     prepare(root, "MNIST", download)
     train, val = split(load(root))
     test = load(root, train=False)
     order = torch.Generator().manual_seed(torch.initial_seed())
-    sizes = {"batch_size": batch_size, "num_workers": num_workers}
     return (
-        MemoryLoader(train, shuffle=True, generator=order, **sizes),
-        MemoryLoader(val, **sizes),
-        MemoryLoader(test, **sizes),
+        MemoryLoader(train, batch_size, shuffle=True, num_workers=num_workers, generator=order),
+        MemoryLoader(val, batch_size, num_workers=num_workers),
+        MemoryLoader(test, batch_size, num_workers=num_workers),
     )
 
 
 class MNISTDataModule(pl.LightningDataModule):
     """The three loaders for a Lightning trainer, on any number of processes.
 
-    One process per node prepares the files. Each process then trains on its own share of every
-    epoch's order, which derives from (seed, epoch), and evaluates its own share of the validation
-    and test images, of which none is counted twice. On a GPU the images live in its memory,
-    unless loader processes are asked for.
+    Each process trains on its share of every epoch's order, and evaluates its share of the
+    validation and test images, none of them twice. On a GPU the images live in its memory, unless
+    loader processes are asked for.
 
     Args:
         data_dir: folder that holds, or gets, `<dataset>/raw`.
         dataset: one of `DATASETS`.
-        batch_size: training images per step and process; 32 is part of train_pl.py's recipe, and
-            no measure for other models, for which `mnist` has its own default.
+        batch_size: training images per step and process; 32 is part of train_pl.py's recipe.
         num_workers: loader processes; 0 is fastest, as a batch is one indexing operation.
         seed: of the training order.
     """
@@ -312,24 +287,21 @@ class MNISTDataModule(pl.LightningDataModule):
         """The training, validation and test images."""
         return *split(load(self.data_dir, self.dataset)), load(self.data_dir, self.dataset, False)
 
-    @property
-    def _process(self) -> dict[str, int]:
-        """Which of how many processes this is; a single one without a trainer."""
-        if self.trainer is None:
-            return {"num_replicas": 1, "rank": 0}
-        return {"num_replicas": self.trainer.world_size, "rank": self.trainer.global_rank}
-
     def train_dataloader(self) -> DataLoader:
         # To drop the last ones is to take no image twice in an epoch.
-        sampler = EpochOrder(self.train, **self._process, seed=self.seed, drop_last=True)
+        sampler = EpochOrder(self.train, *self._processes(), seed=self.seed, drop_last=True)
         return self._loader(sampler, self.batch_size)
 
     def val_dataloader(self) -> DataLoader:
-        return self._loader(EveryImageOnce(self.val, **self._process), self.EVAL_BATCH_SIZE)
+        return self._loader(EveryImageOnce(self.val, *self._processes()), self.EVAL_BATCH_SIZE)
 
     def test_dataloader(self) -> DataLoader:
-        return self._loader(EveryImageOnce(self.test, **self._process), self.EVAL_BATCH_SIZE)
+        return self._loader(EveryImageOnce(self.test, *self._processes()), self.EVAL_BATCH_SIZE)
 
     def _loader(self, sampler: DistributedSampler, batch_size: int) -> DataLoader:
-        how = {"sampler": sampler, "batch_size": batch_size, "num_workers": self.num_workers}
-        return MemoryLoader(sampler.dataset, **how)
+        data, workers = sampler.dataset, self.num_workers
+        return MemoryLoader(data, batch_size, sampler=sampler, num_workers=workers)
+
+    def _processes(self) -> tuple[int, int]:
+        """How many there are, and which of them this is; a single one without a trainer."""
+        return (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)

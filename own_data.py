@@ -12,17 +12,14 @@ import hashlib
 import io
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from PIL import Image, ImageOps
-from torchvision.utils import make_grid
+from torchvision.utils import save_image
 
-import fmnist
 from boundary.checkpoints import read_checkpoint
 from boundary.command_line import (
     InputError,
@@ -36,12 +33,11 @@ from boundary.files import read_idx, write_whole
 from fmnist import (
     DATA_DIR,
     DATASETS,
-    DIGITS,
     SIDE,
-    SPLIT_SEED,
     DiscreteImages,
     MNISTDataModule,
     four_bit,
+    split_positions,
 )
 
 BOX = 20  # pixels of the box that MNIST's digits are fitted into
@@ -50,59 +46,20 @@ FEWEST, MOST_CLASSES = 200, 100
 SHOWN = 20  # images in a row and in a column of the picture that this file writes, at most
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP", "PPM")  # of pictures; some others run code
 NO_PICTURES = ("Thumbs.db", "desktop.ini")  # what systems leave in folders, as hidden files are
-RECORD = {
-    **{"dataset": str, "data": str, "levels": int, "like_mnist": bool, "classes": list},
-    "digest": str,
-}
 LIGHT = 127  # grey levels above are light
 
 
-@dataclass(frozen=True)
-class OwnData:
-    """All images of one's own, in the order of the file or of the names.
+class OwnData(NamedTuple):
+    """All images of one's own, in the order of the file or of the names; see `read_own`."""
 
-    Args:
-        path: where they come from, absolute.
-        levels, like_mnist: as they were read, see `read_own`.
-        data: the images with their labels and the names of these.
-    """
-
-    path: Path
-    levels: int
-    like_mnist: bool
     data: DiscreteImages
-
-    @cached_property
-    def digest(self) -> str:
-        """Tells these images and classes from any others."""
-        content = hashlib.sha256("\n".join(self.data.classes).encode())
-        content.update(self.data.images.numpy().tobytes() + self.data.labels.numpy().tobytes())
-        return content.hexdigest()[:16]
-
-    @property
-    def name(self) -> str:
-        """The file's or folder's, which is never that of an official data set."""
-        return f"own {self.path.name}" if self.path.name in DATASETS else self.path.name
-
-    @property
-    def record(self) -> dict[str, object]:
-        """What a checkpoint says of the data of its training, so that other commands find it."""
-        return {
-            "dataset": self.name,
-            "data": str(self.path),
-            "levels": self.levels,
-            "like_mnist": self.like_mnist,
-            "classes": list(self.data.classes),
-            "digest": self.digest,
-        }
+    record: dict[str, object]
 
     def split(self) -> tuple[DiscreteImages, DiscreteImages, DiscreteImages]:
         """Training, validation and test images, in an order that depends on their number only."""
-        count = len(self.data)
-        order = torch.randperm(count, generator=torch.Generator().manual_seed(SPLIT_SEED))
-        held_out = count // HELD_OUT
-        parts = order.split([count - 2 * held_out, held_out, held_out])
-        train, val, test = (self.data.subset(part) for part in parts)
+        held_out = len(self.data) // HELD_OUT
+        parts = split_positions(len(self.data) - 2 * held_out, held_out, held_out)
+        train, val, test = map(self.data.subset, parts)
         return train, val, test
 
 
@@ -112,6 +69,9 @@ def read_own(path: str | Path, levels: int = 256, like_mnist: bool = False) -> O
     Args:
         levels: 256 or 16, the grey levels of the images in an array: 0..255 or 0..15.
         like_mnist: bring every image to MNIST's form, see `mnist_form`.
+    Returns:
+        the images, and what a checkpoint says of them: dataset, a name that no official data set
+        has; data, their path; levels, like_mnist; classes; digest, which tells them from others.
     Raises:
         InputError: they cannot be read, do not fit or are too few.
     """
@@ -120,20 +80,29 @@ def read_own(path: str | Path, levels: int = 256, like_mnist: bool = False) -> O
         if path.is_dir():
             if levels != 256:
                 raise ValueError("pictures have 256 grey levels: leave --levels out")
-            images, labels, classes = read_folder(path, like_mnist)
+            images, labels = read_folder(path, like_mnist)
         else:
             images, labels = read_arrays(path)
             images = as_form(images, levels, like_mnist)
-            labels, classes = as_classes(labels, len(images))
         if len(images) < FEWEST:
-            count = {0: "no images", 1: "one image"}.get(len(images), f"{len(images)} images")
-            raise ValueError(f"{count}: a model needs at least {FEWEST}, and better some thousand")
+            count = f"number of images: {len(images)}"
+            raise ValueError(f"{count}, expected at least {FEWEST}, better some thousand")
+        numbers, classes = as_classes(labels, len(images))
     except Exception as error:  # there is no end to what a damaged file can raise
         why = error.strerror if isinstance(error, OSError) and error.strerror else error
         raise InputError(f"argument --data: {path}: {one_line(why)}") from error
     pixels = four_bit(images) if levels == 256 or like_mnist else images
-    tensors = torch.from_numpy(pixels).unsqueeze(1), torch.from_numpy(labels)
-    return OwnData(path, levels, like_mnist, DiscreteImages(*tensors, classes))
+    digest = hashlib.sha256("\n".join(classes).encode() + pixels.tobytes() + numbers.tobytes())
+    tensors = torch.from_numpy(pixels).unsqueeze(1), torch.from_numpy(numbers)
+    record = {
+        "dataset": f"own {path.name}" if path.name in DATASETS else path.name,
+        "data": str(path),
+        "levels": levels,
+        "like_mnist": like_mnist,
+        "classes": list(classes),
+        "digest": digest.hexdigest()[:16],
+    }
+    return OwnData(DiscreteImages(*tensors, classes), record)
 
 
 def read_arrays(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
@@ -148,9 +117,7 @@ def read_arrays(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
     try:
         images = read_idx(path)
     except ValueError as error:
-        raise ValueError(
-            f"{error}: give such a file, .npz, .npy or a folder of pictures"
-        ) from error
+        raise ValueError(f"{error}: give one, .npz, .npy or a folder of pictures") from error
     if path.name.startswith("emnist"):  # its files have rows and columns exchanged
         images = images.transpose(0, 2, 1)
     beside = path.with_name(path.name.replace("images-idx3", "labels-idx1"))
@@ -160,22 +127,18 @@ def read_arrays(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
 def as_form(images: np.ndarray, levels: int, like_mnist: bool) -> np.ndarray:
     """Images of an array, uint8 [N, H, W] or [N, 1, H, W], as uint8 [N, 28, 28]."""
     if images.dtype != np.uint8:
-        raise ValueError(
-            f"images are {images.dtype}, expected uint8: of floats in 0..1, save "
-            "(255 * images).round().astype('uint8')"
-        )
+        floats = "of floats in 0..1, save (255 * images).round().astype('uint8')"
+        raise ValueError(f"images are {images.dtype}, expected uint8: {floats}")
     if images.ndim == 4 and images.shape[1] == 1:
         images = images[:, 0]
+    shape = f"images are {list(images.shape)}, expected [N, 28, 28]"
     if images.ndim != 3 or 0 in images.shape[1:]:
-        raise ValueError(f"images are {list(images.shape)}, expected [N, 28, 28]")
+        raise ValueError(shape)
     highest = int(images.max(initial=0))
     if levels == 16 and highest > 15:
         raise ValueError(f"grey levels go up to {highest}, expected 0..15: leave --levels out")
     if levels == 256 and highest < 32 and len(images):
-        raise ValueError(
-            f"grey levels go up to {highest} of 255 only: give --levels 16 if they are 0..15, or "
-            "stretch them"
-        )
+        raise ValueError(f"grey levels go up to {highest}, expected 255: --levels 16 is for 0..15")
     if like_mnist:
         formed = np.empty((len(images), SIDE, SIDE), np.uint8)
         for number, image in enumerate(images):
@@ -185,9 +148,7 @@ def as_form(images: np.ndarray, levels: int, like_mnist: bool) -> np.ndarray:
                 raise ValueError(f"image {number}, counted from 0: {error}") from error
         return formed
     if images.shape[1:] != (SIDE, SIDE):
-        raise ValueError(
-            f"images are {list(images.shape)}, expected [N, 28, 28]: --like_mnist takes any size"
-        )
+        raise ValueError(f"{shape}: --like_mnist takes any size")
     return np.ascontiguousarray(images)
 
 
@@ -196,44 +157,31 @@ def as_classes(labels: np.ndarray | None, count: int) -> tuple[np.ndarray, tuple
     if labels is None:
         return np.zeros(count, np.int64), ()
     if labels.shape != (count,) or labels.dtype.kind not in "iuUS":
-        raise ValueError(
-            f"labels are {labels.dtype} {list(labels.shape)}, expected a whole number or a name "
-            f"for each of {count} images"
-        )
+        found = f"labels are {labels.dtype} {list(labels.shape)}"
+        raise ValueError(f"{found}, expected a whole number or a name for each of {count} images")
     names, numbers = np.unique(labels, return_inverse=True)
     if len(names) > MOST_CLASSES:
-        raise ValueError(f"labels have {len(names)} values, expected at most {MOST_CLASSES}")
+        raise ValueError(f"there are {len(names)} classes, expected at most {MOST_CLASSES}")
     return numbers.astype(np.int64), tuple(map(str, names.tolist()))
 
 
-def read_folder(folder: Path, like_mnist: bool) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
-    """The pictures in a folder, or in its subfolders, whose names are those of the classes.
-
-    Returns:
-        images uint8 [N, 28, 28], light on dark; labels int64 [N]; the names of the classes.
-    """
+def read_folder(folder: Path, like_mnist: bool) -> tuple[np.ndarray, np.ndarray | None]:
+    """The pictures in a folder, uint8 [N, 28, 28], or those in its subfolders and their names."""
     entries = visible(folder)
     subfolders = [entry for entry in entries if entry.is_dir()]
-    if subfolders and len(subfolders) < len(entries):
-        other = next(entry for entry in entries if not entry.is_dir())
-        raise ValueError(f"{other.name} lies beside folders: put every picture into one of them")
-    if len(subfolders) > MOST_CLASSES:
-        raise ValueError(f"{len(subfolders)} folders, expected at most {MOST_CLASSES} classes")
+    others = [entry for entry in entries if not entry.is_dir()]
+    if subfolders and others:
+        raise ValueError(
+            f"{others[0].name} lies beside folders: put every picture into one of them"
+        )
     images, labels = [], []
-    for number, subfolder in enumerate(subfolders or [folder]):
-        files = visible(subfolder)
+    for place in subfolders or [folder]:
+        files = visible(place)
         if not files:
-            raise ValueError(f"there are no images in {subfolder.name}")
-        for file in files:
-            try:
-                grey = read_picture(file)
-                images.append(mnist_form(grey) if like_mnist else fitted(grey))
-            except Exception as error:
-                name, why = file.relative_to(folder), one_line(error)
-                raise ValueError(f"{name} is no picture that can be used ({why})") from error
-        labels += [number] * len(files)
-    classes = tuple(subfolder.name for subfolder in subfolders)
-    return np.stack(images), np.array(labels), classes
+            raise ValueError(f"there are no images in {place.name}")
+        images += [read_picture(file, like_mnist) for file in files]
+        labels += [place.name] * len(files)
+    return np.stack(images), np.array(labels) if subfolders else None
 
 
 def visible(folder: Path) -> list[Path]:
@@ -242,7 +190,26 @@ def visible(folder: Path) -> list[Path]:
     return [e for e in entries if not e.name.startswith(".") and e.name not in NO_PICTURES]
 
 
-def read_picture(path: Path) -> np.ndarray:
+def read_picture(path: Path, like_mnist: bool) -> np.ndarray:
+    """A picture in any colours and of any size, as uint8 [28, 28] in 0..255, light on dark.
+
+    Args:
+        like_mnist: bring it to MNIST's form; else it only becomes as large as it can be.
+    Raises:
+        ValueError: it is none, or nothing is on it; the message is one line.
+    """
+    try:
+        grey = read_grey(path)
+        if like_mnist:
+            return mnist_form(grey)
+        size, smooth = (SIDE, SIDE), Image.Resampling.BILINEAR
+        return np.asarray(ImageOps.pad(Image.fromarray(grey), size, smooth, color=0))
+    except Exception as error:  # there is no end to what a damaged file can raise
+        name = Path(path.parent.name, path.name)
+        raise ValueError(f"{name} is no picture that can be used ({one_line(error)})") from error
+
+
+def read_grey(path: Path) -> np.ndarray:
     """A picture in any colours, as uint8 [H, W] in 0..255, light on dark.
 
     What is transparent is background. Where three quarters of the edge are light, it is dark ink on
@@ -270,14 +237,6 @@ def light_on_dark(grey: np.ndarray) -> np.ndarray:
     return 255 - grey if (edge(grey) > LIGHT).mean() >= 0.75 else grey
 
 
-def fitted(grey: np.ndarray) -> np.ndarray:
-    """A picture uint8 [H, W] as large as it can be in uint8 [28, 28], with black beside it."""
-    if grey.shape == (SIDE, SIDE):
-        return grey
-    picture = Image.fromarray(grey)
-    return np.asarray(ImageOps.pad(picture, (SIDE, SIDE), Image.Resampling.BILINEAR, color=0))
-
-
 def mnist_form(grey: np.ndarray) -> np.ndarray:
     """A picture of one thing as MNIST's are: in a box of 20x20, its centre of mass in the middle.
 
@@ -296,24 +255,16 @@ def mnist_form(grey: np.ndarray) -> np.ndarray:
         raise ValueError("nothing is on it")
     rows, columns = np.nonzero(ink > ink.max() / 5)  # fainter is the paper's grain
     ink = ink[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1]
-    sides = [max(1, round(BOX * side / max(ink.shape))) for side in ink.shape]
-    picture = Image.fromarray(ink.astype(np.float32)).resize(sides[::-1], Image.Resampling.BICUBIC)
-    ink = np.clip(np.asarray(picture), 0, None)
+    height, width = (max(1, round(BOX * side / max(ink.shape))) for side in ink.shape)
+    picture = Image.fromarray(ink.astype(np.float32))
+    ink = np.clip(np.asarray(picture.resize((width, height), Image.Resampling.BICUBIC)), 0, None)
+    down = ink.sum(axis=1) @ np.arange(height) / ink.sum()
+    right = ink.sum(axis=0) @ np.arange(width) / ink.sum()
+    top = int(np.clip(round(SIDE / 2 - down), 0, SIDE - height))
+    left = int(np.clip(round(SIDE / 2 - right), 0, SIDE - width))
     image = np.zeros((SIDE, SIDE), np.uint8)
-    starts = [
-        int(np.clip(round(SIDE / 2 - mass), 0, SIDE - side))
-        for mass, side in zip(centre_of_mass(ink), sides, strict=True)
-    ]
-    place = tuple(slice(start, start + side) for start, side in zip(starts, sides, strict=True))
-    image[place] = (255 * ink / ink.max()).round()
+    image[top : top + height, left : left + width] = (255 * ink / ink.max()).round()
     return image
-
-
-def centre_of_mass(ink: np.ndarray) -> tuple[float, float]:
-    """In pixels from the upper left one, down and to the right."""
-    places = [np.arange(side) for side in ink.shape]
-    down, right = (ink.sum(axis=1) @ places[0], ink.sum(axis=0) @ places[1])
-    return down / ink.sum(), right / ink.sum()
 
 
 class OwnDataModule(MNISTDataModule):
@@ -331,23 +282,18 @@ class OwnDataModule(MNISTDataModule):
         return self.own.split()
 
     def state_dict(self) -> dict[str, str]:
-        return {"digest": self.own.digest}
+        return {"digest": self.own.record["digest"]}
 
     def load_state_dict(self, state_dict: dict[str, str]) -> None:
-        if state_dict["digest"] != self.own.digest:
+        if state_dict["digest"] != self.own.record["digest"]:
             raise InputError(
-                f"argument --data: the images in {self.own.path} are not those that the run began "
-                "with: give these, or start a new run"
+                f"argument --data: the images in {self.own.record['data']} are not those that the "
+                "run began with: give these, or start a new run"
             )
 
 
 def add_own_data(add: Callable, data: str) -> None:
-    """How images of one's own are read: the options of train_pl.py and of this file.
-
-    Args:
-        add: a parser's `add_argument`.
-        data: the name of the argument for the file or folder.
-    """
+    """The options of images of one's own; `data` is the name of the one for the file or folder."""
     help = "images of your own: a folder of pictures, .npz, .npy or IDX file"
     add(data, type=path_name, help=help)
     add("--levels", type=int, choices=(16, 256), help="grey levels in its array, 256 if not given")
@@ -364,11 +310,7 @@ def add_data_options(parser: argparse.ArgumentParser) -> None:
 
 
 def data_module(options: argparse.Namespace) -> MNISTDataModule:
-    """The loaders that train_pl.py's options ask for.
-
-    Raises:
-        InputError: these options do not go together, or see `read_own`.
-    """
+    """The loaders that train_pl.py's options ask for, if these go together; see `read_own`."""
     s, how = options, (options.batch_size, options.num_workers, options.seed)
     if s.data is None:
         for name in ("like_mnist", "levels"):
@@ -376,26 +318,19 @@ def data_module(options: argparse.Namespace) -> MNISTDataModule:
                 raise InputError(f"argument --{name}: it is for --data, leave it out")
         return MNISTDataModule(s.data_dir, s.dataset, *how)
     if s.dataset != "MNIST":
-        raise InputError(
-            f"argument --data: it takes the place of --dataset {s.dataset}: leave one out"
-        )
+        raise InputError(f"argument --data: it takes the place of --dataset {s.dataset}")
     return OwnDataModule(read_own(s.data, s.levels or 256, s.like_mnist), *how)
 
 
-def class_number(checkpoint: str | Path, name: str) -> int:
-    """The label of a class of a checkpoint's model, by its name or the label itself.
-
-    Raises:
-        InputError: the model has no such class.
-    """
-    of_model = read_checkpoint(checkpoint)["hyper_parameters"].get("num_classes", len(DIGITS))
-    classes = training_record(checkpoint).get("classes", [*map(str, range(of_model))])
-    numbers = {str(number): number for number in range(len(classes))}
-    numbers |= {known: number for number, known in enumerate(classes)}  # a name comes first
-    if name not in numbers:
+def class_number(checkpoint: str | Path, num_classes: int, name: str) -> int:
+    """The label of one of a checkpoint's classes, by its name or else the label itself."""
+    numbers = [*map(str, range(num_classes))]
+    classes = training_record(checkpoint).get("classes", numbers)
+    known = [*classes, *numbers[: len(classes)]]
+    if name not in known:
         known = f"one of {', '.join(classes)}" if classes else "it was trained without any"
         raise InputError(f"argument --label: the model has no class {name!r}: {known}")
-    return numbers[name]
+    return known.index(name) % len(classes)
 
 
 class DataSets(NamedTuple):
@@ -410,26 +345,15 @@ class DataSets(NamedTuple):
 
 def training_record(checkpoint: str | Path) -> dict[str, object]:
     """What a checkpoint says of the data of its training: `dataset`, its name, and more if it was
-    one's own, see `OwnData.record`; nothing in files that do not say it.
-
-    Raises:
-        InputError: see `read_checkpoint`, and for a record that makes no sense.
+    one's own, see `read_own`; nothing in files that do not say it.
     """
     record = read_checkpoint(checkpoint).get("datamodule_hyper_parameters")
-    if not isinstance(record, dict) or "dataset" not in record:  # of somebody's own data module
+    if not isinstance(record, dict):
         return {}
-    if "data" not in record and isinstance(record["dataset"], str):
-        return {"dataset": record["dataset"]} if record["dataset"] in DATASETS else {}
-    kinds = RECORD if "data" in record else {"dataset": str}
-    found = {name: record.get(name) for name in kinds}
-    if {name: type(value) for name, value in found.items()} != kinds or (
-        "data" not in record and record["dataset"] not in DATASETS
-    ):
-        raise InputError(
-            f"checkpoint {checkpoint} is of the data set {one_line(record['dataset'])!r}: give "
-            "one that this version of train_pl.py wrote"
-        )
-    return found
+    if "digest" in record:
+        return record
+    name = record.get("dataset")
+    return {"dataset": name} if name in DATASETS else {}  # of somebody's own data module
 
 
 def data_for(
@@ -447,58 +371,51 @@ def data_for(
         InputError: they cannot be read, or those of the training are not what they were then.
     """
     record = training_record(checkpoint)
-    trained_on = record.get("dataset")
+    trained_on, digest = record.get("dataset"), record.get("digest")
     if dataset and data:
-        raise InputError(
-            f"argument --data: it takes the place of --dataset {dataset}: leave one out"
-        )
-    if data is None and (dataset or "data" not in record):
+        raise InputError(f"argument --data: it takes the place of --dataset {dataset}")
+    if data is None and (dataset or digest is None):
         name = dataset or trained_on or "MNIST"
-        fmnist.prepare(data_dir, name)
-        train, val = fmnist.split(fmnist.load(data_dir, name))
-        return DataSets(name, trained_on, train, val, fmnist.load(data_dir, name, train=False))
-    how = record.get("levels", 256), record.get("like_mnist", False)
+        official = MNISTDataModule(data_dir, name)
+        official.prepare_data()
+        return DataSets(name, trained_on, *official.read())
     try:
+        how = record.get("levels", 256), record.get("like_mnist", False)
         own = read_own(data or record["data"], *how)
     except InputError as error:
         remedy = "" if data else "; the model was trained on it: give with --data where it is now"
         raise InputError(f"{error}{remedy}") from error
-    name = own.name
-    if "digest" in record and own.digest != record["digest"]:
-        if data is None:
-            raise InputError(
-                f"argument --data: the images in {own.path} have changed since the model was "
-                "trained on them: give the old ones, or these to judge it on others"
-            )
+    name = own.record["dataset"]
+    if own.record["digest"] == digest:
+        name = trained_on
+    elif data is None:
+        raise InputError(
+            f"argument --data: the images in {record['data']} have changed since the model was "
+            "trained on them: give the old ones, or these to judge it on others"
+        )
+    elif digest is not None:
         name = f"{name}, other images"
-    elif "digest" in record:
-        name = record["dataset"]
     return DataSets(name, trained_on, *own.split())
 
 
 def show(args: argparse.Namespace) -> None:
-    """Writes what is read of images of one's own: a picture of some, or an array of all.
-
-    Raises:
-        InputError: they cannot be read, or the output cannot be written.
-    """
+    """Writes what is read of images of one's own: a picture of some, or an array of all."""
     output, file = Path(args.output), io.BytesIO()
     if output.suffix not in (".png", ".npy"):
         raise InputError(f"argument --output: {output}: give a name that ends with .png or .npy")
     if output.exists():
         raise InputError(f"argument --output: {output} is there already: choose another name")
     check_writable("--output", output.parent)
-    own = read_own(args.data, args.levels or 256, args.like_mnist)
+    data = read_own(args.data, args.levels or 256, args.like_mnist).data
     if output.suffix == ".npy":
-        np.save(file, own.data.images.squeeze(1).numpy())
+        np.save(file, data.images.squeeze(1).numpy())
     else:
-        images = own.data.images[:: math.ceil(len(own.data) / SHOWN**2)] * 17
-        grid = make_grid(images, nrow=SHOWN, padding=1, pad_value=80)
-        Image.fromarray(grid[0].numpy()).save(file, format="PNG")
+        images = data.images[:: math.ceil(len(data) / SHOWN**2)] / 15
+        save_image(images, file, "PNG", nrow=SHOWN, padding=1, pad_value=0.3)
     write_whole(output, file.getvalue())
-    counts = own.data.labels.bincount().tolist()
-    classes = ", ".join(f"{c} {n}" for c, n in zip(own.data.classes, counts, strict=False))
-    print(f"{output}: {len(own.data):,} images; {classes or 'no classes'}")
+    counts = data.labels.bincount().tolist()
+    classes = ", ".join(f"{c} {n}" for c, n in zip(data.classes, counts, strict=False))
+    print(f"{output}: {len(data):,} images; {classes or 'no classes'}")
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -45,7 +45,7 @@ def sample(args: argparse.Namespace) -> None:
     path = find_checkpoint(args.checkpoint)
     model, labels = load_model(path), None
     if args.label is not None:
-        labels = torch.full((args.num,), class_number(path, args.label))
+        labels = torch.full((args.num,), class_number(path, model.prior.num_classes, args.label))
     torch.manual_seed(args.seed)
     z = model.sample_latents(args.num, labels)
     if output.suffix == ".npy":

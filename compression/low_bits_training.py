@@ -58,7 +58,7 @@ def run(args: argparse.Namespace) -> None:
     started = time.process_time()
     check_output("--output", args.output)
     values = grey_levels("train")
-    train_index, val_index = fmnist.split_positions()
+    train_index, val_index = fmnist.split_positions(fmnist.NUM_TRAIN, fmnist.NUM_VAL)
     file = io.BytesIO()
     torch.save(train(values[train_index], args.steps).half().state_dict(), file)
     args.output.parent.mkdir(parents=True, exist_ok=True)

@@ -8,12 +8,12 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
-from boundary.command_line import InputError, one_line
+from boundary.command_line import InputError
 from fmnist import DiscreteImages, four_bit
 from judging.bounds import image_bounds
 from judging.classifier import Classifier
 from judging.samples import classify, nearest
-from own_data import fitted, mnist_form, read_picture, visible
+from own_data import read_picture, visible
 from pictures.figures import captioned_figure, short
 
 SHOWN = 64  # pictures in the figure at most
@@ -35,16 +35,10 @@ def read_pictures(path: Path, like_mnist: bool = True) -> tuple[list[str], Tenso
     files = [file for entry in entries for file in (visible(entry) if entry.is_dir() else [entry])]
     if not files:
         raise InputError(f"argument --images: {path} has no pictures: put some into it")
-    images = []
-    for file in files:
-        try:
-            picture = read_picture(file)
-            images.append(mnist_form(picture) if like_mnist else fitted(picture))
-        except Exception as error:  # there is no end to what a damaged file can raise
-            raise InputError(
-                f"argument --images: {file} is no picture that can be used ({one_line(error)}): "
-                "take it out, or save it as a PNG"
-            ) from error
+    try:
+        images = [read_picture(file, like_mnist) for file in files]
+    except ValueError as error:
+        raise InputError(f"argument --images: {error}: take it out, or save it as a PNG") from error
     pixels = torch.from_numpy(four_bit(np.stack(images)))
     folder = path if path.is_dir() else path.parent
     return [str(file.relative_to(folder)) for file in files], pixels.unsqueeze(1)

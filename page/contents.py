@@ -16,6 +16,7 @@ from boundary.checks import check_finite
 from fmnist import DiscreteImages
 from own_data import DataSets
 from page.layers import networks, packed, weights_at
+from prior import LatentPrior
 from utils import KLD, elbo_to_bpd, kl_per_dimension, reconstruction_loss
 
 PARTS = Path(__file__).resolve().parent  # page.html and what it takes in
@@ -46,20 +47,20 @@ def examples(data: DiscreteImages) -> DiscreteImages:
 
 
 @torch.no_grad()
-def costs(model: nn.Module, imgs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """What images cost, with one z each.
+def outputs(model: nn.Module, imgs: Tensor) -> dict[str, Tensor]:
+    """What PyTorch computes for images long [N, 1, 28, 28] in 0..15, with one z each.
 
-    Args:
-        imgs: long [N, 1, 28, 28], values 0..15.
     Returns:
-        bpd, float [N]; mean and log_std of q(z|x), float [N, z_dim].
+        noise, mean, logStd and z, float [N, z_dim]; logits, float [N, 16, 28, 28]; bpd, float [N].
     """
     encoded = [model.encoder(part) for part in imgs.split(250)]
     mean, log_std = (torch.cat(part) for part in zip(*encoded, strict=True))
     noise = torch.randn(mean.shape, generator=torch.Generator().manual_seed(SEED))
-    pairs = zip((mean + log_std.exp() * noise).split(250), imgs.split(250), strict=True)
-    L_rec = torch.cat([reconstruction_loss(model.decoder(z), x) for z, x in pairs])
-    return elbo_to_bpd(L_rec + KLD(mean, log_std), imgs.shape), mean, log_std
+    z = mean + log_std.exp() * noise
+    logits = torch.cat([model.decoder(part) for part in z.split(250)])
+    bpd = elbo_to_bpd(reconstruction_loss(logits, imgs) + KLD(mean, log_std), imgs.shape)
+    computed = {"noise": noise, "mean": mean, "logStd": log_std, "z": z, "logits": logits}
+    return {**computed, "bpd": bpd}
 
 
 @torch.no_grad()
@@ -73,19 +74,19 @@ def typical(model: nn.Module, data: DiscreteImages) -> dict[str, object]:
         cases per latent; spread, their standard deviation; latents, a list of {index, kl} with the
         KL in nats.
     """
-    data = data.subset(torch.arange(min(NUM_JUDGED, len(data))))
-    classes = range(model.prior.num_classes)
-    bpd, mean, log_std = costs(model, data.images.long())
+    found, classes = outputs(model, data.images.long()), range(model.prior.num_classes)
+    mean, bpd = found["mean"], found["bpd"]
     check_finite(bpd)
-    kl = kl_per_dimension(mean, log_std).mean(dim=0)
+    kl = kl_per_dimension(mean, found["logStd"]).mean(dim=0)
     each = [model.prior.log_prob(mean, torch.full_like(data.labels, y)) for y in classes]
     with isolate_rng(include_cuda=False):
         torch.manual_seed(SEED)
         draws = model.prior.sample(NUM_DRAWS)
+    of_classes = [bpd[data.labels == y] for y in classes]
     return {
         "images": len(data),
         "bpd": bpd.mean().item(),
-        "bpdOfClass": [mean_or_none(bpd[data.labels == y]) for y in classes],
+        "bpdOfClass": [each.mean().item() if len(each) else None for each in of_classes],
         "read": (torch.stack(each).argmax(dim=0) == data.labels).float().mean().item(),
         "reach": math.ceil(2 * draws.abs().quantile(0.998, dim=0).max().item()) / 2,
         "spread": draws.std().item(),
@@ -93,39 +94,24 @@ def typical(model: nn.Module, data: DiscreteImages) -> dict[str, object]:
     }
 
 
-def mean_or_none(values: Tensor) -> float | None:
-    return values.mean().item() if len(values) else None
-
-
-@torch.no_grad()
-def networks_test(model: nn.Module, imgs: Tensor) -> tuple[dict[str, object], Tensor]:
-    """What PyTorch computes for images with encoder and decoder, in 32 bits; and the z of it.
-
-    Args:
-        imgs: long [N, 1, 28, 28], values 0..15.
-    """
-    mean, log_std = model.encoder(imgs)
-    noise = torch.randn(mean.shape, generator=torch.Generator().manual_seed(SEED))
-    z = mean + log_std.exp() * noise
-    logits = model.decoder(z)
-    pixels = logits.flatten(2).mT  # [N, 784, 16]
+def networks_test(found: dict[str, Tensor]) -> dict[str, object]:
+    """What the page's own encoder and decoder are compared with."""
+    pixels = found["logits"].flatten(2).mT  # [N, 784, 16]
     checked = [image[-n % CHECKED :: CHECKED] for n, image in enumerate(pixels)]
-    values = {"noise": noise, "mean": mean, "logStd": log_std, "logits": torch.cat(checked)}
-    bpd = elbo_to_bpd(reconstruction_loss(logits, imgs) + KLD(mean, log_std), imgs.shape)
     return {
-        "images": len(imgs),
+        "images": len(pixels),
         "every": CHECKED,
-        **{name: packed(value, "<f4") for name, value in values.items()},
-        "bpd": bpd.tolist(),
-    }, z
+        **{name: packed(found[name]) for name in ("noise", "mean", "logStd")},
+        "logits": packed(torch.cat(checked)),
+        "bpd": found["bpd"].tolist(),
+    }
 
 
 @torch.no_grad()
-def prior_test(model: nn.Module, z: Tensor, labels: Tensor) -> dict[str, object]:
-    """What PyTorch computes with the learned prior: z float [N, z_dim], labels long [N]."""
-    mixtures = torch.stack(model.prior.conditionals(z, labels), dim=2)
-    log_prob = model.prior.log_prob(z, labels)
-    return {"mixtures": packed(mixtures, "<f4"), "logPrior": log_prob.tolist()}
+def prior_test(prior: LatentPrior, z: Tensor, labels: Tensor) -> dict[str, object]:
+    """What the page's own prior is compared with: z float [N, z_dim], labels long [N]."""
+    mixtures = torch.stack(prior.conditionals(z, labels), dim=2)
+    return {"mixtures": packed(mixtures), "logPrior": prior.log_prob(z, labels).tolist()}
 
 
 @torch.no_grad()
@@ -133,28 +119,26 @@ def points(model: nn.Module, data: DiscreteImages) -> dict[str, object] | None:
     """Where test images lie in a latent space of one or two dimensions, which has a map."""
     if model.prior.z_dim > 2:
         return None
-    shown = data.subset(torch.arange(min(NUM_POINTS, len(data))))
-    mean, _ = model.encoder(shown.images.long())
-    return {"mean": packed(mean, "<f4"), "labels": shown.labels.tolist()}
+    mean, _ = model.encoder(data.images[:NUM_POINTS].long())
+    return {"mean": packed(mean), "labels": data.labels[:NUM_POINTS].tolist()}
 
 
 def describe_model(shown: Shown, data: DiscreteImages, chosen: DiscreteImages) -> dict[str, object]:
     """One model of the page; `chosen` are the images that are in it."""
     model, imgs = shown.model, chosen.images.long()
-    test, z = networks_test(model, imgs)
-    judged = data.images[:NUM_JUDGED].long()
+    judged, found = data.subset(torch.arange(len(data))[:NUM_JUDGED]), outputs(model, imgs)
     return {
         "name": shown.name,
         **networks(model),
-        "typical": typical(model, data),
+        "typical": typical(model, judged),
         "points": points(model, data),
-        "check": {**test, **prior_test(model, z, chosen.labels)},
+        "check": {**networks_test(found), **prior_test(model.prior, found["z"], chosen.labels)},
         "epochs": [
             {
                 "epoch": epoch,
-                "bpd": costs(then, judged)[0].mean().item(),
+                "bpd": outputs(then, judged.images.long())["bpd"].mean().item(),
                 "weights": weights_at(then),
-                "check": networks_test(then, imgs[:CHECKED_THEN])[0],
+                "check": networks_test(outputs(then, imgs[:CHECKED_THEN])),
             }
             for epoch, then in shown.epochs
         ],
@@ -183,11 +167,8 @@ def contents(models: list[Shown], sets: DataSets) -> dict[str, object]:
 
 
 def page(models: list[Shown], sets: DataSets) -> str:
-    """The whole page.
+    """The whole page of models, of which the first is shown first, and of the images of all.
 
-    Args:
-        models: one or several, the first is shown first; of one data set.
-        sets: its images.
     Raises:
         InputError: a layer that the page cannot have.
         FloatingPointError: a model's outputs are not finite numbers.
@@ -197,11 +178,8 @@ def page(models: list[Shown], sets: DataSets) -> str:
 
 def filled(known: dict[str, object]) -> str:
     """The page of these `contents`: page.html with all that it takes in."""
-    model_json = json.dumps(known, separators=(",", ":"))
-    values = {
-        "model": model_json.replace("<", r"\u003c"),  # nothing in it can end the script
-        "noun": known["noun"],
-    }
+    model_json = json.dumps(known, separators=(",", ":")).replace("<", r"\u003c")  # ends no script
+    values = {"model": model_json, "noun": known["noun"]}
 
     def value(found: re.Match) -> str:
         name = found[1]

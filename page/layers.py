@@ -16,7 +16,7 @@ from prior import LatentPrior
 BLOCK = 64  # weights that share a scale
 
 
-def packed(values: Tensor, dtype: str) -> str:
+def packed(values: Tensor, dtype: str = "<f4") -> str:
     """Numbers as base64, in the order of the tensor; "<f4" are little-endian 32-bit floats."""
     return base64.b64encode(values.detach().cpu().numpy().astype(dtype).tobytes()).decode()
 
@@ -46,7 +46,7 @@ class Weights:
         scales = (blocks.abs().amax(dim=1, keepdim=True) / 32767).clamp(min=1e-30)
         return {
             "block": BLOCK,
-            "scales": packed(scales, "<f4"),
+            "scales": packed(scales),
             "integers": packed((blocks / scales).round(), "<i2"),
         }
 
@@ -54,10 +54,7 @@ class Weights:
 def describe(layer: nn.Module, weights: Weights) -> list[dict[str, object]]:
     """A network as the page runs it: a list of layers, each with its kind, sizes and weights.
 
-    Only exact types count, as a subclass may compute something else.
-
-    Raises:
-        InputError: the page has no such layer; page and this function have to be extended.
+    Only exact types count, as a subclass may compute something else. Raises InputError for others.
     """
     kind = type(layer)
     if kind is nn.Sequential:
@@ -72,32 +69,26 @@ def describe(layer: nn.Module, weights: Weights) -> list[dict[str, object]]:
         sizes = zip(("channels", "height", "width"), layer.unflattened_size, strict=True)
         return [{"kind": "unflatten", **dict(sizes)}]
     if kind is nn.Linear:
-        return [
-            {
-                "kind": "linear",
-                "features": layer.out_features,
-                "weight": weights.add(layer.weight),
-                "bias": weights.add(bias_of(layer, layer.out_features)),
-            }
-        ]
-    if kind in (nn.Conv2d, nn.ConvTranspose2d) and is_plain(layer):
+        described = {"kind": "linear", "features": layer.out_features}
+        weight, size = layer.weight, layer.out_features
+    elif kind in (nn.Conv2d, nn.ConvTranspose2d) and is_plain(layer):
         transposed = kind is nn.ConvTranspose2d
+        described = {
+            "kind": "conv_transpose2d" if transposed else "conv2d",
+            "channels": layer.out_channels,
+            "kernel": layer.kernel_size,
+            "stride": layer.stride,
+            "padding": layer.padding,
+        }
         order = (2, 3, 1, 0) if transposed else (0, 2, 3, 1)  # the page's channels are innermost
-        return [
-            {
-                "kind": "conv_transpose2d" if transposed else "conv2d",
-                "channels": layer.out_channels,
-                "kernel": layer.kernel_size,
-                "stride": layer.stride,
-                "padding": layer.padding,
-                "weight": weights.add(layer.weight.permute(order)),
-                "bias": weights.add(bias_of(layer, layer.out_channels)),
-            }
-        ]
-    raise InputError(
-        f"the page cannot compute {layer}: add this kind of layer to page/networks.js "
-        "and to describe in page/layers.py, or give another checkpoint"
-    )
+        weight, size = layer.weight.permute(order), layer.out_channels
+    else:
+        raise InputError(
+            f"the page cannot compute {layer}: add this kind of layer to page/networks.js "
+            "and to describe in page/layers.py, or give another checkpoint"
+        )
+    bias = torch.zeros(size) if layer.bias is None else layer.bias
+    return [{**described, "weight": weights.add(weight), "bias": weights.add(bias)}]
 
 
 def is_plain(layer: nn.Conv2d | nn.ConvTranspose2d) -> bool:
@@ -107,10 +98,6 @@ def is_plain(layer: nn.Conv2d | nn.ConvTranspose2d) -> bool:
         and layer.output_padding == (0, 0)
         and not isinstance(layer.padding, str)
     )
-
-
-def bias_of(layer: nn.Module, size: int) -> Tensor:
-    return torch.zeros(size) if layer.bias is None else layer.bias
 
 
 def describe_prior(prior: LatentPrior, weights: Weights) -> dict[str, object]:
@@ -124,21 +111,19 @@ def describe_prior(prior: LatentPrior, weights: Weights) -> dict[str, object]:
         classes, float [10, width]; first, middle and last: weight (the rows, one after the other),
         bias, and starts, where each row begins in weight, with the end of the last one.
     """
-    layers = {"first": prior.first, "middle": prior.middle, "last": prior.last}
-    width = prior.first.out_features
-    described, lengths = {}, {}
-    for name, layer in layers.items():
-        mask = getattr(prior, f"{name}_mask").bool()
-        lengths[name] = mask.sum(dim=1)
+    described = {}
+    for name in ("first", "middle", "last"):
+        layer, mask = getattr(prior, name), getattr(prior, f"{name}_mask").bool()
+        lengths = mask.sum(dim=1)
         described[name] = {
             "weight": weights.add(layer.weight[mask]),
             "bias": weights.add(layer.bias),
-            "starts": [0, *lengths[name].cumsum(dim=0).tolist()],
+            "starts": [0, *lengths.cumsum(dim=0).tolist()],
         }
     return {
-        "width": width,
+        "width": prior.first.out_features,
         "components": prior.num_components,
-        "known": lengths["last"][:: 3 * prior.num_components].tolist(),
+        "known": lengths[:: 3 * prior.num_components].tolist(),  # of the last layer
         "classes": weights.add(prior.class_embedding.weight),
         **described,
     }

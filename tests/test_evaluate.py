@@ -383,7 +383,6 @@ class TestBadInput(EvaluateTest):
             "another-prior": {"prior.first.weight": torch.zeros(512, 4)},
             "too-many": {"more": torch.ones(1)},
             "not-finite": nan,
-            "odd-data-set": {**whole, "datamodule_hyper_parameters": {"dataset": 7}},
         }
         for name, content in bad.items():
             path = self.checkpoint = self.folder / f"{name}.ckpt"
