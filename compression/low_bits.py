@@ -37,6 +37,10 @@ SIZE = LEVEL.bincount()  # values in a level: 8, 14 times 16, 24
 SMALLEST = SIZE.cumsum(0) - SIZE  # value of every level
 OFFSET = torch.arange(256) - SMALLEST[LEVEL]  # of every value
 OFFSETS = 24  # most values that a level has
+# What the network sees of a value that is known, [256, 2]: its offset from its level's middle, 0
+# for the value 0, and whether it is another value of level 0.
+FROM_MIDDLE = ((OFFSET - (SIZE[LEVEL] - 1) / 2) / 8).masked_fill(torch.arange(256) == 0, 0)
+SEEN = torch.stack([FROM_MIDDLE, ((LEVEL == 0) & (OFFSET > 0)).float()], dim=1)
 IMPOSSIBLE = torch.arange(OFFSETS) >= SIZE.unsqueeze(1)  # [16, 24], the offsets of other levels
 
 REACH = 3  # the surroundings of a pixel are 7x7
@@ -198,7 +202,7 @@ class LowBits(nn.Module):
         """Of the offsets of the pixels in a step: float [n, 24].
 
         Args:
-            canvas: float [B * 34 * 34, 2], see `paint`; later pixels may have any value.
+            canvas: float [B * 34 * 34, 2], `SEEN` of the values; later pixels may have any.
             offset: long [N], likewise.
         """
         static, query, key = looked
@@ -228,7 +232,7 @@ class LowBits(nn.Module):
         pixels = Pixels(LEVEL[values])
         offset = OFFSET[values][pixels.where]
         canvas = torch.zeros(len(pixels.canvas), 2)
-        paint(canvas, pixels.place, pixels.level, offset)
+        canvas[pixels.place] = SEEN[values[pixels.where]]
         whole = slice(0, len(offset))
         logits = self.logits(self.look(pixels), pixels, whole, canvas, offset)
         return F.cross_entropy(logits, offset, reduction="none")
@@ -250,7 +254,7 @@ class LowBits(nn.Module):
         canvas = torch.zeros(len(pixels.canvas), 2)
         for step in pixels.steps:
             yield step, self.logits(looked, pixels, step, canvas, offset).softmax(1)
-            paint(canvas, pixels.place[step], pixels.level[step], offset[step])
+            canvas[pixels.place[step]] = SEEN[SMALLEST[pixels.level[step]] + offset[step]]
 
     def push(self, stack: Stack, images: np.ndarray, progress: Callable) -> np.ndarray:
         """The low bits of 8-bit images [N, 28, 28] onto the stack.
@@ -307,15 +311,6 @@ def together(levels: np.ndarray) -> list[np.ndarray]:
 
 def to_symbols(values: Tensor) -> np.ndarray:
     return values.numpy().astype(np.int32)
-
-
-def paint(canvas: Tensor, place: Tensor, level: Tensor, offset: Tensor) -> None:
-    """Writes offsets onto the canvas: from the level's middle, 0 for the value 0; and whether
-    a pixel of level 0 has another value than 0."""
-    from_middle = (offset - (SIZE[level] - 1) / 2) / 8
-    from_middle = from_middle.masked_fill((level == 0) & (offset == 0), 0)
-    other_black = (level == 0) & (offset > 0)
-    canvas[place] = torch.stack([from_middle, other_black.float()], dim=-1)
 
 
 def load(path: Path = WEIGHTS) -> LowBits:
