@@ -4,10 +4,7 @@ from torch import Tensor, nn
 
 
 class Features(nn.Module):
-    """Images to 64 numbers, by convolutions at 28x28, 14x14 and 7x7 and a mean over the places.
-
-    Samples and test images are compared in them: see judging/samples.py.
-    """
+    """Images to 64 numbers, by convolutions at 28x28, 14x14 and 7x7 and a mean over the places."""
 
     num_features = 64
 

@@ -57,8 +57,7 @@ def judge_pictures(
     """How well a model knows pictures that it was not trained on, and what is in them.
 
     Args:
-        names: of the pictures.
-        images: uint8 [N, 1, 28, 28], values 0..15.
+        names, images: see `read_pictures`.
         train: the model's training images, with the names of their classes.
         classifier: None where it does not know such images.
         num_samples, seed: see `image_bounds`.

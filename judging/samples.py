@@ -30,57 +30,43 @@ NUM_COMPARED = 1000  # images whose nearest training images are looked for
 
 
 def load_classifier(path: Path = CLASSIFIER) -> Classifier:
-    """The classifier, on the CPU, in eval mode.
-
-    Raises:
-        InputError: the file is missing or holds another model.
-    """
+    """The classifier, on the CPU, in eval mode; InputError unless the file is the shipped one."""
     return load_shipped(Classifier(), path).to(memory_format=torch.channels_last)
 
 
 @torch.no_grad()
-def posterior_latents(model: nn.Module, images: Tensor, seed: int) -> Tensor:
-    """One z from q(z|x) for each image: uint8 [N, 1, 28, 28] to float [N, z_dim] on its device."""
-    torch.manual_seed(seed)
-    posteriors = [model.encoder(part.long().to(model.device)) for part in images.split(BATCH)]
-    return torch.cat([sample_reparameterize(mean, log_std.exp()) for mean, log_std in posteriors])
-
-
-@torch.no_grad()
 def draw_samples(
-    model: nn.Module, posterior: Tensor, labels: Tensor, seed: int
-) -> dict[str, Tensor]:
-    """As many images of each kind as there are labels.
+    model: nn.Module, train: DiscreteImages, seed: int
+) -> tuple[dict[str, Tensor], Tensor]:
+    """As many images of each kind as there are training images, and one z from q(z|x) for each.
 
-    Args:
-        posterior: float [N, z_dim], what `posterior_latents` returned.
-        labels: long [N], the classes of learned_prior_by_class.
     Returns:
-        By what z was drawn from, uint8 [N, 1, 28, 28] on the CPU: posterior_samples,
-        unit_gaussian, learned_prior and, where the model knows all these classes,
-        learned_prior_by_class.
+        By what z was drawn from, uint8 [N, 1, 28, 28] on the CPU: posterior_samples, of the z that
+        are returned, float [N, z_dim] on the model's device; unit_gaussian; learned_prior and,
+        where the model knows all their classes, learned_prior_by_class.
     """
     torch.manual_seed(seed)
-    parts = labels.to(model.device).split(BATCH)
+    batches = [model.encoder(part.long().to(model.device)) for part in train.images.split(BATCH)]
+    posterior = [sample_reparameterize(mean, log_std.exp()) for mean, log_std in batches]
+    torch.manual_seed(seed)
+    from_posterior = [model.draw_pixels(z).byte() for z in posterior]
+    noise = torch.randn(len(train), model.prior.z_dim).split(BATCH)
+    labels = train.labels.to(model.device).split(BATCH)
     drawn = {
-        "posterior_samples": [model.draw_pixels(z).byte() for z in posterior.split(BATCH)],
-        "unit_gaussian": [
-            model.draw_pixels(z.to(model.device)).byte()
-            for z in torch.randn(posterior.shape).split(BATCH)
-        ],
-        "learned_prior": [model.sample(len(part)).byte() for part in parts],
+        "posterior_samples": from_posterior,
+        "unit_gaussian": [model.draw_pixels(z.to(model.device)).byte() for z in noise],
+        "learned_prior": [model.sample(len(part)).byte() for part in labels],
     }
-    if labels.max() < model.prior.num_classes:
-        drawn["learned_prior_by_class"] = [model.sample(len(part), part).byte() for part in parts]
-    return {name: torch.cat(batches).cpu() for name, batches in drawn.items()}
+    if train.labels.max() < model.prior.num_classes:
+        drawn["learned_prior_by_class"] = [model.sample(len(part), part).byte() for part in labels]
+    return {name: torch.cat(parts).cpu() for name, parts in drawn.items()}, torch.cat(posterior)
 
 
 @torch.no_grad()
 def classify(classifier: Classifier, images: Tensor) -> tuple[Tensor, Tensor]:
-    """The classifier's features and logits of images: float [N, 64] and [N, 10], on the CPU.
+    """The classifier's features and logits, float [N, 64] and [N, 10], on the CPU.
 
-    Args:
-        images: uint8 [N, 1, 28, 28], values 0..15.
+    images: uint8 [N, 1, 28, 28], values 0..15.
     """
     device = classifier.classes.weight.device
     features = [classifier.features(part.to(device)) for part in images.split(BATCH)]
@@ -94,12 +80,7 @@ def frechet_distance(features: Tensor, reference: Tensor) -> float:
         |m1 - m2|^2 + trace(C1 + C2 - 2 (C1 C2)^(1/2)),   means m, covariances C
 
     It is above 0 for two sets of one source too, and the more so the smaller they are; how much, is
-    measured by benchmarks/distance.py.
-
-    Args:
-        features, reference: float [N, F] and [M, F], N and M at least 2.
-    Returns:
-        >= 0 up to rounding.
+    measured by benchmarks/distance.py. features, reference: float [N, F] and [M, F], of at least 2.
     """
     one, other = features.double(), reference.double()
     C1, C2 = one.T.cov(), other.T.cov()
@@ -159,16 +140,12 @@ def judge_run(
     """What the classifier finds in samples at the end of a run; see `judge_samples`.
 
     It is what evaluate.py finds with --limit 1000 and this seed. Torch's global random stream is
-    left alone.
-
-    Args:
-        train, test: all images, on any device.
+    left alone. train, test: all images, on any device.
     """
     num = torch.arange(min(len(train), len(test), NUM_COMPARED))
     train, test = (data.subset(num).to(torch.device("cpu")) for data in (train, test))
     with isolate_rng():
-        posterior = posterior_latents(model, train.images, seed)
-        drawn = draw_samples(model, posterior, train.labels, seed)
+        drawn, _ = draw_samples(model, train, seed)
     return judge_drawn(model, classifier, drawn, train, test)
 
 
@@ -188,15 +165,11 @@ def sample_quality(
         posterior_samples; and a picture of eight samples with their nearest training images.
     """
     encoded = train.subset(torch.arange(min(len(train), len(test))))
-    posterior = posterior_latents(model, encoded.images, seed)
+    drawn, posterior = draw_samples(model, encoded, seed)
     log_prior = torch.cat([model.prior.log_prob(z).cpu() for z in posterior.split(1000)])
-    drawn = draw_samples(model, posterior, encoded.labels, seed)
     samples = drawn.get("learned_prior_by_class", drawn["learned_prior"])
-    compared = {
-        "test_images": test.images,
-        "samples": samples,
-        "posterior_samples": drawn["posterior_samples"],
-    }
+    compared = {"test_images": test.images, "samples": samples}
+    compared["posterior_samples"] = drawn["posterior_samples"]
     metrics = {"log_prior_train_nats": mean_and_error(log_prior)}
     if classified:
         metrics["samples"] = judge_drawn(model, load_classifier(), drawn, encoded, test)
@@ -212,15 +185,12 @@ def sample_quality(
 
 
 def nearest(images: Tensor, among: Tensor, num: int) -> tuple[Tensor, Tensor]:
-    """The images that lie nearest to some images, by Euclidean distance of their grey levels.
+    """The `num` images that lie nearest to each image, by Euclidean distance of their grey levels.
 
     Args:
-        images: uint8 [N, 1, H, W], values 0..15.
-        among: uint8 [M, 1, H, W], where to look, M >= num.
-        num: how many to find for each.
+        images, among: uint8 [N, 1, H, W] and, where to look, [M, 1, H, W], values 0..15, M >= num.
     Returns:
-        distances float [N, num], ascending, in grey levels, and positions in `among`, long
-        [N, num].
+        distances, float [N, num], ascending, in grey levels, and positions in `among`, long.
     """
     points, found = images.flatten(1).float(), []
     for part in among.flatten(1).split(5000):  # 5000 distances per image are in memory at a time

@@ -12,7 +12,7 @@ from torch.distributions import Categorical, Normal
 import fmnist
 from boundary.command_line import InputError
 from judging import refinement
-from judging.bounds import image_bounds
+from judging.bounds import BOUNDS, image_bounds
 from judging.refinement import LOG_STD_RATE, MEAN_RATE, refine, refined_negative_elbo
 from judging.samples import (
     CLASSIFIER,
@@ -22,7 +22,6 @@ from judging.samples import (
     judge_samples,
     load_classifier,
     nearest,
-    posterior_latents,
 )
 from train_pl import PRETRAINED, VAE, load_model
 from utils import (
@@ -73,35 +72,14 @@ class TestImportanceWeightedBound(unittest.TestCase):
         self.mean, self.log_std = 0.3 * torch.randn(5, 1), 0.1 * torch.randn(5, 1)
 
     def test_is_exact_to_three_decimals_where_the_latent_can_be_integrated_out(self):
-        decoder = ToyDecoder(z_dim=1, slope=1.0)
-        z = torch.linspace(-8, 8, 4001).unsqueeze(1)
-        exact = torch.stack(
-            [
-                (
-                    Normal(0.0, 1.0).log_prob(z).squeeze(1)
-                    - reconstruction_loss(decoder(z), img.expand(len(z), 1, 2, 2))
-                ).logsumexp(dim=0)
-                + math.log(16 / 4000)
-                for img in self.imgs
-            ]
-        )
-        (bpd,) = importance_weighted_bpd(
-            decoder, self.imgs, self.mean, self.log_std, noise(200_000, 5, 1, part=20_000)
-        )
-        torch.testing.assert_close(bpd, elbo_to_bpd(-exact, self.imgs.shape), atol=2e-3, rtol=0)
-        self.assertAlmostEqual(
-            bpd.mean().item(), elbo_to_bpd(-exact, self.imgs.shape).mean().item(), delta=5e-4
-        )
-
-    def test_is_exact_with_any_number_of_samples_where_the_posterior_is_the_prior(self):
-        decoder = ToyDecoder(z_dim=1, slope=0.0)  # says nothing about z
-        exact = elbo_to_bpd(
-            reconstruction_loss(decoder(torch.zeros(5, 1)), self.imgs), (5, 1, 2, 2)
-        )
-        for K in (1, 7):
-            zeros = torch.zeros(5, 1)
-            (bpd,) = importance_weighted_bpd(decoder, self.imgs, zeros, zeros, noise(K, 5, 1))
-            torch.testing.assert_close(bpd, exact)
+        decoder, z = ToyDecoder(z_dim=1, slope=1.0), torch.linspace(-8, 8, 4001).unsqueeze(1)
+        L_rec = [reconstruction_loss(decoder(z), img.expand(4001, 1, 2, 2)) for img in self.imgs]
+        joint = Normal(0.0, 1.0).log_prob(z).squeeze(1) - torch.stack(L_rec)
+        exact = elbo_to_bpd(-joint.logsumexp(dim=1) - math.log(16 / 4000), self.imgs.shape)
+        parts = noise(200_000, 5, 1, part=20_000)
+        (bpd,) = importance_weighted_bpd(decoder, self.imgs, self.mean, self.log_std, parts)
+        torch.testing.assert_close(bpd, exact, atol=2e-3, rtol=0)
+        torch.testing.assert_close(bpd.mean(), exact.mean(), atol=5e-4, rtol=0)
 
     def test_weights_are_those_of_torch_distributions(self):
         decoder, mean, log_std = ToyDecoder(3, 1.0), torch.randn(5, 3), torch.randn(5, 3)
@@ -114,8 +92,10 @@ class TestImportanceWeightedBound(unittest.TestCase):
             log_px = pixels.log_prob(self.imgs.squeeze(1)).sum(dim=(1, 2))
             log_w.append(log_px + (prior.log_prob(z) - posterior.log_prob(z)).sum(dim=1))
         expected = elbo_to_bpd(-torch.stack(log_w).exp().mean(dim=0).log(), self.imgs.shape)
-        (bpd,) = importance_weighted_bpd(decoder, self.imgs, mean, log_std, parts)
-        torch.testing.assert_close(bpd, expected, rtol=1e-4, atol=1e-4)
+        for size in (1, 3, 4):  # whatever the size of the parts
+            parts = torch.cat(parts).split(size)
+            (bpd,) = importance_weighted_bpd(decoder, self.imgs, mean, log_std, parts)
+            torch.testing.assert_close(bpd, expected, rtol=1e-4, atol=1e-4)
 
     def test_falls_as_the_samples_grow_and_starts_at_the_elbo(self):
         decoder = ToyDecoder(z_dim=1, slope=1.0)
@@ -133,16 +113,21 @@ class TestImportanceWeightedBound(unittest.TestCase):
         torch.testing.assert_close(one, elbo, atol=0.02, rtol=0)
         self.assertTrue((ten < one).all() and (hundred < ten).all())
 
-    def test_the_size_of_the_parts_changes_nothing(self):
-        of_images = ToyDecoder(1, 1.0), self.imgs, self.mean, self.log_std
-        whole, parts = (
-            importance_weighted_bpd(*of_images, noise(50, 5, 1, part=size)) for size in (50, 7)
-        )
-        torch.testing.assert_close(whole, parts, rtol=1e-6, atol=1e-6)
-
     def test_no_samples_at_all_are_refused(self):
         with self.assertRaisesRegex(ValueError, "at least one sample"):
             importance_weighted_bpd(ToyDecoder(1, 1.0), self.imgs, self.mean, self.log_std, [])
+
+
+class TestBounds(unittest.TestCase):
+    def test_they_are_of_the_seed_whatever_the_batch_size(self):
+        model, images = small_model(), few_images(20).images
+        first, second, other = (
+            image_bounds(model, images, num_samples=30, batch_size=size, seed=seed)
+            for size, seed in ((20, 1), (7, 1), (7, 2))
+        )
+        for name in BOUNDS:
+            torch.testing.assert_close(first[name], second[name], rtol=1e-5, atol=1e-3)
+            self.assertFalse(torch.allclose(first[name], other[name], rtol=1e-5, atol=1e-3))
 
 
 class TestLatents(unittest.TestCase):
@@ -176,15 +161,10 @@ class TestFrechetDistance(unittest.TestCase):
             found = frechet_distance(one.to(precision), other.to(precision))
             self.assertAlmostEqual(found, expected.item(), delta=1e-4 * expected.item())
 
-    def test_a_shift_counts_as_its_square_and_the_same_images_as_nothing(self):
-        features = torch.randn(50, 3, generator=torch.Generator().manual_seed(0))
-        self.assertAlmostEqual(frechet_distance(features, features), 0, delta=1e-5)
-        shift = torch.tensor([3.0, 0.0, 4.0])
-        self.assertAlmostEqual(frechet_distance(features + shift, features), 25, delta=1e-4)
-
-    def test_fewer_images_than_features_have_one(self):
+    def test_the_same_images_are_at_zero_and_fewer_than_features_have_a_distance(self):
         features = torch.randn(3, 64, generator=torch.Generator().manual_seed(0))
-        self.assertGreater(frechet_distance(features, features + 1), 1)
+        self.assertAlmostEqual(frechet_distance(features, features), 0, delta=1e-3)
+        self.assertAlmostEqual(frechet_distance(features, features + 1), 64, delta=1e-2)
 
 
 class TestClassifier(InFolder):
@@ -220,11 +200,9 @@ class TestClassifier(InFolder):
 
 class TestDrawnSamples(unittest.TestCase):
     def test_every_kind_is_of_grey_levels_and_of_the_seed(self):
-        images, labels, model = few_images(70).images, torch.arange(70) % 10, small_model()
-        first, again, other = (
-            draw_samples(model, posterior_latents(model, images, seed), labels, seed)
-            for seed in (1, 1, 2)
-        )
+        train, model = few_images(70), small_model()
+        (first, z), (again, _), (other, _) = (draw_samples(model, train, n) for n in (1, 1, 2))
+        self.assertEqual(z.shape, (70, 3))
         kinds = ("posterior_samples", "unit_gaussian", "learned_prior", "learned_prior_by_class")
         self.assertEqual(tuple(first), kinds)
         for name, drawn in first.items():
@@ -234,11 +212,11 @@ class TestDrawnSamples(unittest.TestCase):
             self.assertFalse(torch.equal(drawn, other[name]), name)
 
     def test_those_by_class_are_asked_for_by_their_labels(self):
-        model, labels = small_model(), torch.arange(120) % 10
+        model, train = small_model(), few_images(120)
         model.sample = mock.Mock(wraps=model.sample)
-        draw_samples(model, torch.zeros(120, 3), labels, 0)
+        draw_samples(model, train, 0)
         asked = [call.args[1] for call in model.sample.call_args_list if len(call.args) > 1]
-        self.assertTrue(torch.equal(torch.cat(asked), labels))
+        self.assertTrue(torch.equal(torch.cat(asked), train.labels))
         self.assertEqual(sum(call.args[0] for call in model.sample.call_args_list), 240)
 
 
@@ -292,7 +270,7 @@ class TestRefinement(unittest.TestCase):
                 found = refined_negative_elbo(model, images, 2, name, batch_size=30, seed=3)
                 torch.testing.assert_close(found, judged[name])
 
-    def test_it_depends_neither_on_the_batch_size_nor_on_the_model_being_left_as_it_was(self):
+    def test_it_is_of_the_seed_whatever_the_batch_size_and_leaves_the_model_as_it_was(self):
         model, images = small_model(), few_images(12).images
         before = {name: weights.clone() for name, weights in model.state_dict().items()}
         whole, parts, other = (
@@ -301,8 +279,7 @@ class TestRefinement(unittest.TestCase):
         )
         torch.testing.assert_close(whole, parts, rtol=1e-4, atol=1e-3)
         self.assertFalse(torch.allclose(whole, other, rtol=1e-4, atol=1e-3))
-        for name, weights in model.state_dict().items():
-            self.assertTrue(torch.equal(weights, before[name]), name)
+        torch.testing.assert_close(dict(model.state_dict()), before, rtol=0, atol=0)
         self.assertTrue(all(p.grad is None for p in model.parameters()))
 
     def test_the_shipped_model_gains_by_it_and_more_by_more_steps(self):
