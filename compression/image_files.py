@@ -95,11 +95,7 @@ def read_pngs(folder: Path) -> tuple[np.ndarray, list[str]]:
 
 
 def read_png(path: Path) -> np.ndarray:
-    """A grey picture, 0 black and 255 white: uint8 [28, 28].
-
-    Raises:
-        OSError, SyntaxError, ValueError: it is something else; of another size it is not unpacked.
-    """
+    """A grey picture, 0 black and 255 white: uint8 [28, 28]; of another size it is not unpacked."""
     with Image.open(path, formats=["PNG"]) as picture:
         if picture.size != (SIDE, SIDE):
             raise ValueError(f"the picture is {picture.width}x{picture.height}, expected 28x28")
@@ -112,12 +108,11 @@ def read_png(path: Path) -> np.ndarray:
 
 
 def check_target(argument: str, path: Path, force: bool, count: int | None = None) -> None:
-    """Raises InputError where nothing can be written under this name, before the long work.
+    """Raises InputError where an archive, or so many images, cannot be written under this name.
 
     Args:
         argument: its name on the command line.
         force: a file that is there may be replaced.
-        count: of images, if it is these that will be written.
     """
     check_output(argument, path)
     if os.path.lexists(path) and not force:
@@ -138,7 +133,6 @@ def write_images(path: Path, images: np.ndarray, levels: int, names: Sequence[st
 
     Args:
         names: of the pictures in a folder; without, they are numbered.
-
     Raises:
         OSError: it cannot be written, or the folder is there already and has something in it.
     """
