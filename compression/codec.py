@@ -301,11 +301,7 @@ def arithmetic() -> tuple[int, torch.dtype, bool, str, str]:
 @contextmanager
 def reproducible_arithmetic() -> Iterator[None]:
     """No gradients, one thread, float32 throughout; then the caller's settings again."""
-    with (
-        _one_thread_at_a_time,
-        torch.inference_mode(),
-        torch.autocast("cpu", enabled=False),
-    ):
+    with _one_thread_at_a_time, torch.inference_mode(), torch.autocast("cpu", enabled=False):
         before = arithmetic()
         set_arithmetic(1, torch.float32, mkldnn=True, matmul="ieee", convolution="ieee")
         try:
