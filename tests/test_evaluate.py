@@ -317,20 +317,20 @@ class TestBadInput(InFolder):
         self.checkpoint = self.folder / "model.ckpt"
         write_checkpoint(self.checkpoint)
 
-    def assert_refused(self, *arguments: object, said: str, checkpoint: Path | None = None) -> None:
+    def refusal(self, checkpoint: Path, *arguments: object) -> str:
         output = self.folder / "report"
         with mock.patch.dict(os.environ, https_proxy="127.0.0.1:9"):
-            code, _, error = run_evaluate(checkpoint or self.checkpoint, output, *arguments)
+            code, _, error = run_evaluate(checkpoint, output, *arguments)
         self.assertEqual((code, len(error.splitlines())), (2, 1), error)
-        self.assertIn(said, error)
         self.assertFalse(output.exists())
+        return error
 
     def test_checkpoints_that_are_none_are_refused_by_name(self):
         damaged = self.folder / "damaged.ckpt"
         damaged.write_bytes(self.checkpoint.read_bytes()[:-1000])
-        self.assert_refused(checkpoint=self.folder, said="log directory")
+        self.assertIn("log directory", self.refusal(self.folder))
         for path in (damaged, self.folder / "missing.ckpt"):
-            self.assert_refused(checkpoint=path, said=str(path))
+            self.assertIn(str(path), self.refusal(path))
 
     def test_values_that_make_no_sense_are_refused_by_name(self):
         for name, value, said in (
@@ -350,15 +350,16 @@ class TestBadInput(InFolder):
             ("--per_image", self.folder, "is a folder"),
         ):
             with self.subTest(name, value=value):
-                self.assert_refused(name, value, said=name)
-                self.assert_refused(name, value, said=said)
+                error = self.refusal(self.checkpoint, name, value)
+                self.assertIn(name, error)
+                self.assertIn(said, error)
 
     def test_a_folder_with_other_files_than_a_reports_keeps_them(self):
         run = self.folder / "version_0"
         (run / "checkpoints").mkdir(parents=True)
         self.checkpoint.rename(run / "checkpoints" / "best_val_bpd_0.5000.ckpt")
         (run / "latent_means.png").write_text("the run's own")
-        self.assert_refused("--output", run, checkpoint=run, said="version_0 has other files")
+        self.assertIn("version_0 has other files", self.refusal(run, "--output", run))
         self.assertEqual((run / "latent_means.png").read_text(), "the run's own")
         self.assertEqual(len([*run.iterdir()]), 2)
 

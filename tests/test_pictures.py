@@ -1,9 +1,7 @@
 """Figures: what is written on them, that it can be read, and by whom."""
 
-import sys
 import unittest
 from itertools import combinations
-from pathlib import Path
 from statistics import NormalDist
 
 import matplotlib
@@ -12,7 +10,6 @@ import torch
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.text import Text
-from tiny import InFolder
 from torch import nn
 from torchvision.utils import make_grid
 
@@ -31,9 +28,6 @@ from pictures.in_training import epoch_line
 from pictures.of_model import manifold_figure, samples_figure
 from train_pl import VAE
 from utils import mean_image
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "benchmarks"))
-from curve import curve_figure, read_rows
 
 
 def shown_images(figure: Figure) -> list[np.ndarray]:
@@ -93,19 +87,14 @@ class TestSamplesFigure(unittest.TestCase):
         left, right = samples_figure(self.model, torch.randn(3, 3), "title").axes
         self.assertRegex(left.get_title(), "drawn.*each pixel on its own.*speckle")
         self.assertRegex(right.get_title(), "expected grey levels")
-        (only,) = samples_figure(self.model, torch.randn(3, 3), "title", draw=False).axes
-        self.assertEqual(only.get_title(), "expected grey levels")
 
-    def test_many_are_about_as_wide_as_high(self):
+    def test_many_are_about_as_wide_as_high_and_thousands_no_larger_than_a_thousand(self):
         (axes,) = samples_figure(self.model, torch.randn(110, 3), "title", draw=False).axes
+        self.assertEqual(axes.get_title(), "expected grey levels")
         self.assertEqual(axes.images[0].get_array().shape, (10 * 30 + 2, 11 * 30 + 2, 3))
-
-    def test_thousands_are_no_larger_than_a_thousand(self):
-        sizes = []
         for num in (1000, 5000):
-            figure = samples_figure(self.model, torch.randn(num, 3), "title")
-            sizes.append(figure.bbox.width * figure.bbox.height)
-        self.assertLess(max(sizes), 20e6)  # pixels
+            box = samples_figure(self.model, torch.randn(num, 3), "title").bbox
+            self.assertLess(box.width * box.height, 20e6)  # pixels
 
 
 class TestWords(unittest.TestCase):
@@ -215,37 +204,6 @@ class TestLatentMap(unittest.TestCase):
         apart = torch.tensor([[0.0, 0.0], [5.0, 0.0]])
         self.assertTrue(torch.equal(pushed_apart(apart, distance=1.0), apart))
         latent_figure(torch.zeros(4, 2), torch.arange(4))  # an encoder that tells nothing
-
-
-class TestCurve(InFolder):
-    def rows(self, *lines: str) -> np.ndarray:
-        path = self.folder / "a.csv"
-        path.write_text("\n".join(["epoch,train_seconds,val_bpd,test_bpd" + lines[0], *lines[1:]]))
-        return read_rows(path)
-
-    def test_no_word_is_cut_off_or_on_a_line(self):
-        origin = self.rows("", *(f"{n},{40 * n},0.6,{0.52 + 0.3 / n:.4f}" for n in range(4, 81, 4)))
-        default = self.rows(
-            ",test_prior_bpd",
-            *(f"{n},{51 * n},0.6,{0.50 + 0.2 / n:.4f},{0.48 + 0.2 / n:.4f}" for n in range(1, 11)),
-        )
-        single = self.rows("", "1,60,0.6,0.6")
-        curves = [(origin, "the origin"), (default, "the default"), (single, "short")]
-        figure = curve_figure(curves)
-        rendered(figure)
-        (axes,) = figure.axes
-        self.assertEqual(list(axes.texts), [])
-        (legend,) = figure.legends
-        box = legend.get_window_extent()
-        self.assertFalse(box.overlaps(axes.bbox))
-        self.assertTrue(figure.bbox.x0 <= box.x0 and box.x1 <= figure.bbox.x1)
-        self.assertTrue(figure.bbox.y0 <= box.y0 and box.y1 <= figure.bbox.y1)
-        said = [text.get_text() for text in legend.get_texts()]
-        self.assertEqual(said[0], "the origin: 0.5238 after 53.3 minutes")
-        self.assertEqual(said[1], "the default: 0.5200 after 8.5 minutes")
-        self.assertEqual(said[2], "the default with its learned prior: 0.5000 after 8.5 minutes")
-        self.assertEqual(len(said), 5)
-        self.assertEqual(len({line.get_color() for line in axes.lines}), 4)
 
 
 if __name__ == "__main__":
