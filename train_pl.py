@@ -41,8 +41,8 @@ from pictures.in_training import LossCurves, show_epoch, show_latents
 from prior import LatentPrior
 from runs.logs import RunningMeans, open_logs
 from runs.result import finish, test_best
-from runs.run import Run
-from runs.stopping import as_work_errors, stop_on_signals
+from runs.run import open_run
+from runs.stopping import explained_end
 from runs.trainer import add_trainer_options, compile_networks, make_trainer, restored_process
 from utils import (
     KLD,
@@ -346,14 +346,14 @@ def train_vae(
         Lightning's test result: a list of one dict with test_bpd and its parts.
     Raises:
         InputError: an option, data files, the log directory or the run to resume cannot be used.
-        FloatingPointError: the loss is no longer a finite number.
-        OSError: the log directory can no longer be written.
+        WorkError: the loss is no longer a finite number, the log directory can no longer be
+            written, or another process of the run has ended.
     """
     if not (model is None or isinstance(model, VAE)):
         raise InputError(f"model: give a VAE of train_pl.py or of a subclass, not {model!r:.80}")
     of_model = {} if model is None else {name: model.hparams[name] for name in OF_MODEL}
     options = vars(args) | of_model
-    with restored_process(), stop_on_signals(), Run(make_parser(), options) as run:
+    with restored_process(), open_run(make_parser(), options) as run:
         s = run.settings
         check_writable("--log_dir", s.log_dir)
         pl.seed_everything(s.seed, verbose=False)
@@ -372,7 +372,7 @@ def train_vae(
         if trainer.is_global_zero:
             data.prepare_data()  # before other processes start, which would wait for a failed one
         run.begin(trainer.world_size)
-        with run.explain_failures():
+        with explained_end(run):
             open_logs(run, trainer, logger)
             run.fit(trainer, model, data)
             test = test_best(run, trainer, model, data)
@@ -421,14 +421,9 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: list[str] | None = None) -> None:
-    """The command line: see `run_main`; a training that fails or is stopped is a `WorkError`."""
+    """The command line: see `run_main`."""
     parser = make_parser()
-
-    @as_work_errors()
-    def work() -> None:
-        train_vae(argparse.Namespace(**given_options(parser, argv)))
-
-    run_main(parser, work)
+    run_main(parser, lambda: train_vae(argparse.Namespace(**given_options(parser, argv))))
 
 
 if __name__ == "__main__":

@@ -21,10 +21,6 @@ class InputError(ValueError):
 class WorkError(Exception):
     """The work cannot be finished, by no fault of the input; the message is one line."""
 
-    def __init__(self, message: str, exit_code: int = 1):
-        super().__init__(message)
-        self.exit_code = exit_code
-
 
 def run_main(parser: argparse.ArgumentParser, work: Callable[[], object]) -> None:
     """Does the work of a command and ends the program as all commands do.
@@ -50,7 +46,7 @@ def run_main(parser: argparse.ArgumentParser, work: Callable[[], object]) -> Non
     except (InputError, FloatingPointError) as error:
         parser.exit(2, f"{parser.prog}: error: {error}\n")
     except WorkError as error:
-        parser.exit(error.exit_code, f"{parser.prog}: {error}\n")
+        parser.exit(1, f"{parser.prog}: {error}\n")
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise

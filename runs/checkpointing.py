@@ -42,7 +42,7 @@ class RunCheckpoint(Checkpoint):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict
     ) -> None:
         saved, own = checkpoint.get("hyper_parameters"), dict(pl_module.hparams)
-        if self.run.restoring and saved != own:
+        if saved != own:
             differ = [name for name in own if saved is None or saved.get(name) != own[name]]
             raise InputError(
                 f"argument --resume: the model of {self.run.folder} has another "
@@ -51,11 +51,11 @@ class RunCheckpoint(Checkpoint):
             )
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if self.run.restoring:
-            self.run.restoring = False
-            continue_schedules(trainer)
+        self.run.restoring = False
         if trainer.global_step == 0:
             self._save_last(trainer)
+        else:
+            continue_schedules(trainer)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         state, metrics = self.run.state, epoch_metrics(trainer)

@@ -1,8 +1,8 @@
 """The folders of runs: which one is meant, and that nobody else works there."""
 
+import itertools
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -62,36 +62,28 @@ def newest_unfinished(log_dir: str | Path) -> Path:
     )
 
 
-@contextmanager
-def locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path) -> AbstractContextManager:
     """Holds the folder's lock, which ends with the process at the latest, however that ends.
 
     Raises:
         InputError: another process or thread holds it.
     """
-    lock = FileLock(folder / ".lock")
     try:
-        lock.acquire(blocking=False)
+        return FileLock(folder / ".lock").acquire(blocking=False)
     except Timeout as error:
         raise InputError(
             f"argument --resume: another process or thread is working on {folder}: wait for its "
             "end, or name another run"
         ) from error
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def new_run_folder(log_dir: str | Path) -> Path:
     """Makes the next `version_N`; no two processes get the same one."""
     Path(log_dir).mkdir(parents=True, exist_ok=True)
     taken = [folder.name.removeprefix("version_") for folder in Path(log_dir).glob("version_*")]
-    number = max((int(name) for name in taken if name.isdecimal()), default=-1) + 1
-    while True:
+    last = max((int(name) for name in taken if name.isdecimal()), default=-1)
+    for number in itertools.count(last + 1):
         folder = Path(log_dir, f"version_{number}")
-        try:
+        with suppress(FileExistsError):
             folder.mkdir()
             return folder
-        except FileExistsError:
-            number += 1

@@ -73,31 +73,36 @@ def open_logs(run: Run, trainer: pl.Trainer, logger: Logger | Iterable[Logger] |
 
 
 class Progress(Callback):
-    """A line per epoch; if wanted, a bar of the epoch in progress below. Both fit 80 columns.
+    """A line per epoch; if wanted, a bar of the training below. Both fit 80 columns.
 
     Args:
-        bar: whether there is a bar.
+        wanted: whether there is a bar.
     """
 
-    EVERY = 20  # steps between two looks at the numbers
+    EVERY = 20  # steps between two looks at the loss
 
-    def __init__(self, bar: bool):
+    def __init__(self, wanted: bool):
         super().__init__()
-        self.wanted, self.bar = bar, None
+        self.wanted, self.bar = wanted, None
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self.first_epoch = trainer.current_epoch
-        self.start = self.epoch_start = time.monotonic()
-
-    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.first_epoch, self.start = trainer.current_epoch, time.monotonic()
+        steps = trainer.num_training_batches
         if self.wanted and trainer.is_global_zero:
             self.bar = tqdm(
                 desc=self._epoch(trainer),
-                total=trainer.num_training_batches,
-                bar_format="{desc} |{bar}| {percentage:3.0f} %{postfix}",
+                initial=trainer.current_epoch * steps,
+                total=trainer.max_epochs * steps,
+                bar_format="{desc} |{bar}| {percentage:3.0f} %, {remaining} left{postfix}",
+                smoothing=0,  # the mean speed so far
                 leave=False,
                 dynamic_ncols=True,
             )
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.epoch_start = time.monotonic()
+        if self.bar is not None:
+            self.bar.set_description_str(self._epoch(trainer))
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, *step: object
@@ -107,45 +112,32 @@ class Progress(Callback):
         self.bar.update()
         if self.bar.n % self.EVERY == 0:
             bpd = trainer.callback_metrics.get("train_bpd_step")
-            shown = "" if bpd is None else f"{bpd:.4f} bpd, "
-            epochs = trainer.current_epoch + self.bar.n / self.bar.total
-            self.bar.set_postfix_str(f"{shown}{self._left(trainer, epochs)}", refresh=False)
-
-    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if self.bar is not None:
-            self.bar.set_description_str(f"{self._epoch(trainer)}, validation")
+            self.bar.set_postfix_str("" if bpd is None else f"{bpd:.4f} bpd", refresh=False)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         metrics = trainer.callback_metrics  # on every process, as it is a mean over all of them
-        self._clear()
-        now = time.monotonic()
         names = {"train": "train_bpd", "val": "val_bpd", "learned prior": "val_prior_bpd"}
         shown = [  # a subclass may have other steps
             f"{title} {metrics[name]:.4f}" for title, name in names.items() if name in metrics
         ]
-        seconds, left = now - self.epoch_start, self._left(trainer, trainer.current_epoch + 1)
-        print_once(f"{self._epoch(trainer)}  {'  '.join(shown)} bpd  {seconds:.0f} s  {left}")
-        self.epoch_start = now
+        now, done = time.monotonic(), trainer.current_epoch + 1
+        left = (now - self.start) / (done - self.first_epoch) * (trainer.max_epochs - done)
+        with tqdm.external_write_mode():
+            print_once(
+                f"{self._epoch(trainer)}  {'  '.join(shown)} bpd  {now - self.epoch_start:.0f} s  "
+                f"{tqdm.format_interval(left)} left"
+            )
 
-    def on_exception(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
-    ) -> None:
-        self._clear()  # tqdm would draw it again, below what the program says at its end
-
-    def _clear(self) -> None:
+    def on_train_end(self, *_: object) -> None:
         if self.bar is not None:
             self.bar.close()
-            self.bar = None
+
+    on_exception = on_train_end  # or tqdm draws it again, below what the program says at its end
 
     @staticmethod
     def _epoch(trainer: pl.Trainer) -> str:
         width = len(f"{trainer.max_epochs}")
         return f"epoch {trainer.current_epoch + 1:>{width}}/{trainer.max_epochs}"
-
-    def _left(self, trainer: pl.Trainer, epochs: float) -> str:
-        per_epoch = (time.monotonic() - self.start) / (epochs - self.first_epoch)
-        left = round(per_epoch * (trainer.max_epochs - epochs))
-        return f"{left // 60}:{left % 60:02} left"
 
 
 class RunningMeans:

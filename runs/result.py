@@ -1,5 +1,6 @@
 """The end of a run: its best model is tested, and `result.json` says all that comes of it."""
 
+import json
 import os
 import platform
 from collections.abc import Mapping
@@ -12,6 +13,7 @@ from pytorch_lightning.loggers import TensorBoardLogger
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from boundary.files import write_whole
 from runs.folders import RESULT
 from runs.logs import print_once, watch_commands
 from runs.run import Run
@@ -51,18 +53,16 @@ def finish(run: Run, trainer: pl.Trainer, model: nn.Module, result: Mapping[str,
     trained_on = dict(trainer.datamodule.hparams)
     options = {name: (run.options | trained_on)[name] for name in COMPARED}
     for logger in trainer.loggers:
-        if isinstance(logger, RunTensorBoard):
-            logger.log_result(options, metrics)
-            logger.experiment.close()  # also ends the thread that writes its file
-        elif isinstance(logger, TensorBoardLogger):
+        if isinstance(logger, TensorBoardLogger):
             logger.log_hyperparams(options, metrics, step=log_step(trainer))
-        if not isinstance(logger, RunTensorBoard):
-            logger.finalize("success")
+        logger.finalize("success")
     about = {"best_epoch": run.state.best_epoch, "trained_on": trained_on}
     about |= environment(trainer, model)
+    about |= {"options": run.options, "seconds": round(run.seconds, 1)}
     if note := beta_note(run.options["beta"]):
         about["note"] = note
-    run.finish({**result, **learned_prior_terms(result), **about})
+    if trainer.is_global_zero:
+        write_whole(run.folder / RESULT, json.dumps({**result, **about}, indent=2).encode())
     print_once(summary(run, trainer, result))
 
 
@@ -71,21 +71,6 @@ def beta_note(beta: float) -> str:
     if beta == 1:
         return ""
     return f"trained with beta {beta:g}; all bounds are the ELBO's, where the KL has weight 1"
-
-
-def learned_prior_terms(test: Mapping[str, float]) -> dict[str, float]:
-    """The parts of the bound with the learned prior, in nats per image.
-
-    Args:
-        test: test_prior_bpd; test_bpd and test_ELBO, the same number in bits per dimension and in
-            nats; test_reconstruction_loss.
-    Returns:
-        test_prior_ELBO, the negative one, and test_prior_regularization_loss, the KL to the learned
-        prior: what remains of it without the reconstruction.
-    """
-    negative_elbo = test["test_prior_bpd"] * test["test_ELBO"] / test["test_bpd"]
-    kld = negative_elbo - test["test_reconstruction_loss"]
-    return {"test_prior_ELBO": negative_elbo, "test_prior_regularization_loss": kld}
 
 
 def environment(trainer: pl.Trainer, model: nn.Module) -> dict[str, object]:

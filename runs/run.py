@@ -1,4 +1,4 @@
-"""What keeps a run from being lost: its folder, its last checkpoint, its lock, its end.
+"""What keeps a run from being lost: its folder, its last checkpoint, its lock.
 
 Nothing here knows what is trained. A run that is killed at any moment goes on from `last.ckpt` and
 ends with the same files, because
@@ -10,12 +10,9 @@ ends with the same files, because
 """
 
 import argparse
-import difflib
-import json
 import math
 import os
 import shlex
-import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -27,7 +24,7 @@ from pytorch_lightning.utilities import rank_zero_only
 
 from boundary.checkpoints import read_checkpoint
 from boundary.command_line import InputError, given_options, one_line, to_argv
-from boundary.files import write_csv, write_whole
+from boundary.files import write_csv
 from runs.folders import (
     CHECKPOINTS,
     LAST,
@@ -38,7 +35,6 @@ from runs.folders import (
     locked,
     new_run_folder,
 )
-from runs.stopping import Stopped, cause_on_disk
 from runs.table import TABLE
 
 # Options that may be others when a run is resumed, as they do not change its result; of --devices
@@ -77,45 +73,26 @@ class State:
 class Run:
     """A run at work: its options, its folder and, if it is resumed, what its last checkpoint says.
 
-    A context: from the moment on that it has a folder until the end of the block, no other process
-    and no other thread can work there. Only rank zero holds the lock and writes.
-
     Args:
-        parser: of the command line; its types and defaults are those of the options.
-        options: the options that are given, by name; others take the run's or the parser's values.
+        parser, options: see `open_run`.
+        held: holds the folder's lock.
     Attributes:
         settings: all options.
         folder: of a new run only from `begin` on.
         state: as of the last epoch; in a resumed run first as of its last checkpoint.
         resumed: whether it was there before.
-        restoring: whether Lightning is about to continue from the last checkpoint.
-    Raises:
-        InputError: an option makes no sense or contradicts those of the run to resume; that run
-            is not there, damaged, finished, or at work.
+        restoring: whether Lightning is reading the last checkpoint; `RunCheckpoint` ends it.
     """
 
-    def __init__(self, parser: argparse.ArgumentParser, options: Mapping[str, object]):
-        self.state, self.restoring, self.held = State(), False, ExitStack()
-        known = vars(parser.parse_args([]))
-        for name in options.keys() - known.keys():
-            nearest = difflib.get_close_matches(name, known, n=1, cutoff=0)[0]
-            raise InputError(f"there is no option {name!r}: did you mean {nearest!r}?")
-        self.given = given_options(parser, to_argv(options))
-        self.settings = parser.parse_args(to_argv(self.given))
-        self.planned_epochs = self.settings.epochs  # without those that a resumed run is given more
-        self.resumed = "resume" in self.given
+    def __init__(
+        self, parser: argparse.ArgumentParser, options: Mapping[str, object], held: ExitStack
+    ):
+        self.state, self.held, argv = State(), held, to_argv(options)
+        self.settings = parser.parse_args(argv)
+        self.resumed = self.settings.resume is not False
         if self.resumed:
-            folder = find_run(self.given["resume"], self.settings.log_dir)
-            with self.held:  # lets go of the folder where it cannot be used
-                self._hold(folder)
-                self._read(parser)
-                self.held = self.held.pop_all()
-
-    def __enter__(self) -> "Run":
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.held.close()
+            self._hold(find_run(self.settings.resume, self.settings.log_dir))
+            self._read(parser, given_options(parser, argv))
 
     @property
     def last(self) -> Path:
@@ -127,31 +104,40 @@ class Run:
         return self.folder / CHECKPOINTS / self.state.best_name
 
     @property
-    def finished(self) -> bool:
-        return (self.folder / RESULT).exists()
-
-    @property
     def seconds(self) -> float:
         """Since its beginning; a resumed run goes on from what its last checkpoint says."""
-        return self.seconds_before + time.monotonic() - self.begun
+        return time.monotonic() - self.begun
 
     @property
     def options(self) -> dict[str, object]:
         """What is set, without what only says where the run is."""
         return {k: v for k, v in vars(self.settings).items() if k not in PLACE}
 
+    @property
+    def remedy(self) -> str:
+        """How to go on after its end by whatever cause."""
+        if not self.last.exists():
+            return "no checkpoint is left: start again"
+        more = f" --epochs {self.settings.epochs}" if self.resumed else ""
+        return f"continue with: python train_pl.py --resume {shlex.quote(str(self.folder))}{more}"
+
     def _hold(self, folder: Path) -> None:
         self.folder = folder
         if rank_zero_only.rank == 0:
             self.held.enter_context(locked(folder))
 
-    def _read(self, parser: argparse.ArgumentParser) -> None:
-        """Takes the options from the run; what the command line says must not contradict them."""
-        before, self.state = read_state(self.last, parser)
+    def _read(self, parser: argparse.ArgumentParser, given: dict[str, object]) -> None:
+        """Takes the options from the run; those that are given must not contradict them."""
+        content = read_checkpoint(self.last)
+        try:
+            self.state = State(**content["run"])
+            before = parser.parse_args(list(self.state.argv))
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise self._damaged(error) from error
         before.log_dir = str(self.folder.parent)
-        if "log_dir" in self.given:
-            self.given["log_dir"] = os.path.abspath(self.given["log_dir"])
-        for name, value in self.given.items():
+        if "log_dir" in given:
+            given["log_dir"] = os.path.abspath(given["log_dir"])
+        for name, value in given.items():
             of_run = getattr(before, name)
             more = name == "epochs" and value > of_run
             if name not in MAY_DIFFER and value != of_run and not more:
@@ -159,9 +145,8 @@ class Run:
                     f"argument --{name}: the run in {self.folder} has {of_run}, not {value}: "
                     f"leave it out{', or give more' if name == 'epochs' else ''}"
                 )
-        self.planned_epochs = before.epochs
-        self.settings = argparse.Namespace(**{**vars(before), **self.given})
-        if self.finished and self.settings.epochs <= self.state.epochs:
+        self.settings = argparse.Namespace(**{**vars(before), **given})
+        if (self.folder / RESULT).exists() and self.settings.epochs <= self.state.epochs:
             raise InputError(
                 f"argument --resume: the run in {self.folder} is finished: to train it for more "
                 f"than its {before.epochs} epochs, give --epochs"
@@ -169,13 +154,18 @@ class Run:
         if self.state.best_name and not self.best.exists():
             raise InputError(f"argument --resume: {self.best}, the best so far, is missing")
 
+    def _damaged(self, error: Exception) -> InputError:
+        return InputError(
+            f"argument --resume: {self.last} cannot be continued ({one_line(repr(error))}): it is "
+            "damaged or of another version"
+        )
+
     def begin(self, processes: int) -> None:
         """Makes a new run's folder; a resumed one's table of epochs is again as it was saved.
 
         Raises:
             InputError: the run to resume had another number of processes.
         """
-        self.seconds_before, self.begun = self.state.seconds, time.monotonic()
         first = rank_zero_only.rank == 0
         if not self.resumed:
             log_dir = Path(self.settings.log_dir)  # the others are told the folder by Lightning
@@ -191,6 +181,7 @@ class Run:
         absolute = {name: os.path.abspath(path) for name, path in paths.items()}
         self.state.argv = to_argv(self.options | absolute)
         self.state.processes = processes
+        self.begun = time.monotonic() - self.state.seconds
 
     def fit(self, trainer: pl.Trainer, model: pl.LightningModule, data: object) -> None:
         """`trainer.fit`, from the last checkpoint on.
@@ -199,13 +190,13 @@ class Run:
             InputError: that checkpoint cannot be continued.
         """
         self.restoring = self.state.step > 0
+        path = self.last if self.restoring else None
         try:
-            path = self.last if self.restoring else None
             trainer.fit(model, datamodule=data, ckpt_path=path, weights_only=True)
         except Exception as error:  # there is no end to what a damaged file can raise
             if not self.restoring or isinstance(error, InputError):
                 raise
-            raise cannot_continue(self.last, error) from error
+            raise self._damaged(error) from error
 
     def discard_result(self) -> None:
         """Removes what a finished run says of its end, as one more epoch or test replaces it."""
@@ -214,75 +205,19 @@ class Run:
                 for file in self.folder.glob(outdated):
                     file.unlink()
 
-    def finish(self, result: Mapping[str, object]) -> None:
-        """Writes the result, after which there is nothing left to do; the logs are complete."""
-        if rank_zero_only.rank == 0:
-            about = {"options": self.options, "seconds": round(self.seconds, 1)}
-            write_whole(self.folder / RESULT, json.dumps({**result, **about}, indent=2).encode())
 
-    @contextmanager
-    def explain_failures(self) -> Iterator[None]:
-        """Turns the run's end by a signal, a full disk or a loss that is not finite into one line.
+@contextmanager
+def open_run(parser: argparse.ArgumentParser, options: Mapping[str, object]) -> Iterator[Run]:
+    """Inside, no other process and no other thread can work in the run's folder, once it has one.
 
-        Raises:
-            Stopped: with that line as its message.
-            FloatingPointError, OSError: that line; ConnectionError where another process has ended.
-        """
-        before = threading.excepthook
-        threading.excepthook = lambda failed: (
-            # TensorBoard's thread prints a traceback of what the main thread meets, too.
-            issubclass(failed.exc_type, OSError) or before(failed)
-        )
-        try:
-            yield
-        except Stopped as stopped:
-            stopped.message = f"stopped; {self._remedy()}"
-            raise
-        except InputError:
-            raise
-        except FloatingPointError as error:
-            raise FloatingPointError(f"{error}; the last good checkpoint is {self.last}") from error
-        except Exception as error:
-            if "by peer" in str(error):  # gloo's words, of no type of its own
-                raise ConnectionError(
-                    f"another process of this run has ended; {self._remedy()}"
-                ) from error
-            if (cause := cause_on_disk(error)) is None:
-                raise
-            if isinstance(cause, BrokenPipeError):
-                raise OSError(f"nobody reads the output any more; {self._remedy()}") from error
-            raise OSError(
-                f"cannot write into {self.folder} ({cause.strerror}): make room or restore the "
-                f"folder, then {self._remedy()}"
-            ) from error
-        finally:
-            threading.excepthook = before
+    Only rank zero holds the lock and writes.
 
-    def _remedy(self) -> str:
-        if not self.last.exists():
-            return "no checkpoint is left: start again"
-        epochs = self.settings.epochs
-        more = f" --epochs {epochs}" if epochs > self.planned_epochs else ""
-        return f"continue with: python train_pl.py --resume {shlex.quote(str(self.folder))}{more}"
-
-
-def read_state(last: Path, parser: argparse.ArgumentParser) -> tuple[argparse.Namespace, State]:
-    """The options of a run and its state, from its last checkpoint.
-
+    Args:
+        parser: of the command line; its types and defaults are those of the options.
+        options: the options that are given, by name; others take the run's or the parser's values.
     Raises:
-        InputError: the checkpoint cannot be used.
+        InputError: an option makes no sense or contradicts those of the run to resume; that run
+            is not there, damaged, finished, or at work.
     """
-    content = read_checkpoint(last)
-    try:
-        state = State(**content["run"])
-        return parser.parse_args(list(state.argv)), state
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise cannot_continue(last, error) from error
-
-
-def cannot_continue(last: Path, error: Exception) -> InputError:
-    why = f"it has no {error}" if isinstance(error, KeyError) else one_line(error)
-    return InputError(
-        f"argument --resume: {last} cannot be continued ({why}): it is damaged or of another "
-        "version"
-    )
+    with ExitStack() as held:
+        yield Run(parser, options, held)

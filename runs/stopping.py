@@ -12,7 +12,8 @@ from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.utilities import rank_zero_only
 from torch import Tensor
 
-from boundary.command_line import WorkError
+from boundary.command_line import InputError, WorkError
+from runs.run import Run
 
 
 class StopIfNotFinite(Callback):
@@ -60,36 +61,21 @@ class StopIfNotFinite(Callback):
 class Stopped(SystemExit):
     """A signal asks the program to end; the exit code is the shell's for it, 128 + its number."""
 
-    message = "stopped before the run began"
-
-
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
-
 
 def _raise_stopped(number: int, frame: FrameType | None) -> None:
     signal.signal(number, signal.SIG_DFL)  # a second one ends the program at once
-    if sys.stderr.isatty():
-        sys.stderr.write("\n")  # below the ^C, which the terminal shows wherever it is
     raise Stopped(128 + number)
 
 
 def catch_signals() -> dict[int, object]:
-    """From now on Ctrl-C and SIGTERM raise `Stopped`; returns what they did before."""
-    return {number: signal.signal(number, _raise_stopped) for number in SIGNALS}
+    """From now on Ctrl-C and SIGTERM raise `Stopped` in the main thread, the only one to get them.
 
-
-@contextmanager
-def stop_on_signals() -> Iterator[None]:
-    """Inside the block Ctrl-C and SIGTERM raise `Stopped`, in the main thread of a program."""
+    Returns:
+        what they did before.
+    """
     if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = catch_signals()
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        return {}
+    return {n: signal.signal(n, _raise_stopped) for n in (signal.SIGINT, signal.SIGTERM)}
 
 
 class EndTogether(Callback):
@@ -98,8 +84,7 @@ class EndTogether(Callback):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         # Lightning's own answer to SIGTERM waits for the other processes, perhaps for ever. At the
         # end of fit and of test it puts back what was there before.
-        if threading.current_thread() is threading.main_thread():
-            catch_signals()
+        catch_signals()
 
     on_test_start = on_train_start
 
@@ -111,26 +96,52 @@ class EndTogether(Callback):
 
 
 @contextmanager
-def as_work_errors() -> Iterator[None]:
-    """A loss that is not finite and a signal end a command with the line that they come with.
+def explained_end(run: Run) -> Iterator[None]:
+    """Inside, whatever ends the run is told in one line that says how to continue.
 
     Raises:
-        WorkError: on rank zero, which says it for all processes; the others just end.
+        Stopped: by a signal; rank zero has printed the line.
+        WorkError: the loss is not finite, the folder cannot be written, another process has ended.
     """
+    first, hook, handlers = rank_zero_only.rank == 0, threading.excepthook, catch_signals()
+    threading.excepthook = lambda failed: (
+        # TensorBoard's thread prints a traceback of what the main thread meets, too.
+        issubclass(failed.exc_type, OSError) or hook(failed)
+    )
     try:
         yield
-    except (FloatingPointError, Stopped) as error:
-        code, message = getattr(error, "code", 1), getattr(error, "message", str(error))
-        if rank_zero_only.rank > 0:
-            sys.exit(code)
-        raise WorkError(message, code) from error
+    except Stopped:
+        if first:
+            print(f"stopped; {run.remedy}", file=sys.stderr)
+        raise
+    except InputError:
+        raise
+    except Exception as error:
+        if isinstance(error, FloatingPointError) and not first:
+            sys.exit(1)  # rank zero meets it too, and says so
+        if (message := failure(run, error)) is None:
+            raise
+        raise WorkError(message) from error
+    finally:
+        threading.excepthook = hook
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
 
 
-def cause_on_disk(error: BaseException | None) -> OSError | None:
-    """The OSError among an exception and its causes, if there is one.
-
-    Lightning passes the failure of TensorBoard's writer on as a ValueError.
-    """
+def failure(run: Run, error: BaseException) -> str | None:
+    """What an exception says of the run's end, in one line; None where it is a mistake."""
+    if isinstance(error, FloatingPointError):
+        return f"{error}; the last good checkpoint is {run.last}"
+    if "by peer" in str(error):  # gloo's words, of no type of its own
+        return f"another process of this run has ended; {run.remedy}"
+    # Lightning passes the failure of TensorBoard's writer on as a ValueError.
     while error is not None and not isinstance(error, OSError):
         error = error.__cause__ or error.__context__
-    return error
+    if error is None:
+        return None
+    if isinstance(error, BrokenPipeError):
+        return f"nobody reads the output any more; {run.remedy}"
+    return (
+        f"cannot write into {run.folder} ({error.strerror}): make room or restore the folder, "
+        f"then {run.remedy}"
+    )

@@ -7,7 +7,7 @@ import os
 import platform
 import warnings
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import numpy as np
 import pytorch_lightning as pl
@@ -47,10 +47,7 @@ def make_trainer(run: Run, monitor: str, callbacks: Iterable[Callback]) -> pl.Tr
         monitor: the validation metric by which the best epoch is chosen, lower is better.
         callbacks: more of them.
     Raises:
-        InputError: Lightning or the machine has no such accelerator, strategy or precision, there
-            would be more than `MOST_PROCESSES`, the strategy trains in processes that end before
-            the test, or the precision keeps the weights themselves in 16 bits, where small updates
-            are rounded away.
+        InputError: an option of `OPTIONS` or a callback does not work here, or not for a run.
     """
     settings = run.settings
     options = {name: getattr(settings, name) for name in OPTIONS}
@@ -127,14 +124,16 @@ def quiet_lightning() -> None:
 @contextmanager
 def restored_process() -> Iterator[None]:
     """Afterwards random streams, environment, warnings and Lightning's log are as before."""
-    level, environment = LIGHTNING_LOG.level, dict(os.environ)
-    with isolate_rng(), warnings.catch_warnings():
-        try:
-            yield
-        finally:
-            LIGHTNING_LOG.setLevel(level)
-            os.environ.clear()
-            os.environ.update(environment)
+    level, environment, before = LIGHTNING_LOG.level, dict(os.environ), ExitStack()
+    before.enter_context(isolate_rng())  # which restores nothing after an exception
+    before.enter_context(warnings.catch_warnings())
+    try:
+        yield
+    finally:
+        before.close()
+        LIGHTNING_LOG.setLevel(level)
+        os.environ.clear()
+        os.environ.update(environment)
 
 
 def compile_networks(device: torch.device, *networks: nn.Module) -> None:
