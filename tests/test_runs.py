@@ -38,7 +38,7 @@ from pytorch_lightning.callbacks import Callback, LambdaCallback
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
-from tiny import NUM_TEST, NUM_TRAIN, InFolder, tiny_data
+from tiny import NUM_TEST, NUM_TRAIN, InFolder, run_command, tiny_data, without_pictures
 
 import fmnist
 import train_pl
@@ -114,12 +114,9 @@ class RunTest(InFolder):
 
     def train(self, *arguments: object) -> tuple[int, str]:
         """Runs the command line on the tiny data; returns exit code and complaints."""
-        with tiny_data(), redirect_stdout(StringIO()), redirect_stderr(StringIO()) as said:
-            try:
-                main([*map(str, arguments), "--log_dir", str(self.logs)])
-            except SystemExit as stop:
-                return stop.code, said.getvalue()
-        return 0, said.getvalue()
+        with tiny_data():
+            code, _, said = run_command(main, *arguments, "--log_dir", self.logs)
+        return code, said
 
     def train_vae(self, *more: Callback, **options: object) -> None:
         args = argparse.Namespace(log_dir=self.logs, **options)
@@ -140,13 +137,9 @@ class RunTest(InFolder):
 
 
 class BareTest(RunTest):
-    """Runs without pictures and judged samples, which take most of a tiny run's time."""
-
     def setUp(self):
         super().setUp()
-        left_out = {"GenerateCallback": lambda **_: Callback(), "LossCurves": Callback}
-        left_out |= {"show_latents": lambda *_: {}, "CLASSIFIER": self.folder / "none"}
-        self.enterContext(mock.patch.multiple(train_pl, **left_out))
+        self.enterContext(without_pictures())
 
 
 class TestStopAndResume(BareTest):
@@ -476,14 +469,10 @@ class TestFaults(BareTest):
 
     def test_a_run_whose_latents_are_not_used_ends_with_a_hint(self):
         for active, times in ((0.0, 1), (2.0, 0)):
-            latents = {"test_active_units": active}
-            with (
-                mock.patch.object(train_pl, "show_latents", return_value=latents),
-                tiny_data(),
-                redirect_stdout(StringIO()) as output,
-            ):
-                main([*SMALL, "--epochs", "1", "--log_dir", str(self.logs)])
-            self.assertEqual(output.getvalue().count("No latent is active"), times)
+            latents = mock.Mock(return_value={"test_active_units": active})
+            with tiny_data(), mock.patch.object(train_pl, "show_latents", latents):
+                _, output, _ = run_command(main, *SMALL, "--epochs", 1, "--log_dir", self.logs)
+            self.assertEqual(output.count("No latent is active"), times)
 
     def test_the_bar_is_gone_when_the_program_says_why_it_stops(self):
         with on_step(9, lambda: stop(number=signal.SIGINT)):
