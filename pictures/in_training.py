@@ -168,8 +168,8 @@ def show_latents(
 def write_projector(folder: Path, means: Tensor, images: Tensor, labels: Tensor) -> None:
     """Latent means for TensorBoard's page "Projector": each as its image, in its class's colour.
 
-    The page colours dots by a label only when it is told to; pictures it shows as they are. Unlike
-    those of SummaryWriter.add_embedding, they have no paper that would hide the ones behind.
+    The page colours dots by a label only when it is told to; pictures it shows as they are. Those
+    of SummaryWriter.add_embedding cannot be transparent beside the ink, and hide each other.
 
     Args:
         folder: where the event files are.
