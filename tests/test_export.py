@@ -112,16 +112,16 @@ class TestPrograms(unittest.TestCase):
     @torch.no_grad()
     def test_samples_are_distributed_as_the_models(self):
         model = small_model()
-        labels = torch.full((4000,), 7)
-        noise = torch.randn(4000, 2 * 3 + 784, generator=torch.Generator().manual_seed(0))
+        labels = torch.full((2000,), 7)
+        noise = torch.randn(2000, 2 * 3 + 784, generator=torch.Generator().manual_seed(0))
         images, z = Sample(model)(labels, noise)
         torch.manual_seed(1)
-        own = model.sample_latents(4000, labels)
+        own = model.sample_latents(2000, labels)
         for found, expected in zip(z.T.contiguous(), own.T.contiguous(), strict=True):
             shares = [
-                torch.searchsorted(some.sort()[0], found) / 4000 for some in (found, expected)
+                torch.searchsorted(some.sort()[0], found) / 2000 for some in (found, expected)
             ]
-            self.assertLess((shares[0] - shares[1]).abs().max(), 0.04)  # Kolmogorov-Smirnov
+            self.assertLess((shares[0] - shares[1]).abs().max(), 0.06)  # Kolmogorov-Smirnov
         pixels = model.draw_pixels(own).float()
         torch.testing.assert_close(images.float().mean(0), pixels.mean(0), atol=0.6, rtol=0)
 
