@@ -8,17 +8,6 @@ from fmnist import SIDE
 from train_pl import VAE
 
 
-class Decode(nn.Module):
-    """z float [B, z_dim] to p(x|z), float [B, 16, 28, 28]."""
-
-    def __init__(self, model: VAE):
-        super().__init__()
-        self.decoder = model.decoder
-
-    def forward(self, z: Tensor) -> Tensor:
-        return self.decoder(z).softmax(dim=1)
-
-
 class Sample(nn.Module):
     """`VAE.sample` as a function of its noise, with no more operations than it needs.
 
@@ -39,7 +28,7 @@ class Sample(nn.Module):
             "last_bias": prior.last.bias.unflatten(0, (self.z_dim, -1)),
         }
         for name, tensor in weights.items():
-            self.register_buffer(name, tensor.detach().clone(memory_format=torch.contiguous_format))
+            self.register_buffer(name, tensor.detach().contiguous())
 
     def forward(self, labels: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
         """Labels long [B] and noise float [B, 2 * z_dim + 784] to the images and their z."""
@@ -74,7 +63,9 @@ def chosen(probabilities: Tensor, noise: Tensor) -> Tensor:
 
 
 def programs(model: VAE) -> dict[str, nn.Module]:
-    return {"encode": model.encoder, "decode": Decode(model), "sample": Sample(model)}
+    """The modules, by the names that their files get."""
+    decode = nn.Sequential(model.decoder, nn.Softmax(dim=1))
+    return {"encode": model.encoder, "decode": decode, "sample": Sample(model)}
 
 
 def example(model: VAE, size: int) -> dict[str, dict[str, Tensor]]:
