@@ -22,12 +22,11 @@ from numpy.typing import ArrayLike
 from boundary.checkpoints import find_checkpoint
 from boundary.command_line import InputError, OneLineParser, run_main, whole_number
 from boundary.files import read_idx, write_whole
+from compression import low_bits
 from compression.archive import OVERHEAD, STORED, VERSION, Header, read_archive
 from compression.bench import VerificationError, bench
 from compression.codec import Codec
 from compression.image_files import check_target, read_images, write_images
-from compression.low_bits import LowBits
-from compression.low_bits import load as load_low_bits
 from fmnist import DATA_DIR, DATASETS, SIDE
 from own_data import data_for
 from train_pl import PRETRAINED, VAE, load_model
@@ -62,11 +61,11 @@ def decode(archive: bytes, model: VAE) -> np.ndarray:
     return Codec(model, low_bits_of(read_archive(archive).header.levels)).decode(archive)
 
 
-def low_bits_of(levels: int) -> LowBits | None:
+def low_bits_of(levels: int) -> low_bits.LowBits | None:
     """The model of what images of so many grey levels have beyond 4 bits."""
     if levels not in (16, 256):
         raise ValueError(f"levels must be 16 or 256, got {levels}")
-    return load_low_bits() if levels == 256 else None
+    return low_bits.load() if levels == 256 else None
 
 
 def read_file(path: Path) -> bytes:
