@@ -50,6 +50,7 @@ def add_image(figure: Figure, image: Tensor, left: int, bottom: int, zoom: int =
 def image_figure(
     images: dict[str, Tensor],
     title: str,
+    names: Sequence[str] = (),
     zoom: int = ZOOM,
     left: int = MARGIN,
     bottom: int = MARGIN,
@@ -59,6 +60,7 @@ def image_figure(
     Args:
         images: float [3, height, width] in [0, 1] each, all of one size.
         title: of all of them.
+        names: of the rows of the first one.
         left, bottom: pixels that are free beside and below the images, for what stands at the axes.
     """
     height, width = (zoom * side for side in next(iter(images.values())).shape[1:])
@@ -73,6 +75,8 @@ def image_figure(
         beside = left + n * (room + MARGIN) + (room - width) // 2
         panels.append(add_image(figure, image, beside, bottom, zoom))
         panels[-1].set_title(name, fontsize=9, pad=4)
+    if names:
+        name_rows(panels[0], names)
     return figure, panels
 
 
@@ -95,7 +99,7 @@ def short(name: str) -> str:
     return (name if len(name) <= 12 else f"{name[:11]}…").replace("$", r"\$")
 
 
-def name_rows(axes: Axes, names: list[str]) -> None:
+def name_rows(axes: Axes, names: Sequence[str]) -> None:
     """Names at the left of rows of images that are equally high."""
     low, high = sorted(axes.get_ylim())
     side = (high - low) / len(names)
@@ -237,17 +241,14 @@ def latent_figure(
     return figure
 
 
-def grid_figure(rows: list[Tensor], title: str, names: list[str] | None = None) -> Figure:
+def grid_figure(rows: list[Tensor], title: str, names: Sequence[str] = ()) -> Figure:
     """Rows of images under a title, each row with its name at the left.
 
     Args:
         rows: float [columns, 1, H, W] in [0, 1] each.
     """
     grid = make_grid(torch.cat(rows), nrow=len(rows[0]), padding=2, pad_value=0.25)
-    figure, (axes,) = image_figure({"": grid}, title, left=130 if names else MARGIN)
-    if names:
-        name_rows(axes, names)
-    return figure
+    return image_figure({"": grid}, title, names, left=130 if names else MARGIN)[0]
 
 
 def captioned_figure(rows: dict[str, Tensor], captions: list[str], title: str) -> Figure:

@@ -29,7 +29,7 @@ from runs.logs import log_folder, log_now, writers_of
 from runs.table import TABLE, log_step
 from utils import active_units, kl_per_dimension
 
-NUM_ENCODED = 2000  # validation images that the latent dimensions are judged by
+NUM_ENCODED = 2000  # validation images that latents are judged by; test images in the projector
 SEED = 0  # of all pictures of a run
 PROJECTOR = """embeddings {
   tensor_name: "Latent means of test images"
@@ -47,9 +47,7 @@ PROJECTOR = """embeddings {
 def epoch_line(epoch: int, val_bpd: Tensor | None, model: nn.Module) -> str:
     """What pictures of a run say about the model that they show.
 
-    Args:
-        val_bpd: of the last validation, a scalar.
-        model: the VAE; a beta that is not 1 is named, and that the bound is the ELBO all the same.
+    With a beta that is not 1, also that val_bpd, that of the last validation, is the ELBO's.
     """
     when = f"epoch {epoch}" if epoch or model.prior.is_trained else "epoch 0: untrained"
     if epoch and val_bpd is not None:
@@ -134,7 +132,7 @@ def show_latents(
 ) -> dict[str, float]:
     """Where the test set lies in the latent space and, for two dimensions, the manifold there.
 
-    TensorBoard's projector gets the means of the first 2,000 images, with labels and thumbnails.
+    TensorBoard's projector gets the means of the first images, with labels and thumbnails.
 
     Args:
         data: the test set.
@@ -149,14 +147,13 @@ def show_latents(
     bound = "test" if model.hparams.beta == 1 else "test ELBO"
     which = "the run's best model" + ("" if bpd is None else f", {bound} {bpd:.4f} bpd")
     which += beta_words(model)
-    labels, (means, _) = data.labels.cpu(), encoded(model, data.images)
+    means, _ = encoded(model, data.images)
     if means.shape[1] > 1:
         title = f"Latent means of the test images ({which})"
-        figure = latent_figure(means, labels, title, data.classes)
+        figure = latent_figure(means, data.labels.cpu(), title, data.classes)
         show(trainer, "Latent means", figure, step, folder / "latent_means.png")
         for writer in writers_of(trainer):
-            folder_of_events = Path(writer.log_dir)
-            write_projector(folder_of_events, means[:2000], data.images[:2000].cpu(), labels[:2000])
+            write_projector(Path(writer.log_dir), means, data)
     if means.shape[1] == 2:
         figure = manifold_figure(model.decoder, f"The latent plane, decoded ({which})")
         show(trainer, "Manifold", figure, step, folder / "vae_manifold.png")
@@ -165,7 +162,7 @@ def show_latents(
     return latents
 
 
-def write_projector(folder: Path, means: Tensor, images: Tensor, labels: Tensor) -> None:
+def write_projector(folder: Path, means: Tensor, data: DiscreteImages) -> None:
     """Latent means for TensorBoard's page "Projector": each as its image, in its class's colour.
 
     The page colours dots by a label only when it is told to; pictures it shows as they are. Those
@@ -173,14 +170,14 @@ def write_projector(folder: Path, means: Tensor, images: Tensor, labels: Tensor)
 
     Args:
         folder: where the event files are.
-        means: float [N, z_dim].
-        images: uint8 [N, 1, 28, 28], values 0..15, with labels, long [N].
+        means: float [N, z_dim], of the data, of which the first `NUM_ENCODED` are shown.
     """
+    images, labels = data.images[:NUM_ENCODED].cpu(), data.labels[:NUM_ENCODED].cpu()
     colours = torch.tensor([to_rgb(colour) for colour in CLASS_COLOURS])[labels % 10]
-    ink = colours.view(-1, 3, 1, 1).expand(-1, -1, *images.shape[2:])
-    columns = math.isqrt(len(images) - 1) + 1
+    ink = colours.view(-1, 3, 1, 1).expand(-1, -1, 28, 28)
+    columns = math.ceil(math.sqrt(len(images)))
     sprite = make_grid(torch.cat([ink, images / 15], dim=1), nrow=columns, padding=0)
-    rows = ["\t".join(f"{z:.6g}" for z in mean) for mean in means.tolist()]
+    rows = ["\t".join(f"{z:.6g}" for z in mean) for mean in means[:NUM_ENCODED].tolist()]
     files = {
         "projector/tensors.tsv": "\n".join(rows).encode(),
         "projector/metadata.tsv": "\n".join(map(str, labels.tolist())).encode(),

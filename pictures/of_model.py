@@ -1,6 +1,7 @@
 """Pictures of a model: its samples, what lies between two images, what a latent dimension draws."""
 
 import math
+from collections.abc import Sequence
 
 import torch
 from matplotlib.figure import Figure
@@ -16,7 +17,6 @@ from pictures.figures import (
     image_figure,
     kl_figure,
     latent_figure,
-    name_rows,
     pairs_figure,
     short,
 )
@@ -32,7 +32,7 @@ def beta_words(model: nn.Module) -> str:
 
 
 def samples_figure(
-    model: nn.Module, z: Tensor, title: str, names: list[str] | None = None, draw: bool = True
+    model: nn.Module, z: Tensor, title: str, names: Sequence[str] = (), draw: bool = True
 ) -> Figure:
     """New images in rows of eight, or in a square of more: drawn, and beside it the expected ones.
 
@@ -52,23 +52,19 @@ def samples_figure(
     columns = len(z) // len(names) if names else max(8, math.isqrt(len(z) - 1) + 1)
     grids = {name: make_grid(some, nrow=columns) for name, some in images.items()}
     zoom = ZOOM if len(z) <= 1000 else 1  # or thousands would take gigabytes
-    names = [short(name) for name in names or []]
+    names = [short(name) for name in names]
     left = 36 + 9 * (max(map(len, names)) - 1) if names else MARGIN
-    figure, panels = image_figure(grids, title, zoom, left=left)
-    if names:
-        name_rows(panels[0], names)
-    return figure
+    return image_figure(grids, title, names, zoom, left)[0]
 
 
 def manifold_figure(decoder: nn.Module, title: str, grid_size: int = 20) -> Figure:
     """`visualize_manifold` with the values of z_1 and z_2 at its axes; see there."""
     grid = visualize_manifold(decoder, grid_size).cpu()
     name = "expected grey levels; every image stands for an equal share of N(0, I)"
-    figure, (axes,) = image_figure({name: grid}, title, zoom=2, left=76, bottom=56)
     values = [f"{value:.2f}" for value in normal_percentiles(grid_size).tolist()]
+    figure, (axes,) = image_figure({name: grid}, title, values[::-1], zoom=2, left=76, bottom=56)
     side = grid.shape[1] / grid_size
     axes.set_xticks([(n + 0.5) * side - 0.5 for n in range(grid_size)], values)
-    name_rows(axes, values[::-1])
     axes.set(xlabel="$z_1$", ylabel="$z_2$")
     return figure
 
@@ -77,8 +73,7 @@ def manifold_figure(decoder: nn.Module, title: str, grid_size: int = 20) -> Figu
 def mean_images(decoder: nn.Module, z: Tensor) -> Tensor:
     """Expected grey levels of latents, float [B, z_dim]: float [B, 1, H, W] in [0, 1], on the CPU.
 
-    Raises:
-        FloatingPointError: they are not finite numbers.
+    FloatingPointError if they are not finite numbers.
     """
     parts = z.to(next(decoder.parameters()).device).split(DECODER_BATCH)
     images = torch.cat([mean_image(decoder(part)).cpu() for part in parts])
@@ -94,9 +89,9 @@ def drawn_images(model: nn.Module, z: Tensor) -> Tensor:
 def interpolation_rows(
     decoder: nn.Module, images: Tensor, labels: Tensor, mean: Tensor
 ) -> list[Tensor]:
-    """From the first image of each class to that of the next one, along the latent line.
+    """From the first image of each of ten classes to that of the next one, along the latent line.
 
-    There are ten rows at most; of images of a single class, between the first ten.
+    Of images of a single class, it is between the first ten.
 
     Args:
         images: uint8 [N, 1, H, W], values 0..15, with labels, long [N].
