@@ -217,11 +217,11 @@ def latent_figure(
     colours = CLASS_COLOURS * math.ceil((max(found) + 1) / len(CLASS_COLOURS))
     as_names = bool(classes) and all(len(name) <= 2 and name.isalnum() for name in classes)
     for label in found:
-        marker = f"${classes[label]}$" if as_names else "o"
-        points = means[::every][labels[::every] == label]
-        size, edge = (28, 0.4) if as_names else (8, 1.5)
-        style = {"marker": marker, "linewidths": edge}
-        axes.scatter(*points.T.numpy(), size, colours[label], **style)
+        points = means[::every][labels[::every] == label].T.numpy()
+        style = {"s": 8}
+        if as_names:
+            style = {"s": 28, "marker": f"${classes[label]}$", "linewidths": 0.4}
+        axes.scatter(*points, color=colours[label], **style)
     if classes:
         centres = torch.stack([means[labels == label].median(dim=0).values for label in found])
         near = 0.05 * min(1, math.sqrt(10 / len(found))) * (means.amax() - means.amin()).item()
