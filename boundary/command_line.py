@@ -11,8 +11,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NoReturn
 
-import torch
-
 
 class InputError(ValueError):
     """What the user gave cannot be used; the message is one line that says why and what helps."""
@@ -48,7 +46,8 @@ def run_main(parser: argparse.ArgumentParser, work: Callable[[], object]) -> Non
     except WorkError as error:
         parser.exit(1, f"{parser.prog}: {error}\n")
     except (MemoryError, RuntimeError) as error:
-        if not is_out_of_memory(error):
+        known = ("out of memory", "can't allocate memory")  # torch's words, of no one type
+        if isinstance(error, RuntimeError) and not any(words in str(error) for words in known):
             raise
         parser.exit(1, f"{parser.prog}: not enough memory for these sizes ({one_line(error)})\n")
     except KeyboardInterrupt:
@@ -59,12 +58,6 @@ def run_main(parser: argparse.ArgumentParser, work: Callable[[], object]) -> Non
         if isinstance(error, BrokenPipeError):
             what = "nobody reads the output any more"
         parser.exit(1, f"{parser.prog}: {what}\n")
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether Python, an accelerator or the CPU, for which torch has no type, lacks memory."""
-    known = isinstance(error, MemoryError | torch.OutOfMemoryError)
-    return known or "can't allocate memory" in str(error)
 
 
 def _drop_output() -> None:

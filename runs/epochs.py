@@ -23,7 +23,7 @@ class KeepEpochs(Callback):
     """Keeps encoder and decoder from before training, at the moments `EARLY`, and of every epoch.
 
     Files of the run's folder, `epochs/epoch_0.125.pt`: epoch, hyper_parameters, and state_dict in
-    16-bit floats. They take part in nothing: a run with them ends with the weights of one without.
+    16-bit floats. A run with them ends with the weights of one without.
     """
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -43,12 +43,8 @@ class KeepEpochs(Callback):
         if not trainer.is_global_zero:
             return
         epoch = trainer.global_step / trainer.num_training_batches
-        weights = model.state_dict().items()
-        kept = {
-            "epoch": epoch,
-            "hyper_parameters": dict(model.hparams),
-            "state_dict": {k: v.half() for k, v in weights if k.startswith(NETWORKS)},
-        }
+        weights = {k: v.half() for k, v in model.state_dict().items() if k.startswith(NETWORKS)}
+        kept = {"epoch": epoch, "hyper_parameters": dict(model.hparams), "state_dict": weights}
         content = BytesIO()
         torch.save(kept, content)
         self.folder.mkdir(exist_ok=True)

@@ -59,11 +59,9 @@ def open_logs(run: Run, trainer: pl.Trainer, logger: Logger | Iterable[Logger] |
     Raises:
         InputError: there is no logger.
     """
-    if logger is None or logger is True:
-        purge_step = run.state.step if run.resumed else None
-        trainer.loggers = [RunTensorBoard(run.folder, purge_step)]
-    else:
-        trainer.loggers = [logger] if isinstance(logger, Logger) else list(logger or ())
+    if logger is None:
+        logger = RunTensorBoard(run.folder, purge_step=run.state.step if run.resumed else None)
+    trainer.loggers = [logger] if isinstance(logger, Logger) else list(logger or ())
     if not trainer.loggers:
         raise InputError("logger: give at least one, or None for TensorBoard's")
     begins = f"Continuing {run.folder}" if run.state.step else f"Logging to {run.folder}"

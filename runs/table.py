@@ -30,12 +30,7 @@ def epoch_metrics(trainer: pl.Trainer) -> dict[str, float]:
 
 
 def epoch_row(trainer: pl.Trainer, metrics: Mapping[str, float], seconds: float) -> dict[str, str]:
-    """The row of the epoch that ends.
-
-    Args:
-        metrics: what `epoch_metrics` returned.
-        seconds: since the run began.
-    """
+    """The row of the epoch that ends, with its `epoch_metrics`, seconds after the run began."""
     epoch, step = trainer.current_epoch + 1, log_step(trainer)
     row = {"epoch": f"{epoch}", "step": f"{step}", "seconds": f"{seconds:.1f}"}
     return row | {name: f"{metrics[name]:.7g}" for name in sorted(metrics)}

@@ -1,6 +1,5 @@
 """What comes from outside, tensors, files, checkpoints and options, is refused in one line."""
 
-import io
 import math
 import os
 import pickle
@@ -11,7 +10,6 @@ import subprocess
 import sys
 import unittest
 import zipfile
-from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from types import ModuleType
 from unittest import mock
@@ -20,7 +18,7 @@ import forked
 import numpy as np
 import tiny
 import torch
-from tiny import InFolder, save_model, tiny_data
+from tiny import InFolder, run_command, save_model, tiny_data
 
 import compress
 import evaluate
@@ -313,31 +311,27 @@ class TestCheckpoints(InFolder):
 
 def ending(module: ModuleType, *arguments: object) -> tuple[int, str]:
     """Exit code and complaints of a command, with tiny data."""
-    with tiny_data(), redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()) as said:
-        try:
-            module.main([*map(str, arguments)])
-        except SystemExit as stop:
-            return stop.code, said.getvalue()
-    return 0, said.getvalue()
+    with tiny_data():
+        code, _, said = run_command(module.main, *arguments)
+    return code, said
 
 
 class TestEndings(unittest.TestCase):
     def ends(self, error: BaseException) -> tuple[int, str]:
-        with redirect_stderr(io.StringIO()) as said, self.assertRaises(SystemExit) as stop:
-            run_main(OneLineParser("x"), mock.Mock(side_effect=error))
-        self.assertEqual(len(said.getvalue().splitlines()), 1, said.getvalue())
-        return stop.exception.code, said.getvalue()
+        failing = mock.Mock(side_effect=error)
+        code, _, said = run_command(lambda _: run_main(OneLineParser("x"), failing))
+        self.assertEqual(len(said.splitlines()), 1, said)
+        return code, said
 
-    def test_ctrl_c_ends_with_one_line(self):
-        self.assertEqual(self.ends(KeyboardInterrupt()), (130, "x: stopped\n"))
-
-    def test_bad_input_and_lost_work_end_with_their_lines(self):
-        self.assertEqual(self.ends(InputError("bad")), (2, "x: error: bad\n"))
-        self.assertEqual(self.ends(WorkError("lost", 143)), (143, "x: lost\n"))
-
-    def test_a_file_that_cannot_be_written_ends_with_its_name(self):
-        error = OSError(28, "No space left on device", "a.png")
-        self.assertEqual(self.ends(error), (1, "x: a.png: No space left on device\n"))
+    def test_every_kind_of_end_has_its_exit_code_and_one_line(self):
+        no_space = OSError(28, "No space left on device", "a.png")
+        for error, code, line in (
+            (KeyboardInterrupt(), 130, "stopped"),
+            (InputError("bad"), 2, "error: bad"),
+            (WorkError("lost"), 1, "lost"),
+            (no_space, 1, "a.png: No space left on device"),
+        ):
+            self.assertEqual(self.ends(error), (code, f"x: {line}\n"))
 
     def test_too_little_memory_ends_with_one_line(self):
         try:
@@ -351,7 +345,7 @@ class TestEndings(unittest.TestCase):
 
     def test_other_failures_keep_their_traceback(self):
         with self.assertRaisesRegex(RuntimeError, "a mistake"):
-            run_main(OneLineParser("x"), mock.Mock(side_effect=RuntimeError("a mistake")))
+            self.ends(RuntimeError("a mistake"))
 
 
 class CommandTest(InFolder):
@@ -371,10 +365,9 @@ class TestOptions(CommandTest):
         return result
 
     def test_help_names_every_option_with_its_default(self):
-        with redirect_stdout(io.StringIO()) as said, self.assertRaises(SystemExit) as stop:
-            train_pl.main(["--help"])
-        self.assertFalse(stop.exception.code)
-        words = " ".join(said.getvalue().split())
+        code, said, _ = run_command(train_pl.main, "--help")
+        self.assertEqual(code, 0)
+        words = " ".join(said.split())
         for name, default in vars(train_pl.make_parser().parse_args([])).items():
             self.assertIn(f"--{name}", words)
             self.assertIn(f"(default: {default})", words)
@@ -392,7 +385,7 @@ class TestOptions(CommandTest):
             ("dataset", "EMNIST"),
             ("accelerator", "abacus"),
             ("devices", "none", 10**6),  # of CPU processes, Lightning starts any number
-            ("strategy", "luck"),
+            ("strategy", "luck", "ddp_spawn", "ddp_fork", "ddp_notebook"),
             ("precision", "7"),
             ("data_dir", ""),
         ):
@@ -443,12 +436,6 @@ class TestPrograms(CommandTest):
             timeout=300,
         )
 
-    def forked(self, main, *arguments: object, **env: str) -> tuple[int, str]:
-        """Exit code and complaints."""
-        env = {**self.NOWHERE, **env}
-        code, _, said = forked.run(main, [*map(str, arguments)], cwd=self.folder, env=env)
-        return code, said
-
     def test_ctrl_c_during_the_imports_ends_every_command_without_a_word(self):
         stub = self.folder / "torch.py"  # imported in place of torch, it presses Ctrl-C
         stub.write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)")
@@ -456,48 +443,40 @@ class TestPrograms(CommandTest):
             done = self.python(command.__file__, PYTHONPATH=self.folder)
             self.assertEqual((done.returncode, done.stderr), (-signal.SIGINT, ""))
 
-    def test_missing_data_without_network_ends_with_one_line_and_no_traceback(self):
-        ending = self.forked(train_pl.main, "--data_dir", "nowhere", "--accelerator", "cpu")
-        said = ("nowhere", "train-images-idx3-ubyte.gz", "network", "--data_dir")
-        self.assert_refused(ending, *said)
-        self.assertEqual(list(self.folder.iterdir()), [])
-
-    def test_missing_data_ends_two_processes_with_one_line_too(self):
-        ddp = ("--accelerator", "cpu", "--devices", 2, "--strategy", "ddp")
-        result = self.python(ROOT / "train_pl.py", "--data_dir", "nowhere", *ddp)
-        self.assert_refused((result.returncode, result.stderr), "nowhere", "--data_dir")
-
-    def test_altered_data_is_refused_by_the_files_name(self):
-        name = "t10k-images-idx3-ubyte.gz"
+    def test_data_that_is_missing_without_network_or_altered_is_refused_by_the_files_name(self):
+        altered = "t10k-images-idx3-ubyte.gz"
         shutil.copytree(fmnist.DATA_DIR, self.folder / "data")
-        with open(self.folder / "data" / "MNIST" / "raw" / name, "r+b") as archive:
+        with open(self.folder / "data" / "MNIST" / "raw" / altered, "r+b") as archive:
             archive.truncate(1000)
-        ending = self.forked(train_pl.main, "--data_dir", "data", "--accelerator", "cpu")
-        self.assert_refused(ending, name)
-        self.assertFalse((self.folder / "VAE_logs").exists())
+        for name, devices, *said in (
+            ("nowhere", 1, "train-images-idx3-ubyte.gz", "network", "--data_dir"),
+            ("nowhere", 2, "train-images-idx3-ubyte.gz", "--data_dir"),
+            ("data", 1, altered),
+        ):
+            options = ["--accelerator", "cpu", "--devices", devices, "--strategy", "ddp"]
+            options += ["--data_dir", self.folder / name, "--log_dir", self.folder / "logs"]
+            with mock.patch.dict(os.environ, self.NOWHERE):
+                code, _, error = run_command(train_pl.main, *options)
+            self.assert_refused((code, error), name, *said)
+        self.assertEqual([path.name for path in self.folder.iterdir()], ["data"])
 
     def test_without_a_compiler_compile_is_refused(self):
         cache = self.folder.with_name(f"{self.folder.name}-cache")
         self.addCleanup(shutil.rmtree, cache, ignore_errors=True)
         broken = {"PATH": str(self.folder), "TORCHINDUCTOR_CACHE_DIR": str(cache)}
-        ending = self.forked(tiny.main, "--compile", "--accelerator", "cpu", **broken)
-        self.assert_refused(ending, "--compile", "C++ compiler")
+        options = ["--compile", "--accelerator", "cpu"]
+        code, _, said = forked.run(tiny.main, options, cwd=self.folder, env=broken)
+        self.assert_refused((code, said), "--compile", "C++ compiler")
         self.assertEqual(list(self.folder.iterdir()), [])
 
-    def test_a_run_from_another_folder_with_a_progress_bar_and_no_warning(self):
-        result = self.python(
-            *(ROOT / "tests" / "tiny.py", "--epochs", 1, "--num_filters", 4, "--progress_bar"),
-            *("--accelerator", "cpu", "--devices", 1, "--precision", "bf16-mixed"),
-            *("--batch_size", 50, "--num_workers", 1, "--lr", 0.001, "--seed", 3),
-        )
+    def test_a_default_run_from_another_folder_shows_its_bar_and_no_warning(self):
+        program = (ROOT / "tests" / "tiny.py", "--epochs", 1, "--num_filters", 4, "--progress_bar")
+        result = self.python(*program)
         self.assertEqual(result.returncode, 0, result.stderr)
         self.assertIn("Test of the best checkpoint", result.stdout)
         self.assertIn("epoch 1/1 |", result.stderr)
         self.assertNotRegex(result.stderr, "(?i)warn|deprecat")
         self.assertTrue((self.folder / "VAE_logs" / "version_0" / "epoch_1_samples.png").exists())
-
-    def test_a_default_run_prints_no_warning(self):
-        self.assertEqual(self.forked(tiny.main, "--epochs", 1, "--num_filters", 4), (0, ""))
 
 
 class TestImports(unittest.TestCase):
