@@ -65,9 +65,9 @@ def refined_negative_elbo(
     sees nothing.
 
     Args:
-        images: uint8 [N, 1, 28, 28], values 0..15.
         steps: of `refine`, at least 1.
         name: negative_elbo or negative_elbo_prior, with whose prior the steps are taken too.
+        images, batch_size, seed: see `image_bounds`.
     """
     log_prior = unit_gaussian_log_prob if name == "negative_elbo" else model.prior.log_prob
 

@@ -110,10 +110,8 @@ def _samples(samples: dict[str, object]) -> list[str]:
         if name in samples:  # by class, none of a model of other classes
             if name == "learned_prior":
                 title += f", T = {samples['temperature']:g}"
-            values = samples[name].values()
-            lines.append(
-                line(title, *("-" if value is None else f"{value:.3f}" for value in values))
-            )
+            shown = ("-" if value is None else f"{value:.3f}" for value in samples[name].values())
+            lines.append(line(title, *shown))
     known = f"Fréchet distance of two sets of real digits: {OF_REAL_DIGITS}"
     too_few = f"Fréchet distance: from {DISTANCE_FROM:,} images on"
     return [*lines, too_few if samples["of_each_kind"] < DISTANCE_FROM else known]

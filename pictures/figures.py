@@ -226,17 +226,16 @@ def latent_figure(
         centres = torch.stack([means[labels == label].median(dim=0).values for label in found])
         near = 0.05 * min(1, math.sqrt(10 / len(found))) * (means.amax() - means.amin()).item()
         centres = pushed_apart(centres, near).clamp(means.amin(dim=0), means.amax(dim=0))
+        style = {"weight": "bold", "path_effects": [withStroke(linewidth=4, foreground="w")]}
         for label, centre in zip(found, centres.tolist(), strict=True):
             name, colour = short(classes[label]), "black" if as_names else colours[label]
             size = 20 if len(name) <= 2 else 12
-            text = axes.text(*centre, name, color=colour, fontsize=size, weight="bold")
-            text.set(
-                ha="center", va="center", path_effects=[withStroke(linewidth=4, foreground="w")]
-            )
+            axes.text(*centre, name, ha="center", va="center", size=size, color=colour, **style)
     axes.set(xlabel=names[0], ylabel=names[1], aspect="equal")
-    legend = f"{len(means[::every]):,} of " * (every > 1) + f"{len(means):,} images"
+    part = f"{len(means[::every]):,} of " if every > 1 else ""
+    legend = f"{part}{len(means):,} images"
     if classes:
-        legend += f"{', each as its class' * as_names}; large: near the class's median"
+        legend += f"{', each as its class' if as_names else ''}; large: near the class's median"
     axes.set_title(f"{title}\n{legend}", fontsize=10)
     return figure
 
