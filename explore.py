@@ -16,7 +16,7 @@ from boundary.command_line import InputError, OneLineParser, path_name, run_main
 from boundary.files import write_whole
 from fmnist import DIGITS
 from own_data import add_data_options, data_for, training_record
-from page.contents import Shown, page
+from page.contents import Shown, contents, page
 from runs.epochs import kept_epochs
 from train_pl import PRETRAINED, load_model
 
@@ -42,7 +42,7 @@ def explore(args: argparse.Namespace) -> None:
     for given, file in zip(args.checkpoint, files, strict=True):
         model = load_model(file)
         models.append(Shown(file.name, model, kept_epochs(Path(given), model)))
-    html = page(models, sets).encode()
+    html = page(contents(models, sets)).encode()
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
         write_whole(output, html)

@@ -153,7 +153,12 @@ def class_names(name: str, data: DiscreteImages) -> list[str]:
 
 
 def contents(models: list[Shown], sets: DataSets) -> dict[str, object]:
-    """All that the page knows, ready to be written as JSON."""
+    """All that the page knows of models of one data set, the first shown first; ready for JSON.
+
+    Raises:
+        InputError: a layer that the page cannot have.
+        FloatingPointError: a model's outputs are not finite numbers.
+    """
     chosen = examples(sets.test)
     return {
         "dataset": sets.name,
@@ -166,18 +171,8 @@ def contents(models: list[Shown], sets: DataSets) -> dict[str, object]:
     }
 
 
-def page(models: list[Shown], sets: DataSets) -> str:
-    """The whole page of models, of which the first is shown first, and of the images of all.
-
-    Raises:
-        InputError: a layer that the page cannot have.
-        FloatingPointError: a model's outputs are not finite numbers.
-    """
-    return filled(contents(models, sets))
-
-
-def filled(known: dict[str, object]) -> str:
-    """The page of these `contents`: page.html with all that it takes in."""
+def page(known: dict[str, object]) -> str:
+    """The whole page of these `contents`: page.html with all that it takes in."""
     model_json = json.dumps(known, separators=(",", ":")).replace("<", r"\u003c")  # ends no script
     values = {"model": model_json, "noun": known["noun"]}
 

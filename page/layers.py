@@ -93,11 +93,8 @@ def describe(layer: nn.Module, weights: Weights) -> list[dict[str, object]]:
 
 def is_plain(layer: nn.Conv2d | nn.ConvTranspose2d) -> bool:
     """Whether a convolution has nothing but a kernel, a stride and zeros around the image."""
-    return (
-        (layer.groups, layer.dilation, layer.padding_mode) == (1, (1, 1), "zeros")
-        and layer.output_padding == (0, 0)
-        and not isinstance(layer.padding, str)
-    )
+    more = (layer.groups, layer.dilation, layer.output_padding, layer.padding_mode)
+    return more == (1, (1, 1), (0, 0), "zeros") and not isinstance(layer.padding, str)
 
 
 def describe_prior(prior: LatentPrior, weights: Weights) -> dict[str, object]:

@@ -34,26 +34,24 @@ class TestWritingThePage(InFolder):
         return error.getvalue()
 
     def test_bad_input_ends_with_one_line_that_names_it(self):
-        damaged = self.folder / "damaged.ckpt"
+        damaged, page = self.folder / "damaged.ckpt", self.folder / "page.html"
         damaged.write_bytes(PRETRAINED.read_bytes()[:5000])
-        page = self.folder / "page.html"
-        self.assertIn("damaged.ckpt", self.refusal(damaged, "--output", page))
-        self.assertIn("none.ckpt", self.refusal(self.folder / "none.ckpt", "--output", page))
-        inside_a_file = damaged / "page.html"
-        self.assertIn("--output", self.refusal("--output", inside_a_file))
-        self.assertIn(".html", self.refusal("--output", damaged))
-        self.assertIn("--dataset", self.refusal("--dataset", "EMNIST"))
-        nowhere = self.folder / "nowhere"
-        with mock.patch.dict("os.environ", https_proxy="http://127.0.0.1:9"):
-            self.assertIn("nowhere", self.refusal("--data_dir", nowhere, "--output", page))
-        self.assertFalse(page.exists())
-
-    def test_models_of_two_data_sets_are_refused(self):
         other = torch.load(PRETRAINED, weights_only=True)
         other["datamodule_hyper_parameters"] = {"dataset": "KMNIST"}
         torch.save(other, self.folder / "other.ckpt")
-        error = self.refusal(PRETRAINED, self.folder / "other.ckpt", "--output", "page.html")
-        self.assertIn("KMNIST and MNIST", error)
+        with mock.patch.dict("os.environ", https_proxy="http://127.0.0.1:9"):
+            for line, argv in (
+                ("damaged.ckpt", (damaged, "--output", page)),
+                ("none.ckpt", (self.folder / "none.ckpt", "--output", page)),
+                ("--output", ("--output", damaged / "page.html")),
+                (".html", ("--output", damaged)),
+                ("--dataset", ("--dataset", "EMNIST")),
+                ("nowhere", ("--data_dir", self.folder / "nowhere", "--output", page)),
+                ("KMNIST and MNIST", (PRETRAINED, self.folder / "other.ckpt", "--output", page)),
+            ):
+                with self.subTest(line):
+                    self.assertIn(line, self.refusal(*argv))
+        self.assertFalse(page.exists())
 
     def test_the_committed_page_is_that_of_the_shipped_models_and_of_todays_files(self):
         page = COMMITTED.read_text(encoding="utf-8")
@@ -68,7 +66,7 @@ class TestWritingThePage(InFolder):
             kept = [(then["epoch"], then["weights"]) for then in found["epochs"]]
             same = kept == [(epoch, weights_at(then)) for epoch, then in epochs]
             self.assertTrue(same, f"other epochs: {MAKE}")
-        self.assertTrue(contents.filled(known) == page, f"page/ has changed: {MAKE}")
+        self.assertTrue(contents.page(known) == page, f"page/ has changed: {MAKE}")
         self.assertLessEqual(len(page.encode()), 5e6)
         self.assertNotIn("@@", page)
         # Nothing is loaded from elsewhere; links are for the reader.

@@ -11,7 +11,6 @@ from contextlib import contextmanager, redirect_stderr
 from fractions import Fraction
 from io import BytesIO, StringIO
 from pathlib import Path
-from types import SimpleNamespace
 from unittest import mock
 from urllib.error import URLError
 from urllib.request import Request
@@ -109,24 +108,31 @@ class TestLoaders(unittest.TestCase):
             labels = torch.cat([part.labels for part in parts])
             self.assertTrue(torch.equal(labels, source.targets[positions]))
 
-    def test_batches_are_long_images_and_labels(self):
+    def test_batches_are_long_and_only_the_training_loader_shuffles_anew_every_pass(self):
         for loader in self.loaders:
             imgs, labels = next(iter(loader))
             self.assertEqual((imgs.shape, imgs.dtype), ((128, 1, 28, 28), torch.long))
             self.assertEqual((labels.shape, labels.dtype), ((128,), torch.long))
             self.assertTrue(imgs.min() == 0 and imgs.max() == 15)
+            again = next(iter(loader))[1]
+            self.assertEqual(torch.equal(again, labels), loader is not self.train)
+            in_order = torch.equal(labels, loader.dataset.labels[:128])
+            self.assertEqual(in_order, loader is not self.train)
 
-    def test_every_image_comes_once_per_pass(self):
-        data = numbered(1000)
-        for loader in (fmnist.MemoryLoader(data, 128, shuffle=flag) for flag in (True, False)):
-            self.assertEqual(sorted(numbers_in(loader)), [*range(1000)])
-            self.assertEqual(len([*loader]), len(loader))
-
-    def test_only_the_training_loader_shuffles_and_anew_every_pass(self):
-        first, second = (next(iter(self.train))[1] for _ in range(2))
-        self.assertFalse(torch.equal(first, second))
-        for loader in (self.val, self.test):
-            self.assertTrue(torch.equal(next(iter(loader))[1], loader.dataset.labels[:128]))
+    def test_every_image_comes_once_per_pass_of_any_loader(self):
+        data = numbered(500)
+        part = Subset(data, range(5, 400))
+        for loader, numbers in (
+            (fmnist.MemoryLoader(data, 100), range(500)),
+            (fmnist.MemoryLoader(data, 100, shuffle=True), range(500)),
+            (fmnist.MemoryLoader(data, 100, num_workers=1), range(500)),
+            (fmnist.MemoryLoader(part, 100), range(5, 400)),
+            (DataLoader(data, 100), range(500)),  # torch's own
+            (DataLoader(part, 100, num_workers=1), range(5, 400)),
+        ):
+            for _ in range(2):
+                self.assertEqual(sorted(numbers_in(loader)), [*numbers])
+            self.assertEqual(len(loader), len([*loader]))
 
     def test_a_pass_leaves_the_global_random_stream_alone(self):
         before = torch.get_rng_state()
@@ -145,30 +151,12 @@ class TestLoaders(unittest.TestCase):
             list(itertools.islice(self.train, 3))
         self.assertEqual(fetched, [128] * 3)
 
-    def test_torchs_own_loader_and_subset_give_the_same_images(self):
-        data = numbered(500)
-        for loader in (
-            DataLoader(data, batch_size=100),
-            DataLoader(Subset(data, range(5, 400)), batch_size=100, num_workers=1),
-            fmnist.MemoryLoader(Subset(data, range(5, 400)), batch_size=100),
-        ):
-            first = 0 if loader.dataset is data else 5
-            self.assertEqual(numbers_in(loader), [*range(first, first + len(loader.dataset))])
-            self.assertEqual(next(iter(loader))[0].dtype, torch.long)
-
-    def test_worker_processes_give_the_same_batches(self):
-        # Small on purpose: what is handed to a process is the data set itself.
-        loader = fmnist.MemoryLoader(numbered(100), num_workers=1, batch_size=30)
-        for _ in range(2):
-            self.assertEqual(numbers_in(loader), [*range(100)])
-
 
 class TestDataModule(unittest.TestCase):
-    def share(self, rank: int, world_size: int, **options: int) -> MNISTDataModule:
-        data = MNISTDataModule(**{"batch_size": 100, **options})
-        data.train = data.val = data.test = numbered(1001)
-        data.trainer = SimpleNamespace(global_rank=rank, world_size=world_size)
-        return data
+    def loader(self, **options: int) -> DataLoader:
+        data = MNISTDataModule(batch_size=100, **options)
+        data.train = numbered(1001)
+        return data.train_dataloader()
 
     def test_it_works_without_a_trainer(self):
         data = MNISTDataModule(batch_size=100)
@@ -178,15 +166,10 @@ class TestDataModule(unittest.TestCase):
             self.assertEqual(len(loader), size)
             self.assertEqual(next(iter(loader))[0].shape[1:], (1, 28, 28))
 
-    def test_processes_train_on_separate_shares_of_one_order(self):
-        shares = [numbers_in(self.share(rank, 2).train_dataloader()) for rank in range(2)]
-        self.assertEqual([len(share) for share in shares], [500, 500])
-        self.assertEqual(len(set(shares[0] + shares[1])), 1000)
-
     def test_no_two_seeds_share_an_order_not_even_of_other_epochs(self):
         orders = set()
         for seed in range(4):
-            loaders = [self.share(0, 1, seed=seed).train_dataloader() for _ in range(2)]
+            loaders = [self.loader(seed=seed) for _ in range(2)]
             for epoch in range(4):
                 for loader in loaders:
                     loader.sampler.set_epoch(epoch)
@@ -200,22 +183,15 @@ class TestDataModule(unittest.TestCase):
         # As Lightning does when it resumes a run.
         orders = []
         for num_workers in (0, 1):
-            loader = self.share(0, 1, num_workers=num_workers).train_dataloader()
+            loader = self.loader(num_workers=num_workers)
             batches = iter(loader)
             loader.sampler.set_epoch(3)
             orders.append(numbers_in(list(batches)))
         self.assertEqual(*orders)
-        loader = self.share(0, 1).train_dataloader()
+        loader = self.loader()
         self.assertNotEqual(numbers_in(loader), orders[0])
         loader.sampler.set_epoch(3)
         self.assertEqual(numbers_in(loader), orders[0])
-
-    def test_processes_evaluate_every_image_once(self):
-        for name in ("val_dataloader", "test_dataloader"):
-            loaders = [getattr(self.share(rank, 3), name)() for rank in range(3)]
-            numbers = sorted(number for loader in loaders for number in numbers_in(loader))
-            self.assertEqual(numbers, [*range(1001)])
-            self.assertEqual([len(loader) for loader in loaders], [1, 1, 1])
 
 
 class Recorder(pl.LightningModule):
@@ -247,7 +223,7 @@ def train_and_test(folder: Path, options: dict[str, object]) -> None:
     """For a process of its own: a trainer as anybody makes one, with Lightning's defaults."""
     torch.set_num_threads(1)
     data = MNISTDataModule(batch_size=10)
-    data.train, data.val, data.test = numbered(100), numbered(61), numbered(41)
+    data.train, data.val, data.test = numbered(101), numbered(61), numbered(41)
     quiet = {"enable_checkpointing": False, "enable_progress_bar": False, "logger": False}
     trainer = pl.Trainer(
         accelerator="cpu", max_epochs=1, num_sanity_val_steps=0, **quiet, **options
@@ -268,10 +244,11 @@ class TestForeignTrainer(InFolder):
         self.processes = len([*self.folder.glob("test_*")])
         return numbers
 
-    def test_two_processes_see_every_image_once(self):
+    def test_two_processes_see_no_image_twice_and_evaluate_every_one(self):
         seen = self.seen(devices=2, strategy="ddp_fork")
         self.assertEqual(self.processes, 2)
-        for stage, count in (("train", 100), ("val", 61), ("test", 41)):
+        self.assertEqual((len(seen["train"]), len({*seen["train"]})), (100, 100))  # of 101
+        for stage, count in (("val", 61), ("test", 41)):
             self.assertEqual(sorted(seen[stage]), [*range(count)], stage)
 
     def test_lightnings_own_sampler_of_overfit_batches_finds_its_images(self):
@@ -330,23 +307,19 @@ class TestFiles(InFolder):
                 prepare(self.root)
             self.assertEqual(self.files(), before)
 
-    def test_a_missing_file_without_network_is_named_and_no_folder_is_made(self):
-        nowhere = self.root / "nowhere"
-        for name in ("MNIST", "FashionMNIST", "KMNIST"):
-            line = f"nowhere.{name}.raw.train-images.*missing.*--data_dir"
+    def test_what_is_missing_without_a_network_is_named_and_no_folder_is_made(self):
+        nowhere, named = self.root / "nowhere", "nowhere.{}.raw.train-images.*missing.*--data_dir"
+        for root, name, line in (
+            *((nowhere, name, named.format(name)) for name in fmnist.DATASETS),
+            (self.root / ("x" * 300), "MNIST", "--data_dir"),
+            (self.archive / "below_a_file", "MNIST", "--data_dir"),
+        ):
             with no_network, self.assertRaisesRegex(InputError, line):
-                prepare(nowhere, name)
+                prepare(root, name)
         self.assertFalse(nowhere.exists())
         self.archive.unlink()
         with self.assertRaisesRegex(InputError, f"{self.archive.name} is missing"):
             prepare(self.root, download=False)
-
-    def test_a_folder_that_cannot_be_read_or_made_is_named(self):
-        for root in (self.root / ("x" * 300), self.archive / "below_a_file"):
-            with no_network, self.assertRaisesRegex(InputError, "--data_dir"):
-                prepare(root)
-
-    def test_an_unknown_dataset_is_refused_with_the_known_ones(self):
         with self.assertRaisesRegex(ValueError, "EMNIST.*MNIST, FashionMNIST, KMNIST"):
             prepare(self.root, "EMNIST")
 

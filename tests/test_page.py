@@ -73,7 +73,7 @@ def page_of(models: list[Shown], name: str = "MNIST", classes: tuple[str, ...] =
     known = data.labels < len(classes)
     data = DiscreteImages(data.images[known], data.labels[known], classes)
     with mock.patch.object(contents, "NUM_DRAWS", 100):
-        return contents.page(models, DataSets(name, name, data, data, data))
+        return contents.page(contents.contents(models, DataSets(name, name, data, data, data)))
 
 
 @cache
