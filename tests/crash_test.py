@@ -10,7 +10,6 @@ the names and contents of all files that a run leaves must be the same, bit by b
 import argparse
 import contextlib
 import csv
-import itertools
 import json
 import logging
 import os
@@ -105,38 +104,31 @@ def curves(run: Path) -> dict[str, list]:
     }
 
 
+def comparable(file: Path) -> object:
+    """The content of a run's file, without the seconds, which nobody measures the same again."""
+    if file.suffix == ".ckpt":
+        content = torch.load(file, weights_only=True)
+        run = content.get("run", {"seconds": 0, "rows": []})  # the best one has weights only
+        measured = [run, *run["rows"]]
+    elif file.name == folders.RESULT:
+        measured = [content := json.loads(file.read_bytes())]
+    elif file.name == TABLE:
+        measured = content = list(csv.DictReader(file.read_text().splitlines()))
+    else:
+        return file.read_bytes()
+    for each in measured:
+        del each["seconds"]
+    return content
+
+
 def differences(a: Path, b: Path) -> list[str]:
     """What differs between two runs' folders."""
-    found = []
-    files = [{str(f.relative_to(run)) for f in run.rglob("*") if f.is_file()} for run in (a, b)]
     uncompared = ("tfevents", ".unfinished-")  # the second is what a kill within a write leaves
+    files = [{str(f.relative_to(run)) for f in run.rglob("*") if f.is_file()} for run in (a, b)]
     names = [{n for n in some if not any(part in n for part in uncompared)} for some in files]
-    if names[0] != names[1]:
-        found.append(f"files: {sorted(names[0] ^ names[1])}")
+    found = [f"only in one: {name}" for name in sorted(names[0] ^ names[1])]
     for name in sorted(names[0] & names[1]):
-        if name.endswith(".ckpt"):
-            contents = [torch.load(run / name, weights_only=True) for run in (a, b)]
-            for content in contents:
-                if "run" in content:  # nobody measures the same seconds again
-                    content["run"]["seconds"] = None
-                    for row in content["run"]["rows"]:
-                        del row["seconds"]
-            if not same(*contents):
-                parts = [k for k in contents[0] if not same(contents[0][k], contents[1].get(k))]
-                found.append(f"{name}: {parts}")
-        elif name == folders.RESULT:
-            results = [json.loads((run / name).read_bytes()) for run in (a, b)]
-            for result in results:
-                del result["seconds"]
-            if results[0] != results[1]:
-                found.append(name)
-        elif name == TABLE:
-            tables = [list(csv.DictReader((run / name).read_text().splitlines())) for run in (a, b)]
-            for row in itertools.chain(*tables):
-                del row["seconds"]
-            if tables[0] != tables[1]:
-                found.append(name)
-        elif (a / name).read_bytes() != (b / name).read_bytes():
+        if not same(comparable(a / name), comparable(b / name)):
             found.append(name)
     one, other = curves(a), curves(b)
     found += [f"curve {tag}" for tag in one.keys() | other.keys() if one.get(tag) != other.get(tag)]
