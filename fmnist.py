@@ -230,8 +230,7 @@ def mnist(
     models of one's own; train_pl.py takes `MNISTDataModule`. Raises InputError: see `prepare`.
     """
     prepare(root, "MNIST", download)
-    train, val = split(load(root))
-    test = load(root, train=False)
+    train, val, test = MNISTDataModule(root).read()
     order = torch.Generator().manual_seed(torch.initial_seed())
     return (
         MemoryLoader(train, batch_size, shuffle=True, num_workers=num_workers, generator=order),

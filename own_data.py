@@ -89,7 +89,7 @@ def read_own(path: str | Path, levels: int = 256, like_mnist: bool = False) -> O
             raise ValueError(f"{count}, expected at least {FEWEST}, better some thousand")
         numbers, classes = as_classes(labels, len(images))
     except Exception as error:  # there is no end to what a damaged file can raise
-        why = error.strerror if isinstance(error, OSError) and error.strerror else error
+        why = getattr(error, "strerror", None) or error  # without the path, which is named here
         raise InputError(f"argument --data: {path}: {one_line(why)}") from error
     pixels = four_bit(images) if levels == 256 or like_mnist else images
     digest = hashlib.sha256("\n".join(classes).encode() + pixels.tobytes() + numbers.tobytes())
@@ -273,7 +273,7 @@ class OwnDataModule(MNISTDataModule):
     def __init__(self, own: OwnData, batch_size: int = 32, num_workers: int = 0, seed: int = 42):
         super().__init__(batch_size=batch_size, num_workers=num_workers, seed=seed)
         self.own, self.classes = own, own.data.classes
-        self.save_hyperparameters(own.record)
+        self.save_hyperparameters(own.record)  # so that other commands find them again
 
     def prepare_data(self) -> None:
         pass
@@ -282,13 +282,13 @@ class OwnDataModule(MNISTDataModule):
         return self.own.split()
 
     def state_dict(self) -> dict[str, str]:
-        return {"digest": self.own.record["digest"]}
+        return {"digest": self.hparams.digest}
 
     def load_state_dict(self, state_dict: dict[str, str]) -> None:
-        if state_dict["digest"] != self.own.record["digest"]:
+        if state_dict["digest"] != self.hparams.digest:
             raise InputError(
-                f"argument --data: the images in {self.own.record['data']} are not those that the "
-                "run began with: give these, or start a new run"
+                f"argument --data: the images in {self.hparams.data} are not those that the run "
+                "began with: give these, or start a new run"
             )
 
 
