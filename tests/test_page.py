@@ -677,31 +677,7 @@ class TestStates(InBrowser):
                 self.assertFalse(self.run_js("selfTest()")["passed"])
                 self.run_js(f"{weight} = right")
 
-
-class TestOtherModels(InBrowser):
-    def test_one_latent_gives_a_line_and_one_model_no_switch(self):
-        self.open(page_of([Shown("line.ckpt", random_model(z_dim=1))]))
-        self.assertTrue(self.run_js("$('learn').hidden && $('models').hidden"))
-        self.page.mouse.click(*self.place("#map-image", 0.25, 0.5))
-        self.assert_on_map([0.25])
-        self.assertTrue(self.run_js("selfTest()")["passed"])
-        self.check_layers_of_other_sizes()
-
-    def test_images_of_ones_own_have_their_own_classes_even_without_a_test_image(self):
-        model = random_model(z_dim=2)
-        model.prior = LatentPrior(2, width=30, num_components=3, num_classes=4)
-        classes = ("ash", "<b>", "fir", "yew")
-        page = page_of([Shown("own.ckpt", model)], "<i>trees</i>", classes)
-        self.open(page.replace('"labels":[0,0,1,1,2,2,3,3]', '"labels":[0,0,1,1,2,2,2,2]'))
-        self.assertEqual(self.run_js("$('targets').textContent"), "".join(classes))
-        self.assertIn("<i>trees</i>", self.text("facts"))
-        for label in (1, 3):
-            self.run_js(f"act('morph', {label}); act('share', 1)")
-            self.assertEqual(self.text("z-name"), f"100 % of the way to {classes[label]}")
-        self.assertEqual(self.run_js("document.querySelectorAll('main i').length"), 2)  # of the bar
-
-    def check_layers_of_other_sizes(self) -> None:
-        """Every kind of layer computes what PyTorch does, whatever its sizes are."""
+    def test_every_kind_of_layer_computes_what_pytorch_does_with_other_sizes_too(self):
         torch.manual_seed(0)
         net = nn.Sequential(
             nn.Conv2d(2, 5, (5, 3), stride=(2, 1), padding=(1, 2), bias=False),
@@ -724,6 +700,28 @@ class TestOtherModels(InBrowser):
         script = f"[...run(withWeights({described}, unpacked({packed})), {start})]"
         ours = torch.tensor([self.run_js(script)], dtype=torch.double)
         torch.testing.assert_close(ours, net(x), atol=1e-3, rtol=0)
+
+
+class TestOtherModels(InBrowser):
+    def test_one_latent_gives_a_line_and_one_model_no_switch(self):
+        self.open(page_of([Shown("line.ckpt", random_model(z_dim=1))]))
+        self.assertTrue(self.run_js("$('learn').hidden && $('models').hidden"))
+        self.page.mouse.click(*self.place("#map-image", 0.25, 0.5))
+        self.assert_on_map([0.25])
+        self.assertTrue(self.run_js("selfTest()")["passed"])
+
+    def test_images_of_ones_own_have_their_own_classes_even_without_a_test_image(self):
+        model = random_model(z_dim=2)
+        model.prior = LatentPrior(2, width=30, num_components=3, num_classes=4)
+        classes = ("ash", "<b>", "fir", "yew")
+        page = page_of([Shown("own.ckpt", model)], "<i>trees</i>", classes)
+        self.open(page.replace('"labels":[0,0,1,1,2,2,3,3]', '"labels":[0,0,1,1,2,2,2,2]'))
+        self.assertEqual(self.run_js("$('targets').textContent"), "".join(classes))
+        self.assertIn("<i>trees</i>", self.text("facts"))
+        for label in (1, 3):
+            self.run_js(f"act('morph', {label}); act('share', 1)")
+            self.assertEqual(self.text("z-name"), f"100 % of the way to {classes[label]}")
+        self.assertEqual(self.run_js("document.querySelectorAll('main i').length"), 2)  # of the bar
 
 
 if __name__ == "__main__":
