@@ -5,7 +5,6 @@ from io import BytesIO
 from pathlib import Path
 from typing import TypeVar
 
-import pytorch_lightning as pl
 import torch
 from pytorch_lightning.plugins import TorchCheckpointIO
 from torch import nn
@@ -14,7 +13,6 @@ from boundary.command_line import InputError, one_line
 from boundary.files import write_whole
 
 Model = TypeVar("Model", bound=nn.Module)
-Module = TypeVar("Module", bound=pl.LightningModule)
 
 
 def _read(path: str | Path) -> object:
@@ -101,7 +99,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         return read_checkpoint(path)
 
 
-def read_model(model_class: type[Module], path: Path, **more: object) -> Module:
+def read_model(model_class: type[Model], path: Path, **more: object) -> Model:
     """The Lightning module in a checkpoint, on the CPU.
 
     Args:

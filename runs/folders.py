@@ -48,12 +48,10 @@ def newest_unfinished(log_dir: str | Path) -> Path:
     Raises:
         InputError: there is none.
     """
-    found = []
-    for last in Path(log_dir).glob(f"*/{CHECKPOINTS}/{LAST}"):
+    last_ones = Path(log_dir).glob(f"*/{CHECKPOINTS}/{LAST}")
+    unfinished = [last for last in last_ones if not (last.parent.parent / RESULT).exists()]
+    for last in sorted(unfinished, key=lambda last: last.stat().st_mtime_ns, reverse=True):
         folder = last.parent.parent
-        if not (folder / RESULT).exists():
-            found.append((last.stat().st_mtime_ns, folder))
-    for _, folder in sorted(found, reverse=True):
         with suppress(InputError, OSError), locked(folder):  # that of somebody else, for example
             return folder
     raise InputError(

@@ -129,12 +129,6 @@ class RunTest(InFolder):
     def rows(self) -> list[dict[str, str]]:
         return rows(self.run_folder / "metrics.csv")
 
-    def assert_ends(self, ending: tuple[int, str], code: int, *said: str) -> None:
-        self.assertEqual(ending[0], code, ending[1])
-        self.assertEqual(len(ending[1].splitlines()), 1, ending[1])
-        for words in said:
-            self.assertIn(words, ending[1])
-
 
 class BareTest(RunTest):
     def setUp(self):

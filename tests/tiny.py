@@ -74,6 +74,13 @@ class InFolder(unittest.TestCase):
         self.addCleanup(temporary.cleanup)
         self.folder = Path(temporary.name)
 
+    def assert_ends(self, ending: tuple[int, str], code: int, *said: str) -> None:
+        """A command's exit code is this, and its only line of complaint has these words."""
+        self.assertEqual(ending[0], code, ending[1])
+        self.assertEqual(len(ending[1].splitlines()), 1, ending[1])
+        for words in said:
+            self.assertIn(words, ending[1])
+
 
 def main(argv: list[str]) -> None:
     with tiny_data():
