@@ -404,7 +404,7 @@ def make_parser() -> argparse.ArgumentParser:
     add("--seed", type=seed, default=42, help="everything random derives from it")
     add("--num_workers", type=whole_number(0, 64), default=0, help="loader processes; 0 is fastest")
     add("--log_dir", type=path_name, default="VAE_logs", help="for logs, pictures, checkpoints")
-    add("--progress_bar", action="store_true", help="a progress bar instead of a line per epoch")
+    add("--progress_bar", action="store_true", help="a progress bar below the line per epoch")
     add("--keep_epochs", action="store_true", help="keep every epoch's networks, for explore.py")
     add("--compile", action="store_true", help="torch.compile the networks: pays on long runs")
     add(

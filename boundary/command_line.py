@@ -8,6 +8,7 @@ import signal
 import sys
 import tempfile
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
 
@@ -90,28 +91,22 @@ def whole_number(minimum: int, maximum: int = 10**9) -> Callable[[str], int]:
     """An argparse type: a whole number in these bounds."""
 
     def parse(text: str) -> int:
-        try:
-            value = int(text)
-        except ValueError:
-            value = None
-        if value is None or not minimum <= value <= maximum:
-            raise argparse.ArgumentTypeError(
-                f"{text!r}: give a whole number of at least {minimum} and at most {maximum}"
-            )
-        return value
+        with suppress(ValueError):
+            if minimum <= int(text) <= maximum:
+                return int(text)
+        raise argparse.ArgumentTypeError(
+            f"{text!r}: give a whole number of at least {minimum} and at most {maximum}"
+        )
 
     return parse
 
 
 def positive_number(text: str) -> float:
     """An argparse type: a finite number above 0."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not (math.isfinite(value) and value > 0):
-        raise argparse.ArgumentTypeError(f"{text!r}: give a number above 0, such as 0.003")
-    return value
+    with suppress(ValueError):
+        if 0 < float(text) < math.inf:
+            return float(text)
+    raise argparse.ArgumentTypeError(f"{text!r}: give a number above 0, such as 0.003")
 
 
 def path_name(text: str) -> str:

@@ -701,20 +701,13 @@ class TestPages(unittest.TestCase):
 
     def test_result_json_says_how_good_samples_of_each_kind_are(self):
         samples = json.loads((self.folder / "result.json").read_text())["samples"]
-        self.assertEqual(samples.pop("of_each_kind"), NUM_TEST)
-        self.assertEqual(samples.pop("temperature"), VAE().hparams.temperature)
-        kinds = {"training_images", "posterior_samples", "unit_gaussian"}
-        kinds |= {"learned_prior", "learned_prior_by_class"}
-        self.assertEqual(samples.keys(), kinds)
-        for kind in samples.values():
-            self.assertTrue(0 <= kind["sure"] <= 1)
+        self.assertEqual(samples["of_each_kind"], NUM_TEST)
         self.assertTrue(0 <= samples["learned_prior_by_class"]["right_class"] <= 1)
         with tiny_data():
             train, _ = fmnist.split(fmnist.load(fmnist.DATA_DIR))
             test = fmnist.load(fmnist.DATA_DIR, train=False)
         how = (load_classifier(), train, test, make_parser().parse_args([]).seed)
-        again = judge_run(load_model(self.folder), *how)
-        self.assertEqual({kind: again[kind] for kind in kinds}, samples)
+        self.assertEqual(judge_run(load_model(self.folder), *how), samples)
 
 
 class TestWithinTheEpoch(InFolder):
