@@ -589,7 +589,7 @@ class TestTwoProcesses(InFolder):
 class TestKills(unittest.TestCase):
     def test_kills_one_in_a_write_change_nothing_with_and_without_loader_processes(self):
         forked.start_server()
-        kills, epochs, seeds, workers = (3, 2), (4, 4), (0, 0), (0, 2)
+        kills, epochs, seeds, workers = (3, 2), (3, 3), (0, 0), (0, 2)
         with redirect_stdout(StringIO()), ThreadPoolExecutor() as both:
             found = both.map(crash_test.crash_test, kills, epochs, seeds, workers)
             self.assertEqual([*found], [[], []])
