@@ -76,8 +76,10 @@ class CNNEncoder(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Images long [B, 1, 28, 28] in 0..15 to mean and log_std, float [B, z_dim] each."""
-        grey = {"device": self.net[0].weight.device, "num_values": 16, "hint": MAKE_IMAGES}
-        check_tensors("imgs", ("B", 1, 28, 28), x, dtype=torch.long, **grey)
+        where, shape = self.net[0].weight.device, ("B", 1, 28, 28)
+        check_tensors(
+            "imgs", shape, x, dtype=torch.long, device=where, num_values=16, hint=MAKE_IMAGES
+        )
         x = x.to(self.net[0].weight.dtype) / 15 * 2 - 1
         x = x.contiguous(memory_format=torch.channels_last)
         mean, log_std = at_least_float32(self.net(x)).chunk(2, dim=1)

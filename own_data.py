@@ -318,7 +318,7 @@ def data_module(options: argparse.Namespace) -> MNISTDataModule:
                 raise InputError(f"argument --{name}: it is for --data, leave it out")
         return MNISTDataModule(s.data_dir, s.dataset, *how)
     if s.dataset != "MNIST":
-        raise InputError(f"argument --data: it takes the place of --dataset {s.dataset}")
+        raise InputError(f"argument --data: give it or --dataset {s.dataset}, not both")
     return OwnDataModule(read_own(s.data, s.levels or 256, s.like_mnist), *how)
 
 
@@ -373,7 +373,7 @@ def data_for(
     record = training_record(checkpoint)
     trained_on, digest = record.get("dataset"), record.get("digest")
     if dataset and data:
-        raise InputError(f"argument --data: it takes the place of --dataset {dataset}")
+        raise InputError(f"argument --data: give it or --dataset {dataset}, not both")
     if data is None and (dataset or digest is None):
         name = dataset or trained_on or "MNIST"
         official = MNISTDataModule(data_dir, name)

@@ -184,5 +184,5 @@ class LatentPrior(nn.Module):
         return torch.stack(latents[1:], dim=1)
 
     def _check_labels(self, labels: Tensor, num: int) -> None:
-        of_prior = {"device": self.first.weight.device, "num_values": self.num_classes}
-        check_tensors("labels", (num,), labels, dtype=torch.long, **of_prior)
+        device, count = self.first.weight.device, self.num_classes
+        check_tensors("labels", (num,), labels, dtype=torch.long, device=device, num_values=count)

@@ -25,7 +25,6 @@ from boundary.checks import check_finite, check_positive, check_size
 from boundary.command_line import (
     InputError,
     OneLineParser,
-    check_writable,
     given_options,
     path_name,
     positive_number,
@@ -346,8 +345,8 @@ def train_vae(
         Lightning's test result: a list of one dict with test_bpd and its parts.
     Raises:
         InputError: an option, data files, the log directory or the run to resume cannot be used.
-        WorkError: the loss is no longer a finite number, the log directory can no longer be
-            written, or another process of the run has ended.
+        FloatingPointError: the loss is no longer a finite number.
+        WorkError: the log directory can no longer be written, or another process has ended.
     """
     if not (model is None or isinstance(model, VAE)):
         raise InputError(f"model: give a VAE of train_pl.py or of a subclass, not {model!r:.80}")
@@ -355,7 +354,6 @@ def train_vae(
     options = vars(args) | of_model
     with restored_process(), open_run(make_parser(), options) as run:
         s = run.settings
-        check_writable("--log_dir", s.log_dir)
         pl.seed_everything(s.seed, verbose=False)
         data = data_module(s)
         classes = max(1, len(data.classes))

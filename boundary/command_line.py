@@ -42,10 +42,10 @@ def run_main(parser: argparse.ArgumentParser, work: Callable[[], object]) -> Non
             work()
         finally:
             print(end="", flush=True)  # while an error can still be told
-    except (InputError, FloatingPointError) as error:
-        parser.exit(2, f"{parser.prog}: error: {error}\n")
     except WorkError as error:
         parser.exit(1, f"{parser.prog}: {error}\n")
+    except (InputError, FloatingPointError) as error:
+        parser.exit(2, f"{parser.prog}: error: {error}\n")
     except (MemoryError, RuntimeError) as error:
         known = ("out of memory", "can't allocate memory")  # torch's words, of no one type
         if isinstance(error, RuntimeError) and not any(words in str(error) for words in known):

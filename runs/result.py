@@ -53,6 +53,10 @@ def finish(run: Run, trainer: pl.Trainer, model: nn.Module, result: Mapping[str,
     trained_on = dict(trainer.datamodule.hparams)
     options = {name: (run.options | trained_on)[name] for name in COMPARED}
     for logger in trainer.loggers:
+        if isinstance(logger, RunTensorBoard):
+            logger.log_result(options, metrics)
+            logger.experiment.close()  # also ends the thread that writes its file
+            continue
         if isinstance(logger, TensorBoardLogger):
             logger.log_hyperparams(options, metrics, step=log_step(trainer))
         logger.finalize("success")

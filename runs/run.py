@@ -10,6 +10,7 @@ ends with the same files, because
 """
 
 import argparse
+import difflib
 import math
 import os
 import shlex
@@ -23,7 +24,13 @@ import pytorch_lightning as pl
 from pytorch_lightning.utilities import rank_zero_only
 
 from boundary.checkpoints import read_checkpoint
-from boundary.command_line import InputError, given_options, one_line, to_argv
+from boundary.command_line import (
+    InputError,
+    check_writable,
+    given_options,
+    one_line,
+    to_argv,
+)
 from boundary.files import write_csv
 from runs.folders import (
     CHECKPOINTS,
@@ -87,12 +94,17 @@ class Run:
     def __init__(
         self, parser: argparse.ArgumentParser, options: Mapping[str, object], held: ExitStack
     ):
+        known = vars(parser.parse_args([]))
+        for name in options.keys() - known.keys():
+            nearest = difflib.get_close_matches(name, known, n=1, cutoff=0)[0]
+            raise InputError(f"there is no option {name!r}: did you mean {nearest!r}?")
         self.state, self.held, argv = State(), held, to_argv(options)
         self.settings = parser.parse_args(argv)
         self.resumed = self.settings.resume is not False
         if self.resumed:
             self._hold(find_run(self.settings.resume, self.settings.log_dir))
             self._read(parser, given_options(parser, argv))
+        check_writable("--log_dir", self.settings.log_dir)
 
     @property
     def last(self) -> Path:

@@ -58,12 +58,18 @@ class StopIfNotFinite(Callback):
             )
 
 
+class LostTrainingError(WorkError, FloatingPointError):
+    """The loss is no longer a finite number."""
+
+
 class Stopped(SystemExit):
     """A signal asks the program to end; the exit code is the shell's for it, 128 + its number."""
 
 
 def _raise_stopped(number: int, frame: FrameType | None) -> None:
     signal.signal(number, signal.SIG_DFL)  # a second one ends the program at once
+    if sys.stderr.isatty():
+        print(file=sys.stderr)  # below the ^C, which the terminal shows wherever it is
     raise Stopped(128 + number)
 
 
@@ -101,7 +107,8 @@ def explained_end(run: Run) -> Iterator[None]:
 
     Raises:
         Stopped: by a signal; rank zero has printed the line.
-        WorkError: the loss is not finite, the folder cannot be written, another process has ended.
+        LostTrainingError: the loss is not finite.
+        WorkError: the folder cannot be written, or another process has ended.
     """
     first, hook, handlers = rank_zero_only.rank == 0, threading.excepthook, catch_signals()
     threading.excepthook = lambda failed: (
@@ -121,7 +128,8 @@ def explained_end(run: Run) -> Iterator[None]:
             sys.exit(1)  # rank zero meets it too, and says so
         if (message := failure(run, error)) is None:
             raise
-        raise WorkError(message) from error
+        kind = LostTrainingError if isinstance(error, FloatingPointError) else WorkError
+        raise kind(message) from error
     finally:
         threading.excepthook = hook
         for number, handler in handlers.items():

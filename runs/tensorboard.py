@@ -5,6 +5,8 @@ from pathlib import Path
 
 from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.utilities import rank_zero_only
+from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
+from torch.utils.tensorboard.summary import hparams
 
 from runs.folders import RESULT_LOGS
 
@@ -18,6 +20,14 @@ PAGE_NAMES = {
     "train_regularization_loss_step": "nats/train_KL",
     "val_regularization_loss": "nats/val_KL",
 }
+FIRST_OPTIONS = ("z_dim", "seed")  # on the page "HParams", which sorts the others by name
+CHARTS = {
+    "bpd: training and validation": ["bpd/train", "bpd/val$"],
+    "bpd of validation: unit Gaussian and learned prior": ["bpd/val$", "bpd/val_prior"],
+    "reconstruction, nats per image": ["nats/train_reconstruction", "nats/val_reconstruction"],
+    "KL to N(0, I), nats per image": ["nats/train_KL", "nats/val_KL"],
+    "learning rate": ["lr-"],
+}
 
 
 class RunTensorBoard(TensorBoardLogger):
@@ -25,7 +35,7 @@ class RunTensorBoard(TensorBoardLogger):
 
     What is logged keeps its name; but what is logged within an epoch (`*_step`) stands in the
     groups bpd and nats, next to copies of the validation's curves, and the number of the epoch is
-    left out.
+    left out. The page "Custom Scalars" has training and validation in one chart.
 
     Args:
         folder: of the run.
@@ -42,6 +52,8 @@ class RunTensorBoard(TensorBoardLogger):
         )
         self.last_steps: dict[str, int | None] = {}
         self.result_step: int | None = None
+        charts = {title: ["Multiline", tags] for title, tags in CHARTS.items()}
+        self.experiment.add_custom_scalars({"Training": charts})
 
     def begin_results(self, step: int) -> None:
         """From here on a file of its own, which can be removed when the run is trained further.
@@ -63,3 +75,24 @@ class RunTensorBoard(TensorBoardLogger):
         new = {k: v for k, v in (first | others).items() if self.last_steps.get(k, -1) != step}
         self.last_steps |= dict.fromkeys(new, step)
         super().log_metrics(new, step)
+
+    @rank_zero_only
+    def log_result(self, options: Mapping[str, object], metrics: Mapping[str, float]) -> None:
+        """A line of the page "HParams", which shows first what is said to differ between runs."""
+        self.log_metrics(metrics)
+        experiment, *session = hparams(dict(options), dict(metrics))
+        plugin = experiment.value[0].metadata.plugin_data
+        content = HParamsPluginData.FromString(plugin.content)
+        for info in content.experiment.hparam_infos:
+            info.differs = info.name in FIRST_OPTIONS
+        plugin.content = content.SerializeToString()
+        for part in (experiment, *session):
+            self.experiment.file_writer.add_summary(part, self.result_step)
+
+    @rank_zero_only
+    def finalize(self, status: str) -> None:
+        """Keeps the file open between Lightning's fit and test, which both end with this."""
+        if status == "success":
+            self.save()
+        else:
+            super().finalize(status)

@@ -302,11 +302,11 @@ class TestCommands(OwnDataTest):
         for options, line in (
             ({"like_mnist": True}, "--like_mnist: it is for --data"),
             ({"levels": 16}, "--levels: it is for --data"),
-            ({"data": self.pictures, "dataset": "KMNIST"}, "takes the place"),
+            ({"data": self.pictures, "dataset": "KMNIST"}, "not both"),
         ):
             with self.assertRaisesRegex(InputError, line):
                 self.train(**options)
-        with self.assertRaisesRegex(InputError, "takes the place"):
+        with self.assertRaisesRegex(InputError, "not both"):
             data_for(train_pl.PRETRAINED, "MNIST", str(self.pictures))
         with self.assertRaisesRegex(InputError, r"VAE\(num_classes=3"):
             small = Namespace(data=self.pictures, num_filters=2, log_dir=self.folder / "logs")

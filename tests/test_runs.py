@@ -8,6 +8,7 @@ import json
 import logging
 import math
 import os
+import re
 import resource
 import shutil
 import signal
@@ -37,6 +38,7 @@ from PIL import Image
 from pytorch_lightning.callbacks import Callback, LambdaCallback
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.custom_scalar.layout_pb2 import Layout
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 from tiny import NUM_TEST, NUM_TRAIN, InFolder, run_command, tiny_data, without_pictures
 
@@ -642,17 +644,33 @@ class TestPages(unittest.TestCase):
             np.testing.assert_allclose(ink / 255, np.broadcast_to(colour, ink.shape), atol=1 / 255)
         self.assertTrue(0 < sprite[..., 3].mean() < 128)  # the paper is transparent
 
-    def test_the_result_has_event_files_of_its_own_and_hparams_begins_with_its_bits(
-        self,
-    ):
-        suffixes = [file.suffix == ".result" for file in self.folder.glob("*.tfevents.*")]
-        self.assertEqual((suffixes.count(False), any(suffixes)), (1, True))
+    def test_a_run_has_an_event_file_of_its_training_and_one_of_its_result(self):
+        suffixes = sorted(file.suffix == ".result" for file in self.folder.glob("*.tfevents.*"))
+        self.assertEqual(suffixes, [False, True])
         self.assertEqual(len(self.curves["test_bpd"]), 1)
+
+    def test_hparams_begins_with_size_seed_and_the_bits_of_the_test(self):
         events = EventAccumulator(str(self.folder))
         events.Reload()
         content = events.summary_metadata["_hparams_/experiment"].plugin_data.content
         experiment = HParamsPluginData.FromString(content).experiment
+        first = {info.name for info in experiment.hparam_infos if info.differs}
+        self.assertEqual(first, {"z_dim", "seed"})  # TensorBoard shows first what differs
         self.assertEqual(experiment.metric_infos[0].name.tag, "test_bpd")
+
+    def test_every_chart_of_the_layout_has_its_two_curves(self):
+        (layout,) = (
+            Layout.FromString(
+                events.Tensors("custom_scalars__config__")[0].tensor_proto.string_val[0]
+            )
+            for events in map(EventAccumulator, map(str, self.folder.glob("*.tfevents.*")))
+            if events.Reload() and "custom_scalars__config__" in events.Tags()["tensors"]
+        )
+        charts = layout.category[0].chart
+        self.assertIn("training and validation", charts[0].title)
+        for chart in charts:
+            shown = {tag for tag in self.curves for r in chart.multiline.tag if re.match(r, tag)}
+            self.assertEqual(len(shown), 2, (chart.title, shown))
 
     def test_the_curves_of_the_losses_are_a_picture_too(self):
         with Image.open(self.folder / "losses.png") as picture:

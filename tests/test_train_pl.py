@@ -33,7 +33,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import evaluate
 import fmnist
-from boundary.command_line import InputError, WorkError
+from boundary.command_line import InputError
 from cnn_encoder_decoder import CNNDecoder, CNNEncoder
 from muon import Muon
 from pictures import in_training
@@ -456,7 +456,7 @@ class TestMuon(unittest.TestCase):
 
 class TestLostTraining(InFolder):
     def test_a_loss_that_is_not_finite_ends_the_training_with_the_remedy(self):
-        with self.assertRaisesRegex(WorkError, "--lr"):
+        with self.assertRaisesRegex(FloatingPointError, "--lr"):
             train(self.folder, lr=1e4, epochs=9, num_filters=4)
 
     def test_values_that_make_no_sense_are_refused_before_anything_is_written(self):
@@ -464,6 +464,11 @@ class TestLostTraining(InFolder):
             with self.assertRaisesRegex(ValueError, next(iter(wrong))):
                 train(self.folder / "logs", **wrong)
             self.assertEqual(list(self.folder.iterdir()), [])
+
+    def test_a_misspelt_option_of_a_caller_is_refused_with_the_nearest_name(self):
+        for wrong, meant in {"epoch": "epochs", "zdim": "z_dim", "batchsize": "batch_size"}.items():
+            with self.assertRaisesRegex(InputError, f"no option '{wrong}': did you mean '{meant}'"):
+                train(self.folder, **{wrong: 1})
 
 
 class Pair(nn.Linear):
