@@ -3,6 +3,9 @@
 import argparse
 import json
 import math
+import re
+import subprocess
+import sys
 import tempfile
 import time
 import unittest
@@ -25,7 +28,6 @@ from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loggers import CSVLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
-from tensorboard.program import TensorBoard
 from tiny import NUM_TRAIN, NUM_VAL, InFolder, tiny_data, without_pictures
 from torch import nn
 from torch.nn import Parameter
@@ -208,10 +210,13 @@ class TestTrainVAE(unittest.TestCase):
             self.assertIn(said, ending)
 
     def test_a_real_tensorboard_serves_the_scalars_and_images(self):
-        board = TensorBoard()
-        board.configure(logdir=str(self.log_dir), port=0, load_fast="false")
-        with mock.patch("sys.stderr", StringIO()):
-            address = board.launch()
+        command = [sys.executable, "-m", "tensorboard.main", "--logdir", str(self.log_dir)]
+        command += ["--port", "0", "--load_fast", "false"]
+        server = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+        for clean_up in (server.stderr.close, server.wait, server.terminate):
+            self.addCleanup(clean_up)
+        found = (re.search(r"http://\S+", line) for line in server.stderr)
+        address = next(match[0] for match in found if match)
 
         def get(path: str) -> bytes:
             with urllib.request.urlopen(f"{address}{path}", timeout=10) as answer:
