@@ -38,10 +38,8 @@ def run_main(parser: argparse.ArgumentParser, work: Callable[[], object]) -> Non
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")
     try:
-        try:
-            work()
-        finally:
-            print(end="", flush=True)  # while an error can still be told
+        work()
+        print(end="", flush=True)  # while an error can still be told
     except WorkError as error:
         parser.exit(1, f"{parser.prog}: {error}\n")
     except (InputError, FloatingPointError) as error:
@@ -54,11 +52,12 @@ def run_main(parser: argparse.ArgumentParser, work: Callable[[], object]) -> Non
     except KeyboardInterrupt:
         parser.exit(130, f"{parser.prog}: stopped\n")
     except OSError as error:
-        _drop_output()
         what = f"{error.filename or 'output'}: {error.strerror}" if error.strerror else str(error)
         if isinstance(error, BrokenPipeError):
             what = "nobody reads the output any more"
         parser.exit(1, f"{parser.prog}: {what}\n")
+    finally:
+        _drop_output()
 
 
 def _drop_output() -> None:
