@@ -132,6 +132,7 @@ def main(argv: list[str] | None = None) -> None:
             check_output("--csv", Path(args.csv))
         rows = compare([Path(run) for run in args.runs])
         if args.csv:
+            Path(args.csv).parent.mkdir(parents=True, exist_ok=True)
             write_csv(args.csv, rows)
         print(table(rows))
 

@@ -74,6 +74,7 @@ def evaluate(args: argparse.Namespace) -> None:
     check_report_folder(Path(args.output))
     if args.per_image:
         check_output("--per_image", Path(args.per_image))
+        Path(args.per_image).parent.mkdir(parents=True, exist_ok=True)
     model.to(find_device(args.accelerator))
     sets = data_for(path, args.dataset, args.data, args.data_dir)
     if args.images:

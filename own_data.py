@@ -92,7 +92,8 @@ def read_own(path: str | Path, levels: int = 256, like_mnist: bool = False) -> O
         why = getattr(error, "strerror", None) or error  # without the path, which is named here
         raise InputError(f"argument --data: {path}: {one_line(why)}") from error
     pixels = four_bit(images) if levels == 256 or like_mnist else images
-    digest = hashlib.sha256("\n".join(classes).encode() + pixels.tobytes() + numbers.tobytes())
+    names = "\n".join(classes).encode(errors="surrogateescape")  # folders may be named in any bytes
+    digest = hashlib.sha256(names + pixels.tobytes() + numbers.tobytes())
     tensors = torch.from_numpy(pixels).unsqueeze(1), torch.from_numpy(numbers)
     record = {
         "dataset": f"own {path.name}" if path.name in DATASETS else path.name,
@@ -350,7 +351,7 @@ def training_record(checkpoint: str | Path) -> dict[str, object]:
     record = read_checkpoint(checkpoint).get("datamodule_hyper_parameters")
     if not isinstance(record, dict):
         return {}
-    if "digest" in record:
+    if record.keys() >= {"dataset", "data", "levels", "like_mnist", "classes", "digest"}:
         return record
     name = record.get("dataset")
     return {"dataset": name} if name in DATASETS else {}  # of somebody's own data module

@@ -41,7 +41,7 @@ from prior import LatentPrior
 from runs.logs import RunningMeans, open_logs
 from runs.result import finish, test_best
 from runs.run import open_run
-from runs.stopping import explained_end
+from runs.stopping import explained_end, stop_on_signals, told_by_rank_zero
 from runs.trainer import add_trainer_options, compile_networks, make_trainer, restored_process
 from utils import (
     KLD,
@@ -96,7 +96,7 @@ class VAE(pl.LightningModule):
             if isinstance(value, np.generic):  # which weights_only=True would not load
                 self.hparams[name] = value.item()
         for name in ("lr", "beta", "temperature"):
-            check_positive(name, self.hparams[name])
+            self.hparams[name] = check_positive(name, self.hparams[name])
         self.encoder = encoder or CNNEncoder(num_filters=num_filters, z_dim=z_dim)
         self.decoder = decoder or CNNDecoder(num_filters=num_filters, z_dim=z_dim)
         self.decoder.z_dim = z_dim  # what `visualize_manifold` asks a decoder for
@@ -352,7 +352,7 @@ def train_vae(
         raise InputError(f"model: give a VAE of train_pl.py or of a subclass, not {model!r:.80}")
     of_model = {} if model is None else {name: model.hparams[name] for name in OF_MODEL}
     options = vars(args) | of_model
-    with restored_process(), open_run(make_parser(), options) as run:
+    with restored_process(), stop_on_signals(), open_run(make_parser(), options) as run:
         s = run.settings
         pl.seed_everything(s.seed, verbose=False)
         data = data_module(s)
@@ -421,7 +421,12 @@ def make_parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> None:
     """The command line: see `run_main`."""
     parser = make_parser()
-    run_main(parser, lambda: train_vae(argparse.Namespace(**given_options(parser, argv))))
+
+    @told_by_rank_zero()
+    def work() -> None:
+        train_vae(argparse.Namespace(**given_options(parser, argv)))
+
+    run_main(parser, work)
 
 
 if __name__ == "__main__":

@@ -51,7 +51,7 @@ def gaussian_log_prob(z: Tensor, mean: Tensor, log_std: Tensor) -> Tensor:
     Returns:
         float [...], in nats; float32 for half precisions.
     """
-    check_tensors("z, mean and log_std", ("...",), z, mean, log_std)
+    check_tensors("z, mean and log_std", ("...", "z_dim"), z, mean, log_std)
     z, mean, log_std = (at_least_float32(value) for value in (z, mean, log_std))
     distance = (z - mean) * torch.exp(-log_std)
     return (-0.5 * (distance.square() + math.log(2 * math.pi)) - log_std).sum(dim=-1)
@@ -72,7 +72,7 @@ def kl_per_dimension(mean: Tensor, log_std: Tensor) -> Tensor:
     Returns:
         float [..., z_dim], >= 0 up to rounding, in nats; float32 for half precisions.
     """
-    check_tensors("mean and log_std", ("...",), mean, log_std)
+    check_tensors("mean and log_std", ("...", "z_dim"), mean, log_std)
     mean, log_std = at_least_float32(mean), at_least_float32(log_std)
     # expm1 keeps its digits where std is near 1 and std^2 - 1 would cancel.
     return 0.5 * (torch.expm1(2 * log_std) - 2 * log_std + mean.square())

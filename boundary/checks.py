@@ -25,7 +25,7 @@ def check_tensors(
     """Raises TypeError or ValueError, in one line, unless all tensors are of one kind, as expected.
 
     Args:
-        shape: sizes; a word stands for any size, ("...",) for any shape.
+        shape: sizes; a word stands for any size, "..." at the beginning for any number of them.
         dtype: None for any floating point.
         device: None for that of the first tensor.
         num_values: of whole numbers 0..num_values-1. They are looked at where `values_are_checked`.
@@ -52,9 +52,10 @@ def check_tensors(
 
 
 def _fits(sizes: torch.Size, shape: tuple[int | str, ...]) -> bool:
-    return shape == ("...",) or (
-        len(sizes) == len(shape)
-        and all(isinstance(n, str) or n == size for n, size in zip(shape, sizes, strict=True))
+    if shape and shape[0] == "...":
+        return len(sizes) >= len(shape) - 1
+    return len(sizes) == len(shape) and all(
+        isinstance(n, str) or n == size for n, size in zip(shape, sizes, strict=True)
     )
 
 

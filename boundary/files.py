@@ -67,4 +67,4 @@ def write_csv(path: str | Path, rows: Sequence[Mapping[str, object]]) -> None:
     writer = csv.DictWriter(table, names, lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
-    write_whole(path, table.getvalue().encode())
+    write_whole(path, table.getvalue().encode(errors="surrogateescape"))  # names of files

@@ -1,5 +1,6 @@
 """The two checkpoints of a run: the best model, and in `last.ckpt` all that it needs to go on."""
 
+import re
 from dataclasses import asdict
 from pathlib import Path
 
@@ -86,9 +87,10 @@ class RunCheckpoint(Checkpoint):
         checkpoint["run"] = asdict(self.run.state)
 
     def _remove_outdated(self) -> None:
-        digit = "[0-9]"  # a caller's own checkpoints have other names
-        for file in self.run.last.parent.glob(f"best_{self.monitor}_{digit}*.{4 * digit}.ckpt"):
-            if file != self.run.best:
+        # Exactly these names: a caller's own checkpoints may be in the folder too.
+        own = re.compile(rf"best_{re.escape(self.monitor)}_\d+\.\d{{4}}\.ckpt")
+        for file in self.run.last.parent.iterdir():
+            if own.fullmatch(file.name) and file != self.run.best:
                 file.unlink()
 
 

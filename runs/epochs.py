@@ -64,7 +64,9 @@ def kept_epochs(run: Path, model: nn.Module) -> list[tuple[float, nn.Module]]:
     for path in run.glob(f"{FOLDER}/epoch_*.pt"):
         kept, then = read_checkpoint(path), copy.deepcopy(model)
         try:
-            then.load_state_dict({**model.state_dict(), **kept["state_dict"]})
+            others = then.load_state_dict(kept["state_dict"], strict=False)
+            if others.unexpected_keys or any(k.startswith(NETWORKS) for k in others.missing_keys):
+                raise ValueError("it has other layers")
             found.append((float(kept["epoch"]), then.eval()))
         except (KeyError, RuntimeError, TypeError, ValueError) as error:
             raise InputError(

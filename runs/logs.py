@@ -59,7 +59,7 @@ def open_logs(run: Run, trainer: pl.Trainer, logger: Logger | Iterable[Logger] |
     Raises:
         InputError: there is no logger.
     """
-    if logger is None:
+    if logger is None or logger is True:
         logger = RunTensorBoard(run.folder, purge_step=run.state.step if run.resumed else None)
     trainer.loggers = [logger] if isinstance(logger, Logger) else list(logger or ())
     if not trainer.loggers:

@@ -4,7 +4,7 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 
 import pytorch_lightning as pl
@@ -65,6 +65,8 @@ class LostTrainingError(WorkError, FloatingPointError):
 class Stopped(SystemExit):
     """A signal asks the program to end; the exit code is the shell's for it, 128 + its number."""
 
+    message = "stopped before the run began"
+
 
 def _raise_stopped(number: int, frame: FrameType | None) -> None:
     signal.signal(number, signal.SIG_DFL)  # a second one ends the program at once
@@ -82,6 +84,33 @@ def catch_signals() -> dict[int, object]:
     if threading.current_thread() is not threading.main_thread():
         return {}
     return {n: signal.signal(n, _raise_stopped) for n in (signal.SIGINT, signal.SIGTERM)}
+
+
+@contextmanager
+def stop_on_signals() -> Iterator[None]:
+    """Inside, Ctrl-C and SIGTERM raise `Stopped`; at the end rank zero says so in one line."""
+    handlers = catch_signals()
+    try:
+        yield
+    except Stopped as stopped:
+        if rank_zero_only.rank == 0:
+            with suppress(OSError):  # nobody may be reading any more
+                print(stopped.message, file=sys.stderr)
+        raise
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def told_by_rank_zero() -> Iterator[None]:
+    """Inside, a lost loss ends the other processes without a word."""
+    try:
+        yield
+    except FloatingPointError:
+        if rank_zero_only.rank > 0:
+            sys.exit(1)
+        raise
 
 
 class EndTogether(Callback):
@@ -106,34 +135,29 @@ def explained_end(run: Run) -> Iterator[None]:
     """Inside, whatever ends the run is told in one line that says how to continue.
 
     Raises:
-        Stopped: by a signal; rank zero has printed the line.
+        Stopped: by a signal, with the line as its message.
         LostTrainingError: the loss is not finite.
         WorkError: the folder cannot be written, or another process has ended.
     """
-    first, hook, handlers = rank_zero_only.rank == 0, threading.excepthook, catch_signals()
+    hook = threading.excepthook
     threading.excepthook = lambda failed: (
         # TensorBoard's thread prints a traceback of what the main thread meets, too.
         issubclass(failed.exc_type, OSError) or hook(failed)
     )
     try:
         yield
-    except Stopped:
-        if first:
-            print(f"stopped; {run.remedy}", file=sys.stderr)
+    except Stopped as stopped:
+        stopped.message = f"stopped; {run.remedy}"
         raise
     except InputError:
         raise
     except Exception as error:
-        if isinstance(error, FloatingPointError) and not first:
-            sys.exit(1)  # rank zero meets it too, and says so
         if (message := failure(run, error)) is None:
             raise
         kind = LostTrainingError if isinstance(error, FloatingPointError) else WorkError
         raise kind(message) from error
     finally:
         threading.excepthook = hook
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
 
 
 def failure(run: Run, error: BaseException) -> str | None:
