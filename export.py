@@ -47,7 +47,7 @@ def export(args: argparse.Namespace) -> None:
 
     Raises:
         InputError: the checkpoint or the output cannot be used, or a package is missing.
-        WorkError: a program does not give what the model gives.
+        WorkError: a file does not give what the program gives that it was made of.
     """
     output = Path(args.output)
     if output.suffix not in (".pt2", ".onnx"):

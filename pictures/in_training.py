@@ -2,6 +2,7 @@
 
 import csv
 import math
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytorch_lightning as pl
@@ -101,7 +102,7 @@ def show_epoch(
         show(trainer, name, figure, step, file)
 
 
-def first_images(loader: object, num: int) -> Tensor:
+def first_images(loader: Iterable, num: int) -> Tensor:
     """The first images of a loader's batches of images and labels: long [num, 1, H, W]."""
     found = []
     for imgs, *_ in loader:

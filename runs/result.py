@@ -56,10 +56,10 @@ def finish(run: Run, trainer: pl.Trainer, model: nn.Module, result: Mapping[str,
         if isinstance(logger, RunTensorBoard):
             logger.log_result(options, metrics)
             logger.experiment.close()  # also ends the thread that writes its file
-            continue
-        if isinstance(logger, TensorBoardLogger):
-            logger.log_hyperparams(options, metrics, step=log_step(trainer))
-        logger.finalize("success")
+        else:
+            if isinstance(logger, TensorBoardLogger):
+                logger.log_hyperparams(options, metrics, step=log_step(trainer))
+            logger.finalize("success")
     about = {"best_epoch": run.state.best_epoch, "trained_on": trained_on}
     about |= environment(trainer, model)
     about |= {"options": run.options, "seconds": round(run.seconds, 1)}

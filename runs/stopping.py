@@ -104,7 +104,7 @@ def stop_on_signals() -> Iterator[None]:
 
 @contextmanager
 def told_by_rank_zero() -> Iterator[None]:
-    """Inside, a lost loss ends the other processes without a word."""
+    """Inside, a loss that is not finite ends the processes other than rank zero without a word."""
     try:
         yield
     except FloatingPointError:
