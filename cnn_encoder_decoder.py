@@ -10,7 +10,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from boundary.checks import at_least_float32, check_size, check_tensors
+from inputs.checks import at_least_float32, check_size, check_tensors
 
 MAKE_IMAGES = "fmnist.discretize(images in [0, 1]).view(-1, 1, 28, 28) makes them"
 GRID = 7  # the smallest feature maps are 7x7, a quarter of the image's side

@@ -11,8 +11,8 @@ from itertools import combinations
 from pathlib import Path
 from statistics import mean, stdev
 
-from boundary.command_line import InputError, OneLineParser, check_output, path_name, run_main
-from boundary.files import write_csv
+from inputs.command_line import InputError, OneLineParser, check_output, path_name, run_main
+from inputs.files import write_csv
 
 RESULT = "result.json"
 # Options that make no column. Those of the data do not, as runs of other images are refused.

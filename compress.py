@@ -19,15 +19,15 @@ if __name__ == "__main__":  # Ctrl-C in the seconds of the imports ends without 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from boundary.checkpoints import find_checkpoint
-from boundary.command_line import InputError, OneLineParser, run_main, whole_number
-from boundary.files import read_idx, write_whole
 from compression import low_bits
 from compression.archive import OVERHEAD, STORED, VERSION, Header, read_archive
 from compression.bench import VerificationError, bench
 from compression.codec import Codec
 from compression.image_files import check_target, read_images, write_images
 from fmnist import DATA_DIR, DATASETS, SIDE
+from inputs.checkpoints import find_checkpoint
+from inputs.command_line import InputError, OneLineParser, run_main, whole_number
+from inputs.files import read_idx, write_whole
 from own_data import data_for
 from train_pl import PRETRAINED, VAE, load_model
 

@@ -14,8 +14,10 @@ if __name__ == "__main__":  # Ctrl-C in the seconds of the imports ends without 
 import torch
 from lightning_fabric import Fabric
 
-from boundary.checkpoints import find_checkpoint
-from boundary.command_line import (
+from compression.general_codecs import codec_bytes
+from fmnist import DiscreteImages
+from inputs.checkpoints import find_checkpoint
+from inputs.command_line import (
     InputError,
     OneLineParser,
     add_checkpoint,
@@ -25,9 +27,7 @@ from boundary.command_line import (
     run_main,
     whole_number,
 )
-from boundary.files import write_whole
-from compression.general_codecs import codec_bytes
-from fmnist import DiscreteImages
+from inputs.files import write_whole
 from judging.bounds import image_bounds, summary
 from judging.handwriting import judge_pictures, read_pictures
 from judging.refinement import refined_summary

@@ -11,10 +11,10 @@ from pathlib import Path
 if __name__ == "__main__":  # Ctrl-C in the seconds of the imports ends without a traceback
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
-from boundary.checkpoints import find_checkpoint
-from boundary.command_line import InputError, OneLineParser, path_name, run_main
-from boundary.files import write_whole
 from fmnist import DIGITS
+from inputs.checkpoints import find_checkpoint
+from inputs.command_line import InputError, OneLineParser, path_name, run_main
+from inputs.files import write_whole
 from own_data import add_data_options, data_for, training_record
 from page.contents import Shown, contents, page
 from runs.epochs import kept_epochs

@@ -23,7 +23,9 @@ if __name__ == "__main__":  # Ctrl-C in the seconds of the imports ends without 
 
 import torch
 
-from boundary.command_line import (
+from exporting.files import from_file, largest_difference, to_file
+from exporting.programs import example, programs
+from inputs.command_line import (
     InputError,
     OneLineParser,
     WorkError,
@@ -32,9 +34,7 @@ from boundary.command_line import (
     path_name,
     run_main,
 )
-from boundary.files import write_whole
-from exporting.files import from_file, largest_difference, to_file
-from exporting.programs import example, programs
+from inputs.files import write_whole
 from train_pl import PRETRAINED, load_model
 
 ONNX = ("onnxscript", "onnxruntime")  # optional packages

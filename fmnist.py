@@ -18,8 +18,8 @@ from torch.utils.data import DataLoader, Dataset, DistributedSampler
 from torchvision import datasets
 from torchvision.datasets.utils import check_integrity, download_url
 
-from boundary.command_line import InputError, nearest_folder, one_line
-from boundary.files import read_idx
+from inputs.command_line import InputError, nearest_folder, one_line
+from inputs.files import read_idx
 
 DATA_DIR = Path(__file__).resolve().parent / "data"  # holds the four official MNIST files
 DATASETS = ("MNIST", "FashionMNIST", "KMNIST")  # torchvision classes that share one file format

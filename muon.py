@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import Parameter
 from torch.optim.adam import adam
 
-from boundary.checks import at_least_float32, check_tensors
+from inputs.checks import at_least_float32, check_tensors
 
 NEWTON_SCHULZ_STEPS = 4  # five give the same test bpd and take a quarter longer
 

@@ -20,16 +20,6 @@ import torch
 from PIL import Image, ImageOps
 from torchvision.utils import save_image
 
-from boundary.checkpoints import read_checkpoint
-from boundary.command_line import (
-    InputError,
-    OneLineParser,
-    check_writable,
-    one_line,
-    path_name,
-    run_main,
-)
-from boundary.files import read_idx, write_whole
 from fmnist import (
     DATA_DIR,
     DATASETS,
@@ -39,6 +29,16 @@ from fmnist import (
     four_bit,
     split_positions,
 )
+from inputs.checkpoints import read_checkpoint
+from inputs.command_line import (
+    InputError,
+    OneLineParser,
+    check_writable,
+    one_line,
+    path_name,
+    run_main,
+)
+from inputs.files import read_idx, write_whole
 
 BOX = 20  # pixels of the box that MNIST's digits are fitted into
 HELD_OUT = 10  # of so many images one is for validation and one for the test

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.amp import is_autocast_available
 
-from boundary.checks import check_finite, check_positive, check_size, check_tensors
+from inputs.checks import check_finite, check_positive, check_size, check_tensors
 
 
 class LatentPrior(nn.Module):

@@ -14,8 +14,8 @@ if __name__ == "__main__":  # Ctrl-C in the seconds of the imports ends without 
 import numpy as np
 import torch
 
-from boundary.checkpoints import find_checkpoint
-from boundary.command_line import (
+from inputs.checkpoints import find_checkpoint
+from inputs.command_line import (
     InputError,
     OneLineParser,
     add_checkpoint,
@@ -24,7 +24,7 @@ from boundary.command_line import (
     run_main,
     whole_number,
 )
-from boundary.files import write_whole
+from inputs.files import write_whole
 from own_data import class_number
 from pictures.figures import png, rendered
 from pictures.of_model import beta_words, drawn_images, mean_images, samples_figure

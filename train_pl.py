@@ -20,9 +20,11 @@ from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities.seed import isolate_rng
 from torch import Tensor, nn
 
-from boundary.checkpoints import find_checkpoint, read_model
-from boundary.checks import check_finite, check_positive, check_size
-from boundary.command_line import (
+from cnn_encoder_decoder import CNNDecoder, CNNEncoder
+from fmnist import DATA_DIR, DATASETS
+from inputs.checkpoints import find_checkpoint, read_model
+from inputs.checks import check_finite, check_positive, check_size
+from inputs.command_line import (
     InputError,
     OneLineParser,
     given_options,
@@ -31,8 +33,6 @@ from boundary.command_line import (
     run_main,
     whole_number,
 )
-from cnn_encoder_decoder import CNNDecoder, CNNEncoder
-from fmnist import DATA_DIR, DATASETS
 from judging.samples import CLASSIFIED_DATASET, CLASSIFIER, judge_run, load_classifier
 from muon import Muon, warmup_and_line
 from own_data import add_own_data, data_module

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.utils import make_grid
 
-from boundary.checks import at_least_float32, check_size, check_tensors, values_are_checked
+from inputs.checks import at_least_float32, check_size, check_tensors, values_are_checked
 
 
 def sample_reparameterize(mean: Tensor, std: Tensor) -> Tensor:

@@ -9,8 +9,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from boundary.command_line import InputError
 from fmnist import SIDE
+from inputs.command_line import InputError
 
 # An archive is its header, the names of the images' files if it has any (compressed, after their
 # size), its content and the CRC-32 of all that. The content is the words of the stack or, where

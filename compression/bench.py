@@ -7,11 +7,11 @@ import numpy as np
 import torch
 from torch import nn
 
-from boundary.command_line import WorkError
 from compression import low_bits
 from compression.archive import OVERHEAD, read_archive
 from compression.codec import Codec
 from compression.general_codecs import Contest, codecs
+from inputs.command_line import WorkError
 from judging.bounds import image_bounds
 from utils import elbo_to_bpd
 

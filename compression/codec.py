@@ -39,8 +39,6 @@ from numpy.typing import ArrayLike
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from boundary.checks import check_finite
-from boundary.command_line import InputError
 from compression.archive import (
     MAGIC,
     STORED,
@@ -64,6 +62,8 @@ from compression.latents import (
 )
 from compression.low_bits import LowBits
 from fmnist import SIDE
+from inputs.checks import check_finite
+from inputs.command_line import InputError
 
 BATCH = 64  # images per run of the networks; more are not faster
 

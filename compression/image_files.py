@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from boundary.command_line import InputError, check_output, one_line
-from boundary.files import read_idx, write_whole
 from compression.archive import checked_images
 from fmnist import SIDE, four_bit
+from inputs.command_line import InputError, check_output, one_line
+from inputs.files import read_idx, write_whole
 
 PNG_SCALE = 17  # 16 levels in 8 bits: 0 to 255
 

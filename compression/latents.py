@@ -10,7 +10,7 @@ import torch
 from constriction import stream
 from torch import Tensor
 
-from boundary.checks import check_finite
+from inputs.checks import check_finite
 
 Stack = stream.stack.AnsCoder
 

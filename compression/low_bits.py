@@ -26,9 +26,9 @@ import torch.nn.functional as F
 from constriction import stream
 from torch import Tensor, nn
 
-from boundary.checkpoints import load_shipped
 from compression.latents import TABLE, Stack
 from fmnist import SIDE, four_bit
+from inputs.checkpoints import load_shipped
 
 WEIGHTS = Path(__file__).resolve().parent.parent / "pretrained" / "low_bits.pt"
 

@@ -12,9 +12,9 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, SequentialLR
 from tqdm import tqdm
 
 import fmnist
-from boundary.command_line import OneLineParser, check_output, run_main, whole_number
-from boundary.files import read_idx, write_whole
 from compression.low_bits import WEIGHTS, LowBits, load
+from inputs.command_line import OneLineParser, check_output, run_main, whole_number
+from inputs.files import read_idx, write_whole
 from muon import Muon
 
 BATCH, PEAK_LR, WARMUP = 24, 3e-3, 0.05  # images; learning rate; share of the steps

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from boundary.checks import check_finite
+from inputs.checks import check_finite
 from utils import (
     active_units,
     elbo_to_bpd,

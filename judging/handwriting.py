@@ -8,8 +8,8 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
-from boundary.command_line import InputError
 from fmnist import DiscreteImages, four_bit
+from inputs.command_line import InputError
 from judging.bounds import image_bounds
 from judging.classifier import Classifier
 from judging.samples import classify, nearest

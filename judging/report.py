@@ -8,8 +8,8 @@ from pathlib import Path
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from boundary.command_line import InputError, check_writable
-from boundary.files import write_csv, write_whole
+from inputs.command_line import InputError, check_writable
+from inputs.files import write_csv, write_whole
 from judging.bounds import BOUNDS
 from judging.samples import DISTANCE_FROM
 from pictures.figures import png, rendered

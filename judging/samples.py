@@ -13,8 +13,8 @@ from matplotlib.figure import Figure
 from pytorch_lightning.utilities.seed import isolate_rng
 from torch import Tensor, nn
 
-from boundary.checkpoints import load_shipped
 from fmnist import DiscreteImages
+from inputs.checkpoints import load_shipped
 from judging.bounds import mean_and_error
 from judging.classifier import Classifier
 from pictures.figures import grid_figure

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torchvision import datasets
 
 import fmnist
-from boundary.checks import check_finite
 from fmnist import DiscreteImages
+from inputs.checks import check_finite
 from own_data import DataSets
 from page.layers import networks, packed, weights_at
 from prior import LatentPrior

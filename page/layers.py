@@ -9,8 +9,8 @@ import base64
 import torch
 from torch import Tensor, nn
 
-from boundary.command_line import InputError
 from cnn_encoder_decoder import ResidualBlock
+from inputs.command_line import InputError
 from prior import LatentPrior
 
 BLOCK = 64  # weights that share a scale

@@ -14,8 +14,8 @@ from pytorch_lightning.utilities.seed import isolate_rng
 from torch import Tensor, nn
 from torchvision.utils import make_grid
 
-from boundary.files import write_whole
 from fmnist import DiscreteImages
+from inputs.files import write_whole
 from pictures.figures import (
     CLASS_COLOURS,
     kl_figure,

@@ -8,8 +8,8 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 from torchvision.utils import make_grid
 
-from boundary.checks import check_finite
 from fmnist import DiscreteImages
+from inputs.checks import check_finite
 from pictures.figures import (
     MARGIN,
     ZOOM,

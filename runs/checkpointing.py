@@ -8,8 +8,8 @@ import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Checkpoint
 from torch.optim.lr_scheduler import LambdaLR
 
-from boundary.command_line import InputError
-from boundary.files import write_csv
+from inputs.command_line import InputError
+from inputs.files import write_csv
 from runs.run import Run
 from runs.table import TABLE, epoch_metrics, epoch_row, log_step
 from runs.tensorboard import RunTensorBoard

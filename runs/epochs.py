@@ -9,9 +9,9 @@ import torch
 from pytorch_lightning.callbacks import Callback
 from torch import nn
 
-from boundary.checkpoints import read_checkpoint
-from boundary.command_line import InputError, one_line
-from boundary.files import write_whole
+from inputs.checkpoints import read_checkpoint
+from inputs.command_line import InputError, one_line
+from inputs.files import write_whole
 from runs.logs import log_folder
 
 FOLDER = "epochs"  # in that of the run

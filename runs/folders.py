@@ -8,7 +8,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 from pytorch_lightning.utilities import rank_zero_only
 
-from boundary.command_line import InputError
+from inputs.command_line import InputError
 
 CHECKPOINTS = "checkpoints"
 LAST = "last.ckpt"

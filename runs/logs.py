@@ -13,7 +13,7 @@ from pytorch_lightning.utilities import rank_zero_only
 from torch import Tensor
 from tqdm import tqdm
 
-from boundary.command_line import InputError
+from inputs.command_line import InputError
 from runs.checkpointing import RunCheckpoint
 from runs.run import Run
 from runs.tensorboard import RunTensorBoard

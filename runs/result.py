@@ -13,7 +13,7 @@ from pytorch_lightning.loggers import TensorBoardLogger
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from boundary.files import write_whole
+from inputs.files import write_whole
 from runs.folders import RESULT
 from runs.logs import print_once, watch_commands
 from runs.run import Run

@@ -23,15 +23,15 @@ from pathlib import Path
 import pytorch_lightning as pl
 from pytorch_lightning.utilities import rank_zero_only
 
-from boundary.checkpoints import read_checkpoint
-from boundary.command_line import (
+from inputs.checkpoints import read_checkpoint
+from inputs.command_line import (
     InputError,
     check_writable,
     given_options,
     one_line,
     to_argv,
 )
-from boundary.files import write_csv
+from inputs.files import write_csv
 from runs.folders import (
     CHECKPOINTS,
     LAST,

@@ -12,7 +12,7 @@ from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.utilities import rank_zero_only
 from torch import Tensor
 
-from boundary.command_line import InputError, WorkError
+from inputs.command_line import InputError, WorkError
 from runs.run import Run
 
 

@@ -17,8 +17,8 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.utilities.seed import isolate_rng
 from torch import nn
 
-from boundary.checkpoints import AtomicCheckpointIO
-from boundary.command_line import InputError, one_line, whole_number
+from inputs.checkpoints import AtomicCheckpointIO
+from inputs.command_line import InputError, one_line, whole_number
 from runs.checkpointing import RunCheckpoint
 from runs.epochs import KeepEpochs
 from runs.logs import Progress

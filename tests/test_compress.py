@@ -13,11 +13,11 @@ from tiny import InFolder, run_command, save_model
 
 import compress
 import fmnist
-from boundary.command_line import InputError
 from compress import encode
 from compression import general_codecs
 from compression.archive import Archive, read_archive, write_archive
 from compression.codec import Codec, fingerprint
+from inputs.command_line import InputError
 from own_data import read_own
 
 

@@ -15,8 +15,6 @@ import torch
 from tiny import InFolder, run_command
 
 import fmnist
-from boundary.command_line import InputError, WorkError
-from boundary.files import read_idx
 from compress import decode, encode
 from compression import archive as archive_module
 from compression import bench, general_codecs, low_bits, low_bits_training
@@ -25,6 +23,8 @@ from compression.archive import OVERHEAD, STORED, Archive, Header, read_archive,
 from compression.codec import Codec, batches
 from compression.latents import RADIUS, TAILS, Posterior, Stack
 from compression.low_bits import LEVEL, OFFSET, LowBits, Pixels
+from inputs.command_line import InputError, WorkError
+from inputs.files import read_idx
 from prior import LatentPrior
 from train_pl import PRETRAINED, VAE, load_model
 

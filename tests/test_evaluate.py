@@ -20,8 +20,8 @@ from tiny import InFolder, run_command, save_model, tiny_data, without_pictures
 import evaluate
 import fmnist
 import train_pl
-from boundary.command_line import OneLineParser, run_main
 from compression.general_codecs import codec_bytes
+from inputs.command_line import OneLineParser, run_main
 from judging.bounds import BOUNDS, image_bounds
 from judging.report import SAMPLES
 from judging.samples import CLASSIFIED_DATASET, WITHOUT_LABELS

@@ -13,8 +13,8 @@ from tiny import InFolder, tiny_data, without_pictures
 
 import explore
 import train_pl
-from boundary.command_line import InputError
 from explore import PLANE
+from inputs.command_line import InputError
 from page import contents
 from page.layers import networks, weights_at
 from runs.epochs import kept_epochs

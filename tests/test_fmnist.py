@@ -27,8 +27,8 @@ import forked  # noqa: E402
 from tiny import InFolder  # noqa: E402
 
 import fmnist  # noqa: E402
-from boundary.command_line import InputError  # noqa: E402
 from fmnist import DATA_DIR, DiscreteImages, MNISTDataModule, discretize, load, mnist, prepare  # noqa: E402
+from inputs.command_line import InputError  # noqa: E402
 
 OFFICIAL = DATA_DIR / "MNIST" / "raw"
 no_network = mock.patch("urllib.request.urlopen", side_effect=URLError("no network"))

@@ -10,7 +10,7 @@ from torch import nn
 from torch.distributions import Categorical, Normal
 
 import fmnist
-from boundary.command_line import InputError
+from inputs.command_line import InputError
 from judging import refinement
 from judging.bounds import BOUNDS, image_bounds
 from judging.refinement import LOG_STD_RATE, MEAN_RATE, refine, refined_negative_elbo

@@ -18,9 +18,9 @@ import evaluate
 import own_data
 import sample
 import train_pl
-from boundary.command_line import InputError
-from boundary.files import read_idx
 from fmnist import DATA_DIR, four_bit
+from inputs.command_line import InputError
+from inputs.files import read_idx
 from judging.samples import classify, load_classifier
 from own_data import OwnDataModule, data_for, mnist_form, read_own
 

@@ -21,8 +21,8 @@ import explore
 import export
 import sample
 import train_pl
-from boundary.command_line import InputError
 from cnn_encoder_decoder import CNNDecoder, ResidualBlock
+from inputs.command_line import InputError
 from train_pl import PRETRAINED, load_model, train_vae
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -44,9 +44,9 @@ from tiny import NUM_TEST, NUM_TRAIN, InFolder, run_command, tiny_data, without_
 
 import fmnist
 import train_pl
-from boundary.checkpoints import find_checkpoint, read_checkpoint
-from boundary.command_line import InputError, to_argv
-from boundary.files import write_whole
+from inputs.checkpoints import find_checkpoint, read_checkpoint
+from inputs.command_line import InputError, to_argv
+from inputs.files import write_whole
 from judging.samples import judge_run, load_classifier
 from muon import warmup_and_line
 from pictures.figures import CLASS_COLOURS, losses_figure

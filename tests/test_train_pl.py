@@ -35,8 +35,8 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import evaluate
 import fmnist
-from boundary.command_line import InputError
 from cnn_encoder_decoder import CNNDecoder, CNNEncoder
+from inputs.command_line import InputError
 from muon import Muon
 from pictures import in_training
 from prior import LatentPrior

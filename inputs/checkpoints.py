@@ -9,8 +9,8 @@ import torch
 from pytorch_lightning.plugins import TorchCheckpointIO
 from torch import nn
 
-from boundary.command_line import InputError, one_line
-from boundary.files import write_whole
+from inputs.command_line import InputError, one_line
+from inputs.files import write_whole
 
 Model = TypeVar("Model", bound=nn.Module)
 
