@@ -1,4 +1,4 @@
-"""What takes real processes, kills, compilers, a browser or a notebook: python -m unittest tests.slow
+"""Real processes, kills, compilers, a browser, a notebook: python -m unittest tests.slow
 
 Everything else is in tests/, and in the user's command, python -m unittest unittests.py.
 """
