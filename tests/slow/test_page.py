@@ -1,0 +1,691 @@
+"""The page to play with: its numbers are the model's, and what it promises works in a browser.
+
+What needs a browser is driven by Playwright: pip install -r requirements-dev.txt, and Chromium.
+"""
+
+import json
+import re
+import shutil
+import tempfile
+import unittest
+from functools import cache
+from io import BytesIO
+from pathlib import Path
+from unittest import mock
+
+import numpy as np
+import tiny  # noqa: F401  for the path of what is tested
+import torch
+from PIL import Image
+from torch import nn
+
+import fmnist
+from cnn_encoder_decoder import ResidualBlock
+from explore import PLANE
+from fmnist import DIGITS, DiscreteImages
+from judging.samples import load_classifier
+from own_data import DataSets
+from page import contents, layers
+from page.contents import Shown
+from prior import LatentPrior
+from runs.epochs import kept_epochs
+from train_pl import PRETRAINED, VAE, load_model
+from utils import KLD, elbo_to_bpd, gaussian_log_prob, mean_image, reconstruction_loss
+
+try:
+    from playwright.sync_api import sync_playwright
+except ImportError:
+    sync_playwright = None
+
+CHROMIUM = shutil.which("chromium")
+HOSTILE = "</script><script>throw Error('inside')</script>"  # a checkpoint's name
+needs_browser = unittest.skipUnless(
+    sync_playwright and CHROMIUM, "needs Chromium and pip install -r requirements-dev.txt"
+)
+
+
+def setUpModule():
+    """One browser for all tests, as a start takes seconds."""
+    global BROWSER
+    if sync_playwright and CHROMIUM:
+        driver = unittest.enterModuleContext(sync_playwright())
+        quiet = ["--no-sandbox", "--disable-gpu"]
+        BROWSER = driver.chromium.launch(executable_path=CHROMIUM, args=quiet)
+        unittest.addModuleCleanup(BROWSER.close)
+
+
+def random_model(z_dim: int, seed: int = 0) -> VAE:
+    """A small model with all weights random, so that none can be left out."""
+    model = VAE(2, z_dim)
+    model.prior = LatentPrior(z_dim, width=30, num_components=3)
+    generator = torch.Generator().manual_seed(seed)
+    for name, parameter in model.named_parameters():
+        scale = 1 / parameter.shape[-1] ** 0.5 if name.startswith("prior") else 0.3
+        parameter.data = scale * torch.randn(parameter.shape, generator=generator)
+    return model.eval()
+
+
+def page_of(models: list[Shown], name: str = "MNIST", classes: tuple[str, ...] = DIGITS) -> str:
+    """A page with the mean figures of few images and the sliders' ends from few draws."""
+    fmnist.prepare()
+    data = fmnist.load(train=False).subset(torch.arange(100))  # two of every class are among them
+    known = data.labels < len(classes)
+    data = DiscreteImages(data.images[known], data.labels[known], classes)
+    with mock.patch.object(contents, "NUM_DRAWS", 100):
+        return contents.page(contents.contents(models, DataSets(name, name, data, data, data)))
+
+
+@cache
+def shipped_page() -> str:
+    plane = load_model(PLANE)
+    sharp = Shown(HOSTILE, load_model(PRETRAINED))
+    return page_of([sharp, Shown("plane.ckpt", plane, kept_epochs(PLANE, plane))])
+
+
+@needs_browser
+class InBrowser(unittest.TestCase):
+    """Nothing may be on the console at the end of a test, and no request have left the file."""
+
+    @classmethod
+    def open(cls, html: str, **screen: object) -> None:
+        """Opens a page; cls.page is Playwright's. Nothing moves by itself at its start."""
+        file = Path(cls.enterClassContext(tempfile.TemporaryDirectory()), "page.html")
+        file.write_text(html, encoding="utf-8")
+        how = {"viewport": {"width": 1280, "height": 800}, "reduced_motion": "reduce", **screen}
+        page = cls.page = BROWSER.new_page(**how)
+        cls.addClassCleanup(page.close)
+        page.set_default_timeout(20_000)
+        cls.complaints = []
+        page.on("console", lambda said: cls.complaints.append(said.text))
+        page.on("pageerror", lambda error: cls.complaints.append(str(error)))
+        page.goto(file.as_uri())
+        page.on("request", lambda asked: cls.complaints.append(asked.url))
+        cls.until("$('tiles').lastElementChild.ariaLabel")
+
+    @classmethod
+    def run_js(cls, script: str) -> object:
+        """The value of a JavaScript expression in the page; a promise is waited for."""
+        return cls.page.evaluate(script)
+
+    @classmethod
+    def until(cls, condition: str) -> None:
+        """Waits until a JavaScript expression is true; Playwright's own way is against the CSP."""
+        for _ in range(1000):
+            if cls.run_js(condition):
+                return
+            cls.page.wait_for_timeout(20)
+        raise TimeoutError(condition)
+
+    def tearDown(self):
+        complaints = self.complaints[:]
+        self.complaints.clear()
+        self.assertEqual(complaints, [])
+
+    def current(self) -> list[float]:
+        return [float(value) for value in self.run_js("[...state.z]")]
+
+    def text(self, name: str) -> str:
+        self.wait_for_frame()
+        return self.run_js(f"$('{name}').textContent")
+
+    def wait_for_frame(self) -> None:
+        self.run_js("new Promise((done) => requestAnimationFrame(() => setTimeout(done)))")
+
+    def pixels(self, canvas: str) -> list[int]:
+        """The grey levels 0..255 of a canvas, its id or an expression for it."""
+        self.wait_for_frame()
+        canvas = f"$('{canvas}')" if re.fullmatch("[a-z-]+", canvas) else canvas
+        return self.run_js(f"""(() => {{
+            const copy = new OffscreenCanvas(28, 28).getContext("2d", {{willReadFrequently: true}});
+            copy.drawImage({canvas}, 0, 0);
+            return [...copy.getImageData(0, 0, 28, 28).data].filter((_, i) => i % 4 === 0);
+        }})()""")
+
+    def place(self, selector: str, across: float, down: float) -> tuple[float, float]:
+        """Where in the window a place in an element is, which is first scrolled into view."""
+        element = self.page.locator(selector).first
+        element.scroll_into_view_if_needed()
+        box = element.bounding_box()
+        return box["x"] + across * box["width"], box["y"] + down * box["height"]
+
+    def drag(self, selector: str, places: list[tuple[float, float]]) -> None:
+        """A stroke of the mouse from place to place in an element, both in 0..1."""
+        self.page.mouse.move(*self.place(selector, *places[0]))
+        self.page.mouse.down()
+        for place in places[1:]:
+            self.page.mouse.move(*self.place(selector, *place))
+        self.page.mouse.up()
+
+    def assert_on_map(self, share: list[float]) -> None:
+        """The current latents are where the bell curve has these shares below them."""
+        z = torch.tensor(self.current()) / self.run_js("state.model.typical.spread")
+        torch.testing.assert_close(torch.special.ndtr(z), torch.tensor(share), atol=0.02, rtol=0)
+
+    def assert_shows(self, canvas: str, images: torch.Tensor) -> None:
+        """The canvas shows the one image, in 0..1, in 256 grey levels."""
+        difference = torch.tensor(self.pixels(canvas)) - 255 * images.flatten()
+        self.assertLessEqual(difference.abs().max().item(), 2)
+
+    @torch.no_grad()
+    def assert_decoded(self, canvas: str, model: nn.Module, z: list[float]) -> None:
+        """The canvas shows the expected grey levels that PyTorch decodes."""
+        self.assert_shows(canvas, mean_image(model.decoder(torch.tensor([z]))))
+
+
+class TestThePage(InBrowser):
+    """The page of the shipped models, one under a hostile name; opened once for all tests."""
+
+    @classmethod
+    def setUpClass(cls):
+        cls.model, cls.plane = load_model(PRETRAINED), load_model(PLANE)
+        cls.open(shipped_page())
+        cls.first_tiles = cls.page.evaluate("state.tiles.each.map(({z, label}) => [[...z], label])")
+
+    def setUp(self):
+        self.run_js("act('model', 0); state.drawnPixels = null")
+
+    def test_its_numbers_are_those_of_pytorch_in_both_models_and_every_epoch_kept(self):
+        self.assertIn(HOSTILE, self.text("facts"))  # the name of a file is text and nothing else
+        result = self.run_js("selfTest()")
+        self.assertTrue(result["passed"], result)
+        kept = len(kept_epochs(PLANE, self.plane))
+        self.assertGreater(kept, 8)
+        counts = {"models": 2, "epochs": kept, "images": 2 * 20 + kept * contents.CHECKED_THEN}
+        self.assertEqual({name: result[name] for name in counts}, counts)
+        parts = [result[name] for name in ("encoder", "decoder", "prior")]
+        self.assertLess(max(parts), 2e-2)
+        self.assertGreater(min(parts), 0)
+        self.assertLess(result["bpd"], 1e-3)
+        self.page.click("#check")
+        self.until("$('checked').textContent.startsWith('The same')")
+
+    def test_a_slider_moves_its_latent_and_the_image(self):
+        before = self.current()
+        self.drag("#sliders input", [(0.25, 0.5), (0.5, 0.5)])
+        after = self.current()
+        moved = self.run_js("MODELS[0].typical.latents[0].index")
+        changed = [d for d in range(len(after)) if after[d] != before[d]]
+        self.assertEqual(changed, [moved])
+        self.assertAlmostEqual(after[moved], 0, delta=0.1)  # the middle is zero
+        self.assert_decoded("image", self.model, after)
+        self.page.keyboard.press("ArrowRight")
+        self.assertAlmostEqual(self.current()[moved], after[moved] + 0.01, places=6)
+
+    def test_pixels_are_drawn_from_the_decoders_distribution(self):
+        self.page.click("#drawn")
+        first = self.pixels("image")
+        self.assertTrue(all(level % 17 == 0 for level in first))
+        mean_of_many = """(() => {
+            const mean = new Float64Array(PIXELS);
+            for (let n = 0; n < 400; n++) {
+                const levels = drawnLevels(logitsNow(), random.uniforms(PIXELS));
+                levels.forEach((level, i) => { mean[i] += level / 400; });
+            }
+            return [...mean];
+        })()"""
+        drawn = torch.tensor(self.run_js(mean_of_many))
+        with torch.no_grad():
+            probabilities = self.model.decoder(torch.tensor([self.current()]))[0].softmax(0)
+        levels = torch.arange(16.0)
+        mean, square = (
+            torch.einsum("vhw,v->hw", probabilities, power).flatten()
+            for power in (levels, levels**2)
+        )
+        std = (square - mean**2).clamp(min=0).sqrt()
+        self.assertLess(((drawn - mean).abs() - 5 * std / 400**0.5).max().item(), 0.05)
+
+    def test_the_first_new_digits_are_digits_and_a_click_takes_one(self):
+        z, labels = (torch.tensor(values) for values in zip(*self.first_tiles, strict=True))
+        with torch.no_grad():
+            imgs = (15 * mean_image(self.model.decoder(z))).round().long()
+            sure = load_classifier()(imgs).softmax(1)[torch.arange(24), labels]
+        self.assertGreater(sure.min().item(), 0.5)
+        self.assertGreater((sure > 0.9).float().mean().item(), 0.9)
+        self.page.click("#tiles button:nth-child(5)")
+        z = self.run_js("[...state.tiles.each[4].z]")
+        self.assertEqual(self.current(), z)
+        self.assert_decoded("image", self.model, z)
+        self.assert_decoded("$('tiles').children[4].firstElementChild", self.model, z)
+
+    def test_classes_and_the_plain_prior_show_what_they_draw_and_say_why(self):
+        self.page.click("#classes button:nth-child(9)")
+        self.until("$('tiles').lastElementChild.ariaLabel.includes('a new 7')")
+        pressed = "[...$('classes').children].filter((b) => b.ariaPressed === 'true')"
+        self.assertEqual(self.run_js(f"{pressed}.map((b) => b.textContent)"), ["7"])
+        self.assertIn("learned prior", self.text("lesson"))
+        self.page.click("#classes button:last-child")
+        self.until("$('tiles').lastElementChild.ariaLabel.includes('N(0, I)')")
+        self.assertIn("are no digits", self.text("lesson"))
+
+    def test_a_drawing_is_centred_encoded_judged_and_read(self):
+        self.run_js("act('clear')")
+        self.drag("#paper", [(0.1, 0.1), (0.3, 0.1), (0.3, 0.12), (0.2, 0.5)])
+        levels = torch.tensor(self.pixels("seen")).view(28, 28) / 17
+        rows, columns = levels.sum(1).nonzero(), levels.sum(0).nonzero()
+        self.assertEqual(int(rows.max() - rows.min()) + 1, 20)
+        self.assertLess(int(columns.max() - columns.min()) + 1, 20)
+        for ink in (levels.sum(0), levels.sum(1)):
+            centre = ((ink * torch.arange(28)).sum() / ink.sum()).item()
+            self.assertAlmostEqual(centre, 14, delta=0.75)  # it is moved by whole pixels
+        noise = torch.tensor([self.run_js("[...MODELS[0].noise]")])
+        imgs, classes = levels.long().view(1, 1, 28, 28), torch.arange(10)
+        with torch.no_grad():
+            mean, log_std = self.model.encoder(imgs)
+            z, prior = mean + log_std.exp() * noise, self.model.prior
+            each = prior.log_prob(mean.expand(10, -1), classes).softmax(0)
+            L_rec, L_reg = reconstruction_loss(self.model.decoder(z), imgs), KLD(mean, log_std)
+            learned = gaussian_log_prob(z, mean, log_std) - prior.log_prob(z)
+        bpd = elbo_to_bpd(L_rec + L_reg, imgs.shape)
+        for name, value, delta in (
+            *(("rec", L_rec, 0.5), ("reg", L_reg, 0.1)),
+            *(("prior-reg", learned, 0.2), ("bpd", bpd, 1.5e-3)),
+        ):
+            self.assertAlmostEqual(float(self.text(name)), value.item(), delta=delta)
+        self.assertIn(f"{bpd.item():.2f} bits", self.text("x-cost"))
+        guess, share = self.text("guess").removeprefix("reads as ").split(" · ")
+        self.assertEqual(int(guess), each.argmax().item())
+        self.assertAlmostEqual(float(share.split()[0]), 100 * each.max().item(), delta=1.5)
+        torch.testing.assert_close(torch.tensor(self.current()), mean[0], atol=5e-3, rtol=0)
+        self.assert_decoded("image", self.model, self.current())
+        self.page.click("#undo")
+        self.assertEqual(sum(self.pixels("seen")), 0)
+
+    def test_a_photo_becomes_what_mnist_would_have_made_of_it(self):
+        image = fmnist.load(train=False).images[0, 0].numpy()  # a 7
+        photo = Image.fromarray(image * 17).resize((336, 336), Image.Resampling.BICUBIC)
+        paper = 200 + np.linspace(0, 40, 500)[:, None] + np.zeros((500, 500))  # a shadow on it
+        paper[90:426, 20:356] *= 1 - 0.85 * np.asarray(photo) / 255
+        self.take("photo.jpeg", paper)
+        self.until("state.x?.kind === 'picture'")
+        levels = np.array(self.run_js("[...state.x.levels]")).reshape(28, 28)
+        self.assertGreater(np.corrcoef(levels.ravel(), image.ravel())[0, 1], 0.9)
+        self.assertLess(abs(levels.mean() - image.mean()), 1)
+        self.assertIn("7", self.text("guess"))
+        self.take("as_it_is.png", image * 16)
+        self.until(f"state.x.levels.every((v, i) => v === {image.ravel().tolist()}[i])")
+        self.take("empty.png", np.full((200, 200), 250))
+        self.until("$('message').textContent.startsWith('Nothing')")
+        self.assertEqual(self.text("x-name"), "your picture")  # the one before
+        self.page.set_input_files("#file", {"name": "x.png", "mimeType": "", "buffer": b"none"})
+        self.until("$('message').textContent.includes('no picture')")
+
+    def take(self, name: str, pixels: np.ndarray) -> None:
+        content = BytesIO()
+        Image.fromarray(pixels.astype(np.uint8)).save(content, Path(name).suffix[1:])
+        file = {"name": name, "mimeType": "", "buffer": content.getvalue()}
+        self.page.set_input_files("#file", file)
+
+    def test_the_keyboard_draws_too(self):
+        self.run_js("act('clear'); $('paper').focus()")
+        for key in (" ", *["ArrowDown"] * 5, " ", "ArrowLeft", "ArrowLeft"):
+            self.page.keyboard.press(key)
+        self.assertEqual(self.run_js("state.strokes.map((stroke) => stroke.length)"), [6])
+        self.assertGreater(sum(self.pixels("seen")), 0)
+
+    def test_a_morph_goes_along_the_line_to_the_other_class_by_itself_and_by_hand(self):
+        self.page.click("[data-do=test]")
+        start = torch.tensor(self.current())
+        self.page.click("#targets button:nth-child(4)")
+        self.until("state.morph.share > 0 && state.morph.share < 1")
+        self.until("state.morph.share === 1 && !state.morph.playing")
+        end = self.run_js("[...encode(MODELS[0], testImage(PAGE.labels.indexOf(3))).mean]")
+        torch.testing.assert_close(self.current(), end)
+        self.run_js("$('share').value = 0.5; $('share').focus()")
+        self.page.keyboard.press("ArrowRight")
+        line = torch.lerp(start, torch.tensor(end), 0.51)
+        torch.testing.assert_close(torch.tensor(self.current()), line)
+        self.assertEqual(self.text("z-name"), "51 % of the way to 3")
+        self.assert_decoded("image", self.model, line.tolist())
+        self.page.click("#reread")
+        torch.testing.assert_close(torch.tensor(self.current()), start)
+
+    def test_the_image_is_saved_as_it_is_shown(self):
+        shown = self.pixels("image")
+        with self.page.expect_download() as download:
+            self.page.click("[data-do=save]")
+        picture = Image.open(download.value.path())
+        self.assertEqual(picture.size, (280, 280))
+        small = np.asarray(picture.convert("L"))[5::10, 5::10]
+        np.testing.assert_array_equal(small.ravel(), shown)
+
+    def test_a_run_is_watched_from_noise_to_digits(self):
+        kept = kept_epochs(PLANE, self.plane)
+        self.run_js(f"act('epoch', {len(kept) - 4})")  # the last moments are enough to wait for
+        self.page.click("#play")
+        self.until(f"!state.learning && state.moment === {len(kept) - 1}")
+        z = self.run_js("LEARNED_Z.map((z) => [...z])")
+        for moment in (0, 4, len(kept) - 1):
+            then = kept[moment][1]
+            self.run_js(f"act('epoch', {moment})")
+            self.run_js("new Promise((done) => setTimeout(done, 300))")  # the last tile is there
+            self.assert_decoded("$('then').lastElementChild", then, z[-1])
+            x = torch.tensor(self.run_js("[...state.x.levels]")).view(1, 1, 28, 28)
+            self.assert_shows("then-again", then.reconstruct(x))
+            told = float(self.text("curve-name").split()[0])
+            self.assertAlmostEqual(told, self.run_js(f"LEARNER.epochs[{moment}].bpd"), delta=0.006)
+        self.assertGreater(self.run_js("LEARNER.epochs[0].bpd / LEARNER.epochs.at(-1).bpd"), 4)
+
+    def test_every_control_has_a_name_and_is_reached_by_keyboard(self):
+        self.run_js("$('more').open = true")
+        self.addCleanup(self.run_js, "$('more').open = false")
+        self.run_js("""
+            globalThis.controls = [...document.querySelectorAll(
+                "button, input, summary, canvas[tabindex], dfn, a"
+            )].filter((c) => c.checkVisibility() && !c.disabled);
+            globalThis.reached = new Set();
+            addEventListener("focusin", (event) => reached.add(event.target));
+        """)
+        name = "(c) => c.ariaLabel || c.textContent || [...c.labels].map((l) => l.textContent)[0]"
+        names = self.run_js(f"controls.map({name})")
+        self.assertGreater(len(names), 90)
+        self.assertTrue(all(names), names)
+        for _ in range(self.run_js("controls.filter((c) => c.tabIndex >= 0).length + 3")):
+            self.page.keyboard.press("Tab")
+        self.run_js("$('tiles').firstElementChild.focus()")
+        for _ in range(23):
+            self.page.keyboard.press("ArrowRight")
+        # Of radio buttons, Tab reaches the one that is chosen.
+        missed = "controls.filter((c) => !reached.has(c) && c.type !== 'radio')"
+        self.assertEqual(self.run_js(f"{missed}.map((c) => c.outerHTML)"), [])
+
+    def test_nothing_moves_while_it_is_used_and_nothing_is_too_wide(self):
+        self.addCleanup(self.page.set_viewport_size, self.page.viewport_size)
+        self.run_js("""
+            globalThis.shifts = [];
+            const note = (list) => shifts.push(...list.getEntries().map(({value, sources}) =>
+                ({value, moved: sources.map(({node}) => node?.id || node?.nodeName)})));
+            new PerformanceObserver(note).observe({type: "layout-shift"});
+        """)
+        for width in (390, 1280, 1920):
+            self.page.set_viewport_size({"width": width, "height": 900})
+            self.assertLessEqual(self.run_js("document.documentElement.scrollWidth"), width)
+            self.run_js("new Promise((done) => setTimeout(done, 300))")  # what the new width moved
+            self.run_js("shifts.length = 0")
+            for action in (
+                *("'fresh', 'unit'", "'fresh', 1", "'test'", "'clear'", "'zero'", "'morph', 2"),
+                *("'slide', 0, -3", "'take', 3", "'epoch', 2", "'drawn'", "'link', state.z"),
+            ):
+                self.run_js(f"act({action})")
+                self.wait_for_frame()
+                self.wait_for_frame()
+            # The words behind a number move with its width; a section that moves counts ten times.
+            shifts = self.run_js("shifts")
+            self.assertLess(sum(shift["value"] for shift in shifts), 0.01, (width, shifts))
+
+
+class TestOnAPhone(InBrowser):
+    @classmethod
+    def setUpClass(cls):
+        cls.open(
+            shipped_page(),
+            viewport={"width": 390, "height": 844},
+            **{"device_scale_factor": 2, "is_mobile": True, "has_touch": True},
+        )
+
+    def test_it_is_short_and_no_control_is_covered_in_both_models(self):
+        for model in (0, 1):
+            self.run_js(f"act('model', {model})")
+            self.wait_for_frame()
+            self.assertLess(self.run_js("document.documentElement.scrollHeight"), 1900)
+            self.assertLessEqual(self.run_js("document.documentElement.scrollWidth"), 390)
+            covered = self.run_js("""
+                [...document.querySelectorAll("button, input, summary, #paper, #map-image")]
+                .filter((c) => c.checkVisibility()).filter((c) => {
+                    c.scrollIntoView({block: "center", behavior: "instant"});
+                    const box = c.getBoundingClientRect();
+                    const [x, y] = [box.x + box.width / 3, box.y + box.height / 3];
+                    const top = document.elementFromPoint(x, y);
+                    const related = [c, c.parentElement, ...c.children].includes(top);
+                    return !related && top?.id !== "map-points";
+                }).map((c) => c.outerHTML)
+            """)
+            self.assertEqual(covered, [])
+
+    def test_a_finger_draws_and_moves_through_the_map_and_the_page_stays(self):
+        self.run_js("act('model', 1); act('clear')")
+        self.wait_for_frame()
+        self.touch("#paper", [(0.3, 0.2), (0.5, 0.4), (0.6, 0.8)])
+        self.assertEqual(self.text("x-name"), "your drawing")
+        self.assertGreater(self.run_js("state.strokes[0].length"), 2)
+        self.touch("#map-image", [(0.5, 0.5), (0.6, 0.6), (0.7, 0.8)])
+        self.assertEqual(self.text("z-name"), "a place of the map")
+        shares = self.run_js("onMap(state.model, state.z)")
+        torch.testing.assert_close(shares, [0.7, 0.2], atol=0.02, rtol=0)
+
+    def touch(self, selector: str, places: list[tuple[float, float]]) -> None:
+        """A finger's way, as the browser gets it from a touch screen."""
+        session, before = self.page.context.new_cdp_session(self.page), None
+        for place in places:
+            x, y = self.place(selector, *place)
+            kind = "touchStart" if before is None else "touchMove"
+            points = {"type": kind, "touchPoints": [{"x": x, "y": y}]}
+            session.send("Input.dispatchTouchEvent", points)
+            before = self.run_js("scrollY") if before is None else before
+        session.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
+        self.assertEqual(self.run_js("scrollY"), before)
+
+
+# Everything that is shown, compared with what is computed anew from the state: a list of what is
+# not true.
+AUDIT = """(() => {
+    const wrong = [], {model, x, z, tiles, morph} = state;
+    const expect = (what, shown, truth) => {
+        if (String(shown) !== String(truth)) wrong.push(`${what}: ${shown}, but it is ${truth}`);
+    };
+    const shows = (canvas, levels) => {
+        const copy = new OffscreenCanvas(28, 28).getContext("2d", {willReadFrequently: true});
+        copy.drawImage(canvas, 0, 0);
+        const {data} = copy.getImageData(0, 0, 28, 28);
+        return [...data].every((value, i) => i % 4 ||
+            Math.abs(value - (levels ? levels[i / 4] / 15 * 255 : 0)) <= 1);
+    };
+    const logits = decode(model, z), posterior = x && encode(model, x.levels);
+    const of = state.drawnPixels ? drawnLevels(logits, state.drawnPixels) : expectedLevels(logits);
+    expect("image", shows($("image"), of), true);
+    expect("drawn", $("drawn").ariaPressed, state.drawnPixels !== null);
+    expect("seen", shows($("seen"), x?.levels), true);
+    expect("size", $("size").textContent, `${z.length} numbers`);
+    for (const {index, value} of sliders) {
+        expect(`z[${index}]`, value.textContent, number(z[index], 2));
+    }
+    expect("sliders", sliders.length, model.zDim);
+    expect("zero", state.origin.kind !== "zero" || z.every((value) => value === 0), true);
+    const shares = classProbabilities(model, z, 10), best = shares.indexOf(Math.max(...shares));
+    const guess = `reads as ${best} · ${Math.round(100 * shares[best])} %`;
+    expect("guess", $("guess").textContent, guess);
+    const cost = x && loss(model, x.levels, posterior, model.noise);
+    expect("bpd", $("bpd").textContent, cost ? cost.bpd.toFixed(3) : "\\u2013");
+    expect("cost", $("x-cost").textContent.includes("Nothing on the paper"), !x);
+    if (x) expect("cost", $("x-cost").textContent.includes(`${cost.bpd.toFixed(2)} bits`), true);
+    expect("reread", $("reread").disabled,
+        !x || z.every((value, d) => value === posterior.mean[d]));
+    expect("clear", $("clear").disabled, !x);
+    expect("undo", $("undo").disabled, !state.strokes.length);
+    expect("share", $("share").disabled, !morph);
+    [...$("tiles").children].forEach((button, n) => {
+        const taken = tiles.each[n].z.every((value, d) => value === z[d]);
+        expect(`tile ${n}`, button.ariaPressed, taken);
+        expect(`tile ${n}`, tiles.each[n].z.length, model.zDim);
+    });
+    expect("map", $("map").hidden, model.zDim > 2);
+    if (model.zDim === 2) {
+        const [right, up] = onMap(model, z);
+        const {left, top} = $("map-place").style, shown = [left, top].map(parseFloat);
+        const off = Math.hypot(shown[0] - 100 * right, shown[1] - 100 * (1 - up));
+        expect("place", off < 0.01, true);
+        expect("dots", $("map-points").hidden, !state.dots);
+    }
+    const then = LEARNER.epochs[state.moment];
+    const again = x && expectedLevels(decode(then, encode(then, x.levels).mean));
+    expect("then", shows($("then-again"), again), true);
+    expect("moment", $("epoch").value, state.moment);
+    return wrong;
+})()"""
+
+# Every action, and what the two images are called after it: regular expressions; None: as before.
+DRAWING = "act('penDown', {x: 0.4, y: 0.3}); act('penMove', [{x: 0.6, y: 0.8}])"
+PAIRED = {
+    DRAWING: ("your drawing", "the same, decoded"),
+    "act('clear')": ("empty paper", "all latents at 0"),
+    "$('undo').click()": (None, None),
+    "document.querySelector('[data-do=test]').click()": ("a test image: .", "the same, decoded"),
+    "act('picture', testImage(3))": ("your picture", "the same, decoded"),
+    "act('picture', null)": (None, None),
+    "$('reread').click()": (None, None),
+    "set(sliders[0].input, 1)": (None, "moved by hand"),
+    "document.querySelector('[data-do=zero]').click()": (None, "all latents at 0"),
+    "act('place', atPlace(state.model, [0.2, 0.7, 0.4]))": (None, "a place of the map"),
+    "act('link', Array.from(state.z, () => 0.5))": (None, "latents of a link"),
+    "$('tiles').children[3].click()": (None, "a new .|a draw from .*"),
+    "$('targets').children[4].click(); set($('share'), 0.3)": (None, "30 % of the way to 4"),
+    "$('classes').children[5].click()": (None, None),
+    "$('drawn').click()": (None, None),
+    "document.querySelector('[data-set=dots]').click()": (None, None),
+    "set($('epoch'), 1)": (None, None),
+    "document.querySelector('[name=model][value=\"1\"]').click()": (None, ".*"),
+    "document.querySelector('[name=model][value=\"0\"]').click()": (None, ".*"),
+}
+PAIR = """(() => {
+    const set = (input, value) => {
+        input.value = value;
+        input.dispatchEvent(new Event("input", {bubbles: true}));
+    };
+    const audit = () => %s;
+    const names = () => [$("x-name").textContent, $("z-name").textContent];
+    const found = [];
+    for (const second of [%s]) {
+        act("model", 0);
+        act("clear");
+        state.drawnPixels = null;
+        (() => { %s })();
+        draw(); // now, and not with the next frame
+        const wrong = found.length ? [] : audit(), before = names(); // the same for every second
+        second(set);
+        draw();
+        found.push([[...wrong, ...audit()], before, names()]);
+    }
+    return found;
+})()"""
+
+
+class TestStates(InBrowser):
+    """Small models, with which an action takes a few milliseconds."""
+
+    @classmethod
+    def setUpClass(cls):
+        epochs = [(n / 2, random_model(2, seed=n + 1)) for n in range(3)]
+        cls.model = random_model(z_dim=2)
+        space = Shown("space.ckpt", random_model(z_dim=3))
+        cls.open(page_of([Shown("plane.ckpt", cls.model, epochs), space]))
+
+    def test_after_every_pair_of_actions_what_is_shown_is_true(self):
+        seconds = ", ".join(f"(set) => {{ {second} }}" for second in PAIRED)
+        for first in PAIRED:
+            found = self.run_js(PAIR % (AUDIT, seconds, first))
+            for (second, names), (wrong, before, shown) in zip(PAIRED.items(), found, strict=True):
+                if second == "$('undo').click()" and first == DRAWING:
+                    names = PAIRED["act('clear')"]
+                if second == "$('reread').click()" and before[0] != "empty paper":
+                    names = (None, "the same, decoded")
+                with self.subTest(first=first, second=second):
+                    self.assertEqual(wrong, [])
+                    for name, was, now in zip(names, before, shown, strict=True):
+                        self.assertRegex(now, f"^({name or re.escape(was)})$")
+
+    def test_the_address_has_the_latents_and_opens_them_in_the_model_of_as_many(self):
+        for model, numbers in ((0, "0.25,-1.5"), (1, "0.25,-1.5,1")):
+            self.run_js(f"act('model', {1 - model}); act('test')")
+            self.wait_for_frame()
+            self.run_js(f"location.hash = 'z={numbers}'")
+            self.until("state.origin.kind === 'link'")
+            self.assertEqual(self.current(), [float(value) for value in numbers.split(",")])
+            self.assertEqual(self.text("x-name"), "empty paper")
+            self.assertEqual(self.run_js(AUDIT), [])
+        self.run_js("act('slide', 0, 0.75)")
+        self.until("location.hash === '#z=0.75,-1.5,1'")
+        for bad in ("z=1", "z=1,2,3,4", "z=1,x", "z=1,", "z=1,,2", "z=999,1,1", "elsewhere"):
+            self.run_js(f"location.hash = '{bad}'")
+            self.wait_for_frame()
+            self.assertEqual(self.current(), [0.75, -1.5, 1])
+
+    def test_a_click_on_the_map_decodes_there(self):
+        self.run_js("act('model', 0)")
+        self.wait_for_frame()
+        self.page.mouse.click(*self.place("#map-image", 0.75, 0.9))
+        self.assert_on_map([0.75, 0.1])
+        z = self.current()
+        self.run_js("$('map-place').focus()")
+        self.page.keyboard.press("ArrowUp")
+        self.assertAlmostEqual(self.current()[1], z[1] + 0.05, places=6)
+        self.assert_decoded("image", self.model, self.current())
+
+    def test_it_draws_from_the_prior_what_the_model_samples(self):
+        script = "Array.from({length: 3000}, () => [...drawPrior(MODELS[0], 3, random).z])"
+        z = torch.tensor(self.run_js(script))
+        torch.manual_seed(0)
+        threes = torch.full((20_000,), 3)
+        truth = self.model.prior.sample(len(threes), threes, self.model.hparams.temperature)
+        self.assertLess(((z.mean(0) - truth.mean(0)).abs() / truth.std(0)).max().item(), 0.1)
+        self.assertLess((z.std(0) / truth.std(0) - 1).abs().max().item(), 0.07)
+
+    def test_wrong_weights_are_found(self):
+        self.assertTrue(self.run_js("selfTest()")["passed"])
+        for part in (
+            *("encoder[0].weight", "decoder.at(-1).weight"),
+            *("prior.classes", "prior.last.weight"),
+        ):
+            with self.subTest(part=part):
+                weight = f"MODELS[0].{part}[3]"
+                self.run_js(f"globalThis.right = {weight}; {weight} += 1")
+                self.assertFalse(self.run_js("selfTest()")["passed"])
+                self.run_js(f"{weight} = right")
+
+    def test_every_kind_of_layer_computes_what_pytorch_does_with_other_sizes_too(self):
+        torch.manual_seed(0)
+        net = nn.Sequential(
+            nn.Conv2d(2, 5, (5, 3), stride=(2, 1), padding=(1, 2), bias=False),
+            ResidualBlock(5),
+            nn.SiLU(),
+            nn.ConvTranspose2d(5, 3, (3, 4), stride=(2, 3), padding=(1, 0)),
+            nn.Flatten(),
+            nn.Linear(3 * 9 * 43, 24),
+            nn.SiLU(),
+            nn.Unflatten(1, (2, 3, 4)),
+            nn.Conv2d(2, 1, 1),
+            nn.Flatten(),
+        ).double()
+        nn.init.normal_(net[1].net[-1].weight)
+        x, weights = torch.randn(1, 2, 11, 12, dtype=torch.double), layers.Weights()
+        described = json.dumps(layers.describe(net, weights))
+        data = x[0].permute(1, 2, 0).flatten().tolist()
+        start = f"{{channels: 2, height: 11, width: 12, data: {data}}}"
+        packed = json.dumps(weights.packed())
+        script = f"[...run(withWeights({described}, unpacked({packed})), {start})]"
+        ours = torch.tensor([self.run_js(script)], dtype=torch.double)
+        torch.testing.assert_close(ours, net(x), atol=1e-3, rtol=0)
+
+
+class TestOtherModels(InBrowser):
+    def test_one_latent_gives_a_line_and_one_model_no_switch(self):
+        self.open(page_of([Shown("line.ckpt", random_model(z_dim=1))]))
+        self.assertTrue(self.run_js("$('learn').hidden && $('models').hidden"))
+        self.page.mouse.click(*self.place("#map-image", 0.25, 0.5))
+        self.assert_on_map([0.25])
+        self.assertTrue(self.run_js("selfTest()")["passed"])
+
+    def test_images_of_ones_own_have_their_own_classes_even_without_a_test_image(self):
+        model = random_model(z_dim=2)
+        model.prior = LatentPrior(2, width=30, num_components=3, num_classes=4)
+        classes = ("ash", "<b>", "fir", "yew")
+        page = page_of([Shown("own.ckpt", model)], "<i>trees</i>", classes)
+        self.open(page.replace('"labels":[0,0,1,1,2,2,3,3]', '"labels":[0,0,1,1,2,2,2,2]'))
+        self.assertEqual(self.run_js("$('targets').textContent"), "".join(classes))
+        self.assertIn("<i>trees</i>", self.text("facts"))
+        for label in (1, 3):
+            self.run_js(f"act('morph', {label}); act('share', 1)")
+            self.assertEqual(self.text("z-name"), f"100 % of the way to {classes[label]}")
+        self.assertEqual(self.run_js("document.querySelectorAll('main i').length"), 2)  # of the bar
+
+
+if __name__ == "__main__":
+    unittest.main()
