@@ -28,6 +28,7 @@ from utils import (
     visualize_manifold,
 )
 
+torch.set_num_threads(1)  # threads that wait for each other take three times as long here
 TESTS = Path(__file__).resolve().parent / "tests"
 SIZES = [(1, 2), (16, 20), (32, 64)]  # num_filters, z_dim
 

@@ -1,6 +1,5 @@
 """The README and docs/ hold: their code runs, their commands parse, their figures are right."""
 
-import argparse
 import csv
 import json
 import re
@@ -12,7 +11,7 @@ from pathlib import Path
 from unittest import mock
 
 import torch
-from tiny import InFolder, tiny_data
+from tiny import InFolder, finished_run, tiny_data
 
 import compare
 import compress
@@ -23,7 +22,7 @@ import sample
 import train_pl
 from cnn_encoder_decoder import CNNDecoder, ResidualBlock
 from inputs.command_line import InputError
-from train_pl import PRETRAINED, load_model, train_vae
+from train_pl import PRETRAINED, load_model
 
 ROOT = Path(__file__).resolve().parent.parent
 README = ROOT / "README.md"
@@ -148,14 +147,19 @@ class TestCommands(InFolder):
                         seen.add(script)
         self.assertEqual(seen, PARSERS.keys())
 
+    def test_those_of_the_tests_are_what_ci_runs_and_the_one_of_a_class_names_one(self):
+        shown = [words for words in commands(README.read_text()) if "unittest" in words]
+        *both, (*_, once, name) = shown
+        run = re.findall(r"^ +counted (.+)$", (ROOT / ".ci" / "run").read_text(), re.MULTILINE)
+        self.assertEqual([shlex.join(words) for words in both], run)
+        self.assertEqual(once, "-f")
+        self.assertGreater(unittest.defaultTestLoader.loadTestsFromName(name).countTestCases(), 1)
+
     def test_the_files_of_a_run_are_where_the_readme_says(self):
-        args = argparse.Namespace(z_dim=2, num_filters=4, epochs=1, log_dir="VAE_logs")
-        with tiny_data(), chdir(self.folder), redirect_stdout(StringIO()):
-            train_vae(args)
         named = re.findall(r"^\|.*\| `(VAE_logs/\S+)` \|$", README.read_text(), re.MULTILINE)
         self.assertGreaterEqual(len(named), 5)
         for pattern in named:
-            self.assertTrue(list(self.folder.glob(pattern)), pattern)
+            self.assertTrue(list(finished_run().folder.parent.parent.glob(pattern)), pattern)
 
 
 class TestPages(unittest.TestCase):

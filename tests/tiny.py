@@ -1,15 +1,19 @@
-"""A few hundred real images in place of all, so that the whole program runs in seconds.
+"""A few hundred real images in place of all, one thread, and a tiny finished run for all tests.
 
-As a command it runs the program on them: python tests/tiny.py --epochs 2 --log_dir /tmp/logs
+As a command it runs the program on the images: python tests/tiny.py --epochs 2 --log_dir /tmp/logs
 """
 
+import argparse
+import atexit
 import sys
 import tempfile
 import unittest
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from functools import cache
 from io import StringIO
 from pathlib import Path
+from typing import NamedTuple
 from unittest import mock
 
 import pytorch_lightning as pl
@@ -20,18 +24,24 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import fmnist
 import train_pl
 
+torch.set_num_threads(1)  # threads that wait for each other take three times as long here
 NUM_TRAIN, NUM_VAL, NUM_TEST = 300, 60, 40
+whole = fmnist.load
+
+
+@cache
+def few(
+    root: str | Path = fmnist.DATA_DIR, dataset: str = "MNIST", train: bool = True
+) -> fmnist.DiscreteImages:
+    """The first images of `fmnist.load`, which unpacks all: once per process."""
+    size = NUM_TRAIN + NUM_VAL if train else NUM_TEST
+    return whole(root, dataset, train).subset(torch.arange(size))
 
 
 @contextmanager
 def tiny_data() -> Iterator[None]:
-    whole = fmnist.load
-
-    def load(root: str | Path, dataset: str = "MNIST", train: bool = True) -> fmnist.DiscreteImages:
-        size = NUM_TRAIN + NUM_VAL if train else NUM_TEST
-        return whole(root, dataset, train).subset(torch.arange(size))
-
-    with mock.patch.multiple(fmnist, load=load, NUM_TRAIN=NUM_TRAIN, NUM_VAL=NUM_VAL):
+    """Inside, the data sets are `few` images."""
+    with mock.patch.multiple(fmnist, load=few, NUM_TRAIN=NUM_TRAIN, NUM_VAL=NUM_VAL):
         yield
 
 
@@ -42,6 +52,40 @@ def without_pictures() -> Iterator[None]:
     drawn = mock.patch.object(train_pl.GenerateCallback, "sample_and_save")
     with mock.patch.multiple(train_pl, **nothing), drawn:
         yield
+
+
+class FinishedRun(NamedTuple):
+    folder: Path  # VAE_logs/version_0
+    test: dict[str, float]
+    said: str  # what it printed
+
+
+@cache
+def finished_run() -> FinishedRun:
+    """A run of three epochs and two latents, with pictures and all else that a run leaves.
+
+    It is made once per process: a test that changes a file of it copies the folder before.
+    """
+    temporary = tempfile.TemporaryDirectory()
+    atexit.register(temporary.cleanup)
+    logs = Path(temporary.name, "VAE_logs")
+    # Only what the origin's callers know and --keep_epochs; the rest has the command's defaults.
+    args = argparse.Namespace(
+        z_dim=2,
+        num_filters=4,
+        lr=1e-3,
+        batch_size=30,
+        data_dir=fmnist.DATA_DIR,
+        epochs=3,
+        seed=1,
+        num_workers=0,
+        log_dir=str(logs),
+        progress_bar=False,
+        keep_epochs=True,
+    )
+    with tiny_data(), redirect_stdout(StringIO()) as said:
+        (test,) = train_pl.train_vae(args)
+    return FinishedRun(logs / "version_0", test, said.getvalue())
 
 
 def save_model(model: train_pl.VAE, path: Path, **more: object) -> Path:

@@ -3,9 +3,11 @@
 Everything else is in tests/, and in the user's command, python -m unittest unittests.py.
 """
 
+import os
 import unittest
 from pathlib import Path
 
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # of the processes that these tests start
 FOLDER = Path(__file__).resolve().parent
 
 
