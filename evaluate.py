@@ -16,7 +16,6 @@ from lightning_fabric import Fabric
 
 from compression.general_codecs import codec_bytes
 from fmnist import DiscreteImages
-from inputs.checkpoints import find_checkpoint
 from inputs.command_line import (
     InputError,
     OneLineParser,
@@ -36,6 +35,7 @@ from judging.samples import CLASSIFIED_DATASET, NUM_COMPARED, load_classifier, s
 from own_data import DataSets, add_data_options, data_for, training_record
 from pictures.figures import png, rendered
 from pictures.of_model import model_figures
+from runs.checkpoints import find_checkpoint
 from train_pl import PRETRAINED, VAE, load_model
 
 

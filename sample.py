@@ -14,7 +14,6 @@ if __name__ == "__main__":  # Ctrl-C in the seconds of the imports ends without 
 import numpy as np
 import torch
 
-from inputs.checkpoints import find_checkpoint
 from inputs.command_line import (
     InputError,
     OneLineParser,
@@ -28,6 +27,7 @@ from inputs.files import write_whole
 from own_data import class_number
 from pictures.figures import png, rendered
 from pictures.of_model import beta_words, drawn_images, mean_images, samples_figure
+from runs.checkpoints import find_checkpoint
 from train_pl import PRETRAINED, load_model
 
 

@@ -22,7 +22,6 @@ from torch import Tensor, nn
 
 from cnn_encoder_decoder import CNNDecoder, CNNEncoder
 from fmnist import DATA_DIR, DATASETS
-from inputs.checkpoints import find_checkpoint, read_model
 from inputs.checks import check_finite, check_positive, check_size
 from inputs.command_line import (
     InputError,
@@ -33,11 +32,14 @@ from inputs.command_line import (
     run_main,
     whole_number,
 )
+from judging.report import beta_note
 from judging.samples import CLASSIFIED_DATASET, CLASSIFIER, judge_run, load_classifier
+from judging.size import flops_per_image
 from muon import Muon, warmup_and_line
 from own_data import add_own_data, data_module
 from pictures.in_training import LossCurves, show_epoch, show_latents
 from prior import LatentPrior
+from runs.checkpoints import find_checkpoint, read_model
 from runs.logs import RunningMeans, open_logs
 from runs.result import finish, test_best
 from runs.run import open_run
@@ -378,6 +380,9 @@ def train_vae(
             result = {**test, **show_latents(trainer, model, data.test, run.state.best_step)}
             if classifier is not None and trainer.is_global_zero:
                 result["samples"] = judge_run(model, classifier, data.train, data.test, s.seed)
+            result["flops_per_image"] = flops_per_image(model)
+            if note := beta_note(model.hparams.beta):
+                result["note"] = note
             finish(run, trainer, model, result)
     return [test]
 

@@ -60,11 +60,11 @@ def _fits(sizes: torch.Size, shape: tuple[int | str, ...]) -> bool:
 
 
 def check_finite(*outputs: Tensor) -> None:
-    """Raises FloatingPointError where a model has computed something that is no finite number."""
+    """Raises FloatingPointError where something was computed that is no finite number."""
     known = [output for output in outputs if output.device.type != "meta"]
     if not all(bool(output.isfinite().all()) for output in known):
         raise FloatingPointError(
-            "the model's outputs are not finite numbers: train it anew, with a lower --lr"
+            "the outputs are not finite numbers: the weights or the inputs are far too large"
         )
 
 

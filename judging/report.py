@@ -13,7 +13,6 @@ from inputs.files import write_csv, write_whole
 from judging.bounds import BOUNDS
 from judging.samples import DISTANCE_FROM
 from pictures.figures import png, rendered
-from runs.result import beta_note
 
 METRICS = "metrics.json"
 PICTURES = "pictures.csv"  # of --images
@@ -27,6 +26,13 @@ SAMPLES = {
 }
 # By benchmarks/distance.py: what the distance of perfect samples would be.
 OF_REAL_DIGITS = "0.23 ± 0.06 of 1,000 each, 0.15 ± 0.05 of 2,000, 0.05 ± 0.01 of 5,000"
+
+
+def beta_note(beta: float) -> str:
+    """What has to stand beside bounds of a model that was not trained on them; else nothing."""
+    if beta == 1:
+        return ""
+    return f"trained with beta {beta:g}; all bounds are the ELBO's, where the KL has weight 1"
 
 
 def table(metrics: dict[str, dict]) -> str:

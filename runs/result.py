@@ -11,7 +11,6 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.loggers import TensorBoardLogger
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from inputs.files import write_whole
 from runs.folders import RESULT
@@ -63,18 +62,9 @@ def finish(run: Run, trainer: pl.Trainer, model: nn.Module, result: Mapping[str,
     about = {"best_epoch": run.state.best_epoch, "trained_on": trained_on}
     about |= environment(trainer, model)
     about |= {"options": run.options, "seconds": round(run.seconds, 1)}
-    if note := beta_note(run.options["beta"]):
-        about["note"] = note
     if trainer.is_global_zero:
         write_whole(run.folder / RESULT, json.dumps({**result, **about}, indent=2).encode())
     print_once(summary(run, trainer, result))
-
-
-def beta_note(beta: float) -> str:
-    """What has to stand beside bounds of a model that was not trained on them; else nothing."""
-    if beta == 1:
-        return ""
-    return f"trained with beta {beta:g}; all bounds are the ELBO's, where the KL has weight 1"
 
 
 def environment(trainer: pl.Trainer, model: nn.Module) -> dict[str, object]:
@@ -83,7 +73,6 @@ def environment(trainer: pl.Trainer, model: nn.Module) -> dict[str, object]:
     return {
         "model": {"class": type(model).__name__, **model.hparams},
         "parameters": {name: num_parameters(part) for name, part in model.named_children()},
-        "flops_per_image": flops_per_image(model),
         "versions": {
             "python": platform.python_version(),
             "torch": torch.__version__,  # with its kind of device, such as +cpu
@@ -100,27 +89,6 @@ def environment(trainer: pl.Trainer, model: nn.Module) -> dict[str, object]:
     }
 
 
-@torch.no_grad()
-def flops_per_image(model: nn.Module) -> dict[str, int]:
-    """Floating point operations of each part for one image, a multiplication and addition being 2.
-
-    Torch counts those of convolutions and matrix products. The prior's are for one class.
-    """
-    imgs = torch.zeros(1, 1, 28, 28, dtype=torch.long, device=model.device)
-    (mean, _), label = model.encoder(imgs), imgs.new_zeros(1)
-    parts = {
-        "encoder": lambda: model.encoder(imgs),
-        "decoder": lambda: model.decoder(mean),
-        "prior": lambda: model.prior.log_prob(mean, label),
-    }
-    counts = {}
-    for name, run in parts.items():
-        with torch.compiler.set_stance("force_eager"), FlopCounterMode(display=False) as counter:
-            run()
-        counts[name] = counter.get_total_flops()
-    return counts
-
-
 def num_parameters(module: nn.Module) -> int:
     return sum(p.numel() for p in module.parameters())
 
@@ -134,7 +102,7 @@ def processor() -> str:
     return platform.processor() or platform.machine()
 
 
-def summary(run: Run, trainer: pl.Trainer, test: Mapping[str, float]) -> str:
+def summary(run: Run, trainer: pl.Trainer, test: Mapping[str, object]) -> str:
     """What a run prints at its end: both bounds, and where everything is."""
     lines = [
         "\nTest of the best checkpoint (by the validation bpd with the unit Gaussian):",
@@ -142,7 +110,7 @@ def summary(run: Run, trainer: pl.Trainer, test: Mapping[str, float]) -> str:
         f" = {test['test_reconstruction_loss']:.1f} nats reconstruction"
         f" + {test['test_regularization_loss']:.1f} nats KL",
         f"learned prior  {test['test_prior_bpd']:.4f} bpd",
-        *(f"Note:          {note}" for note in [beta_note(run.options["beta"])] if note),
+        *([f"Note:          {test['note']}"] if "note" in test else []),
         f"Pictures:      {run.folder / '*.png'}",
         f"Results:       {run.folder / RESULT}, {TABLE}",
         f"Checkpoint:    {run.best}",

@@ -17,9 +17,9 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.utilities.seed import isolate_rng
 from torch import nn
 
-from inputs.checkpoints import AtomicCheckpointIO
 from inputs.command_line import InputError, one_line, whole_number
 from runs.checkpointing import RunCheckpoint
+from runs.checkpoints import AtomicCheckpointIO
 from runs.epochs import KeepEpochs
 from runs.logs import Progress
 from runs.run import Run

@@ -30,10 +30,11 @@ import train_pl
 import utils
 from cnn_encoder_decoder import CNNDecoder
 from fmnist import DiscreteImages, discretize
-from inputs.checkpoints import AtomicCheckpointIO, load_shipped, read_checkpoint
+from inputs.checkpoints import load_shipped, read_checkpoint
 from inputs.checks import check_size
 from inputs.command_line import InputError, OneLineParser, WorkError, run_main, to_argv
 from inputs.files import read_idx, write_whole
+from runs.checkpoints import AtomicCheckpointIO
 from train_pl import VAE
 
 ROOT = Path(__file__).resolve().parent.parent

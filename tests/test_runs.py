@@ -44,7 +44,7 @@ from tiny import NUM_TEST, NUM_TRAIN, InFolder, run_command, tiny_data, without_
 
 import fmnist
 import train_pl
-from inputs.checkpoints import find_checkpoint, read_checkpoint
+from inputs.checkpoints import read_checkpoint
 from inputs.command_line import InputError, to_argv
 from inputs.files import write_whole
 from judging.samples import judge_run, load_classifier
@@ -52,6 +52,7 @@ from muon import warmup_and_line
 from pictures.figures import CLASS_COLOURS, losses_figure
 from runs import folders
 from runs import run as run_module
+from runs.checkpoints import find_checkpoint
 from runs.folders import locked, new_run_folder, newest_unfinished
 from runs.stopping import StopIfNotFinite
 from runs.trainer import quiet_lightning
