@@ -27,7 +27,7 @@ from compression.image_files import check_target, read_images, write_images
 from fmnist import DATA_DIR, DATASETS, SIDE
 from inputs.command_line import InputError, OneLineParser, run_main, whole_number
 from inputs.files import read_idx, write_whole
-from own_data import data_for
+from reading.choice import data_for
 from runs.checkpoints import find_checkpoint
 from train_pl import PRETRAINED, VAE, load_model
 

@@ -32,9 +32,9 @@ from judging.handwriting import judge_pictures, read_pictures
 from judging.refinement import refined_summary
 from judging.report import PICTURES, check_report_folder, table, write_report, write_scores
 from judging.samples import CLASSIFIED_DATASET, NUM_COMPARED, load_classifier, sample_quality
-from own_data import DataSets, add_data_options, data_for, training_record
 from pictures.figures import png, rendered
 from pictures.of_model import model_figures
+from reading.choice import DataSets, add_data_options, data_for, training_record
 from runs.checkpoints import find_checkpoint
 from train_pl import PRETRAINED, VAE, load_model
 

@@ -14,8 +14,8 @@ if __name__ == "__main__":  # Ctrl-C in the seconds of the imports ends without 
 from fmnist import DIGITS
 from inputs.command_line import InputError, OneLineParser, path_name, run_main
 from inputs.files import write_whole
-from own_data import add_data_options, data_for, training_record
 from page.contents import Shown, contents, page
+from reading.choice import add_data_options, data_for, training_record
 from runs.checkpoints import find_checkpoint
 from runs.epochs import kept_epochs
 from train_pl import PRETRAINED, load_model

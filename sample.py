@@ -24,9 +24,9 @@ from inputs.command_line import (
     whole_number,
 )
 from inputs.files import write_whole
-from own_data import class_number
 from pictures.figures import png, rendered
 from pictures.of_model import beta_words, drawn_images, mean_images, samples_figure
+from reading.choice import class_number
 from runs.checkpoints import find_checkpoint
 from train_pl import PRETRAINED, load_model
 

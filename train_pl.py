@@ -36,9 +36,9 @@ from judging.report import beta_note
 from judging.samples import CLASSIFIED_DATASET, CLASSIFIER, judge_run, load_classifier
 from judging.size import flops_per_image
 from muon import Muon, warmup_and_line
-from own_data import add_own_data, data_module
 from pictures.in_training import LossCurves, show_epoch, show_latents
 from prior import LatentPrior
+from reading.choice import add_own_data, data_module
 from runs.checkpoints import find_checkpoint, read_model
 from runs.logs import RunningMeans, open_logs
 from runs.result import finish, test_best

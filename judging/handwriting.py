@@ -13,8 +13,8 @@ from inputs.command_line import InputError
 from judging.bounds import image_bounds
 from judging.classifier import Classifier
 from judging.samples import classify, nearest
-from own_data import read_picture, visible
 from pictures.figures import captioned_figure, short
+from reading.pictures import read_picture, visible
 
 SHOWN = 64  # pictures in the figure at most
 

@@ -14,9 +14,9 @@ from torchvision import datasets
 import fmnist
 from fmnist import DiscreteImages
 from inputs.checks import check_finite
-from own_data import DataSets
 from page.layers import networks, packed, weights_at
 from prior import LatentPrior
+from reading.choice import DataSets
 from utils import KLD, elbo_to_bpd, kl_per_dimension, reconstruction_loss
 
 PARTS = Path(__file__).resolve().parent  # page.html and what it takes in

@@ -18,7 +18,7 @@ from compression import general_codecs
 from compression.archive import Archive, read_archive, write_archive
 from compression.codec import Codec, fingerprint
 from inputs.command_line import InputError
-from own_data import read_own
+from reading.own import read_own
 
 
 class CommandLine(InFolder):

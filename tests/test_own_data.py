@@ -22,7 +22,9 @@ from fmnist import DATA_DIR, four_bit
 from inputs.command_line import InputError
 from inputs.files import read_idx
 from judging.samples import classify, load_classifier
-from own_data import OwnDataModule, data_for, mnist_form, read_own
+from reading.choice import OwnDataModule, data_for
+from reading.own import read_own
+from reading.photo import mnist_form
 
 RAW = DATA_DIR / "MNIST" / "raw"
 DIGITS = read_idx(RAW / "t10k-images-idx3-ubyte.gz")[:240].copy()  # 0..255

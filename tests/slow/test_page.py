@@ -24,10 +24,10 @@ from cnn_encoder_decoder import ResidualBlock
 from explore import PLANE
 from fmnist import DIGITS, DiscreteImages
 from judging.samples import load_classifier
-from own_data import DataSets
 from page import contents, layers
 from page.contents import Shown
 from prior import LatentPrior
+from reading.choice import DataSets
 from runs.epochs import kept_epochs
 from train_pl import PRETRAINED, VAE, load_model
 from utils import KLD, elbo_to_bpd, gaussian_log_prob, mean_image, reconstruction_loss

@@ -1,0 +1,142 @@
+"""Which images a command works with: MNIST, another official data set, or one's own."""
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+from fmnist import DATA_DIR, DATASETS, DiscreteImages, MNISTDataModule
+from inputs.checkpoints import read_checkpoint
+from inputs.command_line import InputError, path_name
+from reading.own import OwnData, read_own
+
+
+class OwnDataModule(MNISTDataModule):
+    """The three loaders of one's own images; see `MNISTDataModule`."""
+
+    def __init__(self, own: OwnData, batch_size: int = 32, num_workers: int = 0, seed: int = 42):
+        super().__init__(batch_size=batch_size, num_workers=num_workers, seed=seed)
+        self.own, self.classes = own, own.data.classes
+        self.save_hyperparameters(own.record)  # so that other commands find them again
+
+    def prepare_data(self) -> None:
+        pass
+
+    def read(self) -> tuple[DiscreteImages, DiscreteImages, DiscreteImages]:
+        return self.own.split()
+
+    def state_dict(self) -> dict[str, str]:
+        return {"digest": self.hparams.digest}
+
+    def load_state_dict(self, state_dict: dict[str, str]) -> None:
+        if state_dict["digest"] != self.hparams.digest:
+            raise InputError(
+                f"argument --data: the images in {self.hparams.data} are not those that the run "
+                "began with: give these, or start a new run"
+            )
+
+
+def add_own_data(add: Callable, data: str) -> None:
+    """The options of images of one's own; `data` is the name of the one for the file or folder."""
+    help = "images of your own: a folder of pictures, .npz, .npy or IDX file"
+    add(data, type=path_name, help=help)
+    add("--levels", type=int, choices=(16, 256), help="grey levels in its array, 256 if not given")
+    help = "fit them into MNIST's 20x20 box, and centre them"
+    add("--like_mnist", action="store_true", help=help)
+
+
+def add_data_options(parser: argparse.ArgumentParser) -> None:
+    """The options of a command that begins with a trained model, and with its images."""
+    add = parser.add_argument
+    add("--data_dir", type=path_name, default=str(DATA_DIR), help="folder of the data files")
+    add("--dataset", choices=DATASETS, help="its images; without, those of the model's training")
+    add("--data", type=path_name, help="images of your own, also if those of the training moved")
+
+
+def data_module(options: argparse.Namespace) -> MNISTDataModule:
+    """The loaders that train_pl.py's options ask for, if these go together; see `read_own`."""
+    s, how = options, (options.batch_size, options.num_workers, options.seed)
+    if s.data is None:
+        for name in ("like_mnist", "levels"):
+            if getattr(s, name):
+                raise InputError(f"argument --{name}: it is for --data, leave it out")
+        return MNISTDataModule(s.data_dir, s.dataset, *how)
+    if s.dataset != "MNIST":
+        raise InputError(f"argument --data: give it or --dataset {s.dataset}, not both")
+    return OwnDataModule(read_own(s.data, s.levels or 256, s.like_mnist), *how)
+
+
+def class_number(checkpoint: str | Path, num_classes: int, name: str) -> int:
+    """The label of one of a checkpoint's classes, by its name or else the label itself."""
+    numbers = [*map(str, range(num_classes))]
+    classes = training_record(checkpoint).get("classes", numbers)
+    known = [*classes, *numbers[: len(classes)]]
+    if name not in known:
+        known = f"one of {', '.join(classes)}" if classes else "it was trained without any"
+        raise InputError(f"argument --label: the model has no class {name!r}: {known}")
+    return known.index(name) % len(classes)
+
+
+class DataSets(NamedTuple):
+    """The images that a command works with, and their name; that of those of the training."""
+
+    name: str
+    trained_on: str | None
+    train: DiscreteImages
+    val: DiscreteImages
+    test: DiscreteImages
+
+
+def training_record(checkpoint: str | Path) -> dict[str, object]:
+    """What a checkpoint says of the data of its training: `dataset`, its name, and more if it was
+    one's own, see `read_own`; nothing in files that do not say it.
+    """
+    record = read_checkpoint(checkpoint).get("datamodule_hyper_parameters")
+    if not isinstance(record, dict):
+        return {}
+    if record.keys() >= {"dataset", "data", "levels", "like_mnist", "classes", "digest"}:
+        return record
+    name = record.get("dataset")
+    return {"dataset": name} if name in DATASETS else {}  # of somebody's own data module
+
+
+def data_for(
+    checkpoint: str | Path,
+    dataset: str | None = None,
+    data: str | None = None,
+    data_dir: str | Path = DATA_DIR,
+) -> DataSets:
+    """The images that are asked for or else those that a checkpoint's model was trained on.
+
+    Args:
+        dataset: one of `DATASETS`, in `data_dir`.
+        data: images of one's own, read as those of the training were.
+    Raises:
+        InputError: they cannot be read, or those of the training are not what they were then.
+    """
+    record = training_record(checkpoint)
+    trained_on, digest = record.get("dataset"), record.get("digest")
+    if dataset and data:
+        raise InputError(f"argument --data: give it or --dataset {dataset}, not both")
+    if data is None and (dataset or digest is None):
+        name = dataset or trained_on or "MNIST"
+        official = MNISTDataModule(data_dir, name)
+        official.prepare_data()
+        return DataSets(name, trained_on, *official.read())
+    try:
+        how = record.get("levels", 256), record.get("like_mnist", False)
+        own = read_own(data or record["data"], *how)
+    except InputError as error:
+        remedy = "" if data else "; the model was trained on it: give with --data where it is now"
+        raise InputError(f"{error}{remedy}") from error
+    name = own.record["dataset"]
+    if own.record["digest"] == digest:
+        name = trained_on
+    elif data is None:
+        raise InputError(
+            f"argument --data: the images in {record['data']} have changed since the model was "
+            "trained on them: give the old ones, or these to judge it on others"
+        )
+    elif digest is not None:
+        name = f"{name}, other images"
+    return DataSets(name, trained_on, *own.split())
