@@ -1,6 +1,6 @@
-"""MNIST with 16 grey levels: the data that the model is trained on.
+"""MNIST with 16 grey levels, or two: the data that the model is trained on.
 
-Torchvision downloads the archives; here they become 16 grey levels, uint8 in memory, and batches.
+Torchvision downloads the archives; here they become grey levels, uint8 in memory, and batches.
 """
 
 import tempfile
@@ -27,6 +27,7 @@ SIDE = 28  # pixels of an image, each way
 NUM_TRAIN, NUM_VAL = 54_000, 6_000
 DIGITS = tuple("0123456789")
 SPLIT_SEED = 42  # fixed, so that every run is judged on the same validation images
+BINARY_SEED = 42  # fixed, so that every run is judged on the same two levels of these images
 
 
 def discretize(images: Tensor, num_values: int = 16) -> Tensor:
@@ -56,26 +57,53 @@ def four_bit(pixels: np.ndarray) -> np.ndarray:
     return discretize(torch.arange(256) / 255).to(torch.uint8).numpy()[pixels]
 
 
+def binarize(grey: Tensor, noise: torch.Generator) -> Tensor:
+    """Two levels, each pixel drawn on its own: 1 with probability grey / 255.
+
+    Salakhutdinov & Murray 2008, "On the quantitative analysis of deep belief networks"; drawn anew
+    in every epoch, as by Burda et al. 2016, it is "dynamically binarised" MNIST.
+
+    Args:
+        grey: whole numbers, any shape and device, values 0..255.
+        noise: on the CPU, so that the draws are the same on any device.
+    Returns:
+        same shape, dtype and device, values 0 and 1.
+    """
+    below = torch.randint(255, grey.shape, generator=noise, dtype=torch.uint8)
+    return (below.to(grey.device) < grey).to(grey.dtype)
+
+
 class DiscreteImages(Dataset):
     """Images of integer grey levels with their labels, fetched a batch at a time.
 
     Args:
-        images: uint8 [N, 1, 28, 28], values 0..15: a byte a pixel, the whole set stays in cache.
+        images: uint8 [N, 1, 28, 28]: a byte a pixel, the whole set stays in cache.
         labels: long [N].
         classes: what the labels 0, 1, ... stand for; none for images without, whose labels are 0.
+        num_levels: L; the images' values are 0..L-1.
+        grey: of two levels, the images of 256 that training draws them from anew, see `binarize`.
     Raises:
         TypeError, ValueError: another dtype, shape or range, so that no training step has to look.
     """
 
-    def __init__(self, images: Tensor, labels: Tensor, classes: Sequence[str] = DIGITS):
+    def __init__(
+        self,
+        images: Tensor,
+        labels: Tensor,
+        classes: Sequence[str] = DIGITS,
+        num_levels: int = 16,
+        grey: "DiscreteImages | None" = None,
+    ):
         found = f"got {images.dtype} {[*images.shape]} and {labels.dtype} {[*labels.shape]}"
         if (images.dtype, labels.dtype) != (torch.uint8, torch.long):
             raise TypeError(f"expected uint8 images and long labels, {found}")
         if images.ndim != 4 or labels.shape != images.shape[:1]:
             raise ValueError(f"expected images [N, 1, H, W] and labels [N], {found}")
-        if len(images) and (highest := int(images.max())) > 15:
-            raise ValueError(f"expected grey levels 0..15, got {highest}: see discretize")
+        if len(images) and (highest := int(images.max())) >= num_levels:
+            expected = f"expected grey levels 0..{num_levels - 1}"
+            raise ValueError(f"{expected}, got {highest}: see discretize")
         self.images, self.labels, self.classes = images, labels, tuple(classes)
+        self.num_levels, self.grey = num_levels, grey
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -92,11 +120,35 @@ class DiscreteImages(Dataset):
 
     def subset(self, index: Tensor) -> "DiscreteImages":
         """The images at these positions, long [M], as a set of their own."""
-        index = index.to(self.images.device)
-        return DiscreteImages(self.images[index], self.labels[index], self.classes)
+        index, grey = index.to(self.images.device), self.grey and self.grey.subset(index)
+        return self._with(self.images[index], self.labels[index], grey)
 
     def to(self, device: torch.device) -> "DiscreteImages":
-        return DiscreteImages(self.images.to(device), self.labels.to(device), self.classes)
+        grey = self.grey and self.grey.to(device)
+        return self._with(self.images.to(device), self.labels.to(device), grey)
+
+    def _with(
+        self, images: Tensor, labels: Tensor, grey: "DiscreteImages | None"
+    ) -> "DiscreteImages":
+        return DiscreteImages(images, labels, self.classes, self.num_levels, grey)
+
+
+def as_bits(
+    pixels: np.ndarray, labels: np.ndarray, classes: Sequence[str], bits: int
+) -> DiscreteImages:
+    """Images in 16 levels or, of 1 bit, in two: drawn once, for all but training, by a fixed seed.
+
+    Args:
+        pixels: uint8 [N, 28, 28] in 0..255.
+        labels: int64 [N].
+        bits: 4 or 1.
+    """
+    labels = torch.from_numpy(labels)
+    if bits == 4:
+        return DiscreteImages(torch.from_numpy(four_bit(pixels)).unsqueeze(1), labels, classes)
+    grey = DiscreteImages(torch.tensor(pixels).unsqueeze(1), labels, classes, num_levels=256)
+    levels = binarize(grey.images, torch.Generator().manual_seed(BINARY_SEED))
+    return DiscreteImages(levels, labels, classes, num_levels=2, grey=grey)
 
 
 def prepare(root: str | Path = DATA_DIR, dataset: str = "MNIST", download: bool = True) -> None:
@@ -136,8 +188,10 @@ def prepare(root: str | Path = DATA_DIR, dataset: str = "MNIST", download: bool 
             ) from error
 
 
-def load(root: str | Path = DATA_DIR, dataset: str = "MNIST", train: bool = True) -> DiscreteImages:
-    """The whole training set (60,000) or test set (10,000) in 16 levels; call `prepare` before.
+def load(
+    root: str | Path = DATA_DIR, dataset: str = "MNIST", train: bool = True, bits: int = 4
+) -> DiscreteImages:
+    """The whole training set (60,000) or test set (10,000), see `as_bits`; call `prepare` before.
 
     Raises:
         InputError: an archive cannot be read.
@@ -148,8 +202,7 @@ def load(root: str | Path = DATA_DIR, dataset: str = "MNIST", train: bool = True
         labels = read_idx(folder / f"{part}-labels-idx1-ubyte.gz").astype(np.int64)
         if labels.max(initial=0) > 9:
             raise ValueError("a label is not in 0..9")
-        pixels = torch.from_numpy(four_bit(images)).unsqueeze(1)
-        return DiscreteImages(pixels, torch.from_numpy(labels))
+        return as_bits(images, labels, DIGITS, bits)
     except (EOFError, OSError, ValueError, zlib.error) as error:
         raise InputError(
             f"cannot read the {part} archives in {folder} ({one_line(error)}): restore them, or "
@@ -169,6 +222,13 @@ def split_positions(*sizes: int) -> tuple[Tensor, ...]:
     return order.split(sizes)
 
 
+def stream(key: int, *numbers: int) -> torch.Generator:
+    """Random numbers from a hash of these; those of another key are others."""
+    # `SeedEpochs` has hashes of its own for the noise, without a key.
+    entropy = np.random.SeedSequence(numbers, spawn_key=(key,))
+    return torch.Generator().manual_seed(int(entropy.generate_state(1, np.uint64)[0]))
+
+
 class EpochOrder(DistributedSampler):
     """Each process's share of an epoch's order, which derives from a hash of (seed, epoch).
 
@@ -176,11 +236,12 @@ class EpochOrder(DistributedSampler):
     """
 
     def __iter__(self) -> Iterator[int]:
-        # The spawn key keeps it apart from the noise of `SeedEpochs`, which has hashes of its own.
-        entropy = np.random.SeedSequence((self.seed, self.epoch), spawn_key=(0,))
-        generator = torch.Generator().manual_seed(int(entropy.generate_state(1, np.uint64)[0]))
-        order = torch.randperm(len(self.dataset), generator=generator)
+        order = torch.randperm(len(self.dataset), generator=stream(0, self.seed, self.epoch))
         return iter(order[self.rank : self.total_size : self.num_replicas].tolist())
+
+    def pixel_noise(self) -> torch.Generator:
+        """What the pixels of this epoch are drawn by, in this process; see `binarize`."""
+        return stream(1, self.seed, self.epoch, self.rank)
 
 
 class EveryImageOnce(DistributedSampler):
@@ -199,6 +260,8 @@ class EveryImageOnce(DistributedSampler):
 class MemoryLoader(DataLoader):
     """A DataLoader that fetches each batch of a `DiscreteImages` in one indexing operation.
 
+    Of images in 256 levels, it draws two levels anew in every pass: see `binarize`.
+
     It looks like any loader of images, in which Lightning can replace the sampler. The one that
     does the work begins when the first batch is asked for: Lightning makes the iterator of a
     resumed run before it restores the epoch, which the order derives from.
@@ -216,24 +279,40 @@ class MemoryLoader(DataLoader):
             generator=self.generator or torch.Generator(),
         )
 
+    @cached_property
+    def _pixel_noise(self) -> torch.Generator:
+        return stream(1, self.generator.initial_seed() if self.generator else 0)
+
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        yield from self._batches
+        if getattr(self.dataset, "num_levels", None) != 256:
+            yield from self._batches
+            return
+        in_run = isinstance(self.sampler, EpochOrder)
+        noise = self.sampler.pixel_noise() if in_run else self._pixel_noise
+        for grey, labels in self._batches:
+            yield binarize(grey, noise), labels
 
 
 def mnist(
-    root: str | Path = DATA_DIR, batch_size: int = 128, num_workers: int = 0, download: bool = True
+    root: str | Path = DATA_DIR,
+    batch_size: int = 128,
+    num_workers: int = 0,
+    download: bool = True,
+    bits: int = 4,
 ) -> tuple[DataLoader, DataLoader, DataLoader]:
-    """Training (shuffled), validation and test loader of 4-bit MNIST.
+    """Training (shuffled), validation and test loader of MNIST in 16 levels or, of 1 bit, in two.
 
-    Each yields images long [B, 1, 28, 28] with values 0..15 and labels long [B]. The order of the
-    training images derives from the global seed at the time of the call. These are loaders for
-    models of one's own; train_pl.py takes `MNISTDataModule`. Raises InputError: see `prepare`.
+    Each yields images long [B, 1, 28, 28] with values below 2**bits and labels long [B]. The order
+    of the training images, and what is drawn of them, derive from the global seed at the time of
+    the call. These are loaders for models of one's own; train_pl.py takes `MNISTDataModule`.
+    Raises InputError: see `prepare`.
     """
     prepare(root, "MNIST", download)
-    train, val, test = MNISTDataModule(root).read()
+    train, val, test = MNISTDataModule(root, bits=bits).read()
     order = torch.Generator().manual_seed(torch.initial_seed())
+    shown = train.grey or train
     return (
-        MemoryLoader(train, batch_size, shuffle=True, num_workers=num_workers, generator=order),
+        MemoryLoader(shown, batch_size, shuffle=True, num_workers=num_workers, generator=order),
         MemoryLoader(val, batch_size, num_workers=num_workers),
         MemoryLoader(test, batch_size, num_workers=num_workers),
     )
@@ -251,7 +330,8 @@ class MNISTDataModule(pl.LightningDataModule):
         dataset: one of `DATASETS`.
         batch_size: training images per step and process; 32 is part of train_pl.py's recipe.
         num_workers: loader processes; 0 is fastest, as a batch is one indexing operation.
-        seed: of the training order.
+        seed: of the training order and, with 1 bit, of what is drawn in every epoch.
+        bits: 4 for 16 grey levels, 1 for two: see `binarize`.
     """
 
     EVAL_BATCH_SIZE = 500  # divides both sets; not an option, so that no figure depends on it
@@ -264,10 +344,12 @@ class MNISTDataModule(pl.LightningDataModule):
         batch_size: int = 32,
         num_workers: int = 0,
         seed: int = 42,
+        bits: int = 4,
     ):
         super().__init__()
-        self.save_hyperparameters("dataset")  # so that a checkpoint says what it was trained on
-        self.data_dir, self.dataset = data_dir, dataset
+        self.save_hyperparameters("dataset", "bits")  # a checkpoint says what it was trained on
+        self.data_dir, self.dataset, self.bits = data_dir, dataset, bits
+        self.num_levels = 2**bits
         self.batch_size, self.num_workers, self.seed = batch_size, num_workers, seed
 
     def prepare_data(self) -> None:
@@ -284,11 +366,13 @@ class MNISTDataModule(pl.LightningDataModule):
 
     def read(self) -> tuple[DiscreteImages, DiscreteImages, DiscreteImages]:
         """The training, validation and test images."""
-        return *split(load(self.data_dir, self.dataset)), load(self.data_dir, self.dataset, False)
+        train, test = (load(self.data_dir, self.dataset, part, self.bits) for part in (True, False))
+        return *split(train), test
 
     def train_dataloader(self) -> DataLoader:
         # To drop the last ones is to take no image twice in an epoch.
-        sampler = EpochOrder(self.train, *self._processes(), seed=self.seed, drop_last=True)
+        shown = self.train.grey or self.train
+        sampler = EpochOrder(shown, *self._processes(), seed=self.seed, drop_last=True)
         return self._loader(sampler, self.batch_size)
 
     def val_dataloader(self) -> DataLoader:

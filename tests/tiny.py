@@ -31,11 +31,11 @@ whole = fmnist.load
 
 @cache
 def few(
-    root: str | Path = fmnist.DATA_DIR, dataset: str = "MNIST", train: bool = True
+    root: str | Path = fmnist.DATA_DIR, dataset: str = "MNIST", train: bool = True, bits: int = 4
 ) -> fmnist.DiscreteImages:
     """The first images of `fmnist.load`, which unpacks all: once per process."""
     size = NUM_TRAIN + NUM_VAL if train else NUM_TEST
-    return whole(root, dataset, train).subset(torch.arange(size))
+    return whole(root, dataset, train, bits).subset(torch.arange(size))
 
 
 @contextmanager
