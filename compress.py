@@ -3,7 +3,6 @@
     python compress.py encode t10k-images-idx3-ubyte.gz digits.vae   # or a .npy file, or PNG files
     python compress.py decode digits.vae t10k-images-idx3-ubyte      # or digits.npy, or a folder
     python compress.py info digits.vae
-    python compress.py bench                # against general codecs, on the test set
 
 This is the command line; how it works, and what is guaranteed, stands in compression/codec.py.
 """
@@ -21,14 +20,11 @@ from numpy.typing import ArrayLike
 
 from compression import low_bits
 from compression.archive import OVERHEAD, STORED, VERSION, Header, read_archive
-from compression.bench import VerificationError, bench
 from compression.codec import Codec
 from compression.image_files import check_target, read_images, write_images
-from fmnist import DATA_DIR, DATASETS, SIDE
-from inputs.command_line import InputError, OneLineParser, run_main, whole_number
-from inputs.files import read_idx, write_whole
-from reading.choice import data_for
-from runs.checkpoints import find_checkpoint
+from fmnist import SIDE
+from inputs.command_line import InputError, OneLineParser, WorkError, run_main
+from inputs.files import write_whole
 from train_pl import PRETRAINED, VAE, load_model
 
 
@@ -95,7 +91,7 @@ def encode_file(args: argparse.Namespace) -> None:
         except InputError:
             same = False
         if not same:
-            raise VerificationError("the archive does not decode to the images: not written")
+            raise WorkError("the archive does not decode to the images: not written")
     args.archive.parent.mkdir(parents=True, exist_ok=True)
     write_whole(args.archive, archive)
     verified = "verified by decoding it" if args.verify else "not verified"
@@ -130,19 +126,9 @@ def show_info(args: argparse.Namespace) -> None:
     )
 
 
-def run_bench(args: argparse.Namespace) -> None:
-    checkpoint = find_checkpoint(args.checkpoint)
-    data = data_for(checkpoint)
-    grey = None  # images of one's own are known in 16 levels only
-    if data.name in DATASETS:
-        grey = read_idx(DATA_DIR / data.name / "raw" / "t10k-images-idx3-ubyte.gz")[: args.limit]
-    images = data.test.images.squeeze(1).numpy()[: args.limit]
-    bench(load_model(checkpoint), data.name, images, grey)
-
-
 def make_parser() -> argparse.ArgumentParser:
     parser = OneLineParser(description="Lossless compression of digits with a trained VAE.")
-    commands = parser.add_subparsers(required=True, metavar="encode|decode|info|bench")
+    commands = parser.add_subparsers(required=True, metavar="encode|decode|info")
     with_model, with_target = (argparse.ArgumentParser(add_help=False) for _ in range(2))
     help = "a .ckpt file, or a run's log directory for its best one (default: %(default)s)"
     with_model.add_argument("--checkpoint", type=Path, default=PRETRAINED, help=help)
@@ -169,9 +155,6 @@ def make_parser() -> argparse.ArgumentParser:
 
     add = command("info", show_info, "show what an archive contains")
     add("archive", type=Path, metavar="ARCHIVE")
-
-    add = command("bench", run_bench, "compare with general codecs on the test images", with_model)
-    add("--limit", type=whole_number(1, 10_000), help="take only the first images")
     return parser
 
 

@@ -53,7 +53,7 @@ def table(metrics: dict[str, dict]) -> str:
         *_bounds(metrics),
         "",
         f"active units: {metrics['active_units']} of {len(metrics['kl_per_dimension_nats'])}",
-        f"general codecs on the same images, bits per dimension: {codecs}",
+        f"a general codec on the same images, bits per dimension: {codecs}",
         "",
         *(_samples(metrics["samples"]) if "samples" in metrics else ()),
     ]

@@ -14,11 +14,9 @@ from tiny import InFolder, run_command, save_model
 import compress
 import fmnist
 from compress import encode
-from compression import general_codecs
 from compression.archive import Archive, read_archive, write_archive
 from compression.codec import Codec, fingerprint
 from inputs.command_line import InputError
-from reading.own import read_own
 
 
 class CommandLine(InFolder):
@@ -279,35 +277,6 @@ class TestRefusals(CommandLine):
         with mock.patch.object(Codec, "decode", side_effect=AssertionError):
             said = self.succeed("encode", self.input, self.archive, "--no-verify")
         self.assertIn("not verified", said)
-
-
-class TestBench(CommandLine):
-    def test_it_takes_the_images_that_the_model_was_trained_on(self):
-        own = self.folder / "own.npy"
-        np.save(own, digits())
-        record = read_own(own).record
-        checkpoint = save_model(
-            self.model, self.folder / "own.ckpt", datamodule_hyper_parameters=record
-        )
-        code, said, _ = self.run_main("bench", "--limit", 2, checkpoint=checkpoint)
-        self.assertEqual(code, 0)
-        self.assertIn("2 test images of own.npy", said)
-        self.assertNotIn("256 grey levels", said)
-
-    def test_it_prints_the_tables_the_speeds_and_what_was_left_out(self):
-        with mock.patch.object(general_codecs, "EFFORTS", ()):
-            code, said, _ = self.run_main("bench", "--limit", 7)
-        self.assertEqual(code, 0)
-        table = [line for line in said.splitlines() if line.startswith("|")]
-        self.assertEqual(len(table), 2 * (2 + 5 + 2 + 3))  # two kinds, together and single
-        for words in (
-            *("7 images of 16 grey", "7 images of 256 grey", "this model, an archive of one image"),
-            *("PNG, one sheet", "WebP, one sheet", "bz2", "xz", "each in a file of its own"),
-            *("JPEG XL is left out", "negative ELBO", "bits to start up", "images/s"),
-        ):
-            self.assertIn(words, said)
-        for limit in (0, 10_001, "all"):
-            self.assert_refused(f"--limit.*{limit}", "bench", "--limit", limit)
 
 
 if __name__ == "__main__":

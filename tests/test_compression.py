@@ -1,29 +1,27 @@
 """Compression: exact round trips, their rates, what an archive refuses, general codecs."""
 
 import copy
-import itertools
 import threading
 import unittest
-from contextlib import redirect_stderr
 from functools import cache
-from io import StringIO
 from pathlib import Path
 from unittest import mock
 
 import numpy as np
 import torch
-from tiny import InFolder, run_command
 
 import fmnist
+from benchmarks.archives import negative_elbo
+from benchmarks.low_bits_training import bits_per_pixel
 from compress import decode, encode
 from compression import archive as archive_module
-from compression import bench, general_codecs, low_bits, low_bits_training
 from compression import codec as codec_module
+from compression import low_bits
 from compression.archive import OVERHEAD, STORED, Archive, Header, read_archive, write_archive
 from compression.codec import Codec, batches
 from compression.latents import RADIUS, TAILS, Posterior, Stack
 from compression.low_bits import LEVEL, OFFSET, LowBits, Pixels
-from inputs.command_line import InputError, WorkError
+from inputs.command_line import InputError
 from inputs.files import read_idx
 from prior import LatentPrior
 from train_pl import PRETRAINED, VAE, load_model
@@ -162,21 +160,18 @@ class TestRoundTrips(unittest.TestCase):
 
 
 class TestRate(unittest.TestCase):
-    def test_the_rate_is_the_negative_elbo_and_below_that_of_general_codecs(self):
+    def test_the_rate_is_the_negative_elbo(self):
         model, images = load_model(PRETRAINED), fmnist.four_bit(digits())
         rate = 8 * len(encode(images, model)) / images.size
-        self.assertAlmostEqual(rate / bench.negative_elbo(model, images), 1, delta=0.006)
-        size = len(encode(images[:100], model))
-        for name, other in general_codecs.codec_bytes(images[:100]).items():
-            self.assertLess(size, other, name)
+        self.assertAlmostEqual(rate / negative_elbo(model, images), 1, delta=0.006)
 
     def test_the_low_bits_cost_what_their_model_says(self):
         model, images, stack = small_low_bits(), digits()[:20], Stack()
         with torch.inference_mode():
             model.push(stack, images, lambda parts, desc: parts)
-        bits = low_bits_training.bits_per_pixel(model, torch.from_numpy(images)) * images.size
+        bits = bits_per_pixel(model, torch.from_numpy(images)) * images.size
         self.assertAlmostEqual(stack.num_bits() / bits, 1, delta=0.003)
-        rate = low_bits_training.bits_per_pixel(low_bits.load(), torch.from_numpy(digits()[:100]))
+        rate = bits_per_pixel(low_bits.load(), torch.from_numpy(digits()[:100]))
         self.assertLess(rate, 0.5)
 
     def test_a_black_image_more_costs_a_model_that_is_certain_of_it_half_a_byte(self):
@@ -408,53 +403,6 @@ class TestLowBits(unittest.TestCase):
         torch.testing.assert_close(probabilities.sum(1), torch.ones(len(probabilities)))
         stepwise = -probabilities.gather(1, offset.unsqueeze(1)).squeeze(1).log()
         torch.testing.assert_close(stepwise, nats, rtol=1e-4, atol=1e-4)
-
-
-class TestLowBitsTraining(InFolder):
-    def test_it_lowers_their_cost_and_stores_a_model_that_says_so(self):
-        values, new = torch.from_numpy(digits()[:100]), self.folder / "new" / "low_bits.pt"
-        whole = (torch.arange(90), torch.arange(90, 100))
-        with (
-            mock.patch.object(low_bits_training, "grey_levels", return_value=values),
-            mock.patch.object(fmnist, "split_positions", return_value=whole),
-        ):
-            _, said, _ = run_command(low_bits_training.main, "--steps", 6, "--output", new)
-        rate = low_bits_training.bits_per_pixel(low_bits.load(new), values)
-        self.assertIn(f"test       {rate:.4f} bits per pixel", said)
-        torch.manual_seed(0)
-        self.assertLess(rate, 0.9 * low_bits_training.bits_per_pixel(LowBits(), values))
-
-    def test_bad_options_are_refused_before_the_training(self):
-        with mock.patch.object(low_bits_training, "train") as train:
-            for option, value in (("--steps", 0), ("--seed", -1), ("--output", self.folder)):
-                code, _, error = run_command(low_bits_training.main, option, value)
-                self.assertEqual((code, len(error.splitlines())), (2, 1))
-                self.assertIn(option, error)
-        train.assert_not_called()
-
-
-class TestGeneralCodecs(unittest.TestCase):
-    def test_every_codec_gives_back_what_it_got_and_noise_costs_its_bits(self):
-        for levels, single in itertools.product((16, 256), (False, True)):
-            images, bits = noise(30, levels), 4 if levels == 16 else 8
-            for name, contest in general_codecs.codecs(images, levels, single).items():
-                with self.subTest(name, levels=levels), redirect_stderr(StringIO()):
-                    files, *_ = bench.measure(name, contest)
-                    share = sum(map(len, files)) / (images.size * bits / 8)
-                    self.assertGreater(share, 0.99)
-                    self.assertLess(share, 1.5)
-
-    def test_a_sheet_shows_every_image(self):
-        sheet = general_codecs.one_sheet(noise(7))
-        self.assertEqual(sheet.shape, (3 * 28, 3 * 28))
-        for n, image in enumerate(noise(7)):
-            row, column = n // 3 * 28, n % 3 * 28
-            self.assertTrue(np.array_equal(sheet[row : row + 28, column : column + 28], image))
-
-    def test_a_codec_that_loses_a_pixel_is_no_result(self):
-        contest = general_codecs.Contest([noise(1)], np.ndarray.tobytes, lambda file: noise(1) ^ 1)
-        with redirect_stderr(StringIO()), self.assertRaisesRegex(WorkError, "x: .*not come back"):
-            bench.measure("x", contest)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
-"""Trains the model of the low bits: python -m compression.low_bits_training"""
+"""Trains the model of the low bits of archives: python benchmarks/low_bits_training.py"""
 
 import argparse
 import io
 import math
+import sys
 import time
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from torch import Tensor
 from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, SequentialLR
 from tqdm import tqdm
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import fmnist
 from compression.low_bits import WEIGHTS, LowBits, load
 from inputs.command_line import OneLineParser, check_output, run_main, whole_number
