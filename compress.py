@@ -8,12 +8,8 @@ This is the command line; how it works, and what is guaranteed, stands in compre
 """
 
 import argparse
-import signal
 from collections.abc import Callable
 from pathlib import Path
-
-if __name__ == "__main__":  # Ctrl-C in the seconds of the imports ends without a traceback
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 import numpy as np
 from numpy.typing import ArrayLike

@@ -6,11 +6,7 @@ Without a checkpoint it judges the one in pretrained/. The maths is in utils.py.
 import argparse
 import bz2
 import os
-import signal
 from pathlib import Path
-
-if __name__ == "__main__":  # Ctrl-C in the seconds of the imports ends without a traceback
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 import torch
 from lightning_fabric import Fabric

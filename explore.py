@@ -5,11 +5,7 @@ in it stands in page/.
 """
 
 import argparse
-import signal
 from pathlib import Path
-
-if __name__ == "__main__":  # Ctrl-C in the seconds of the imports ends without a traceback
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 from fmnist import DIGITS
 from inputs.command_line import InputError, OneLineParser, path_name, run_main

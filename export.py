@@ -14,12 +14,8 @@ The noise is float [B, 2 * z_dim + 784] from N(0, 1); the same noise gives the s
 """
 
 import argparse
-import signal
 from importlib.util import find_spec
 from pathlib import Path
-
-if __name__ == "__main__":  # Ctrl-C in the seconds of the imports ends without a traceback
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 import torch
 

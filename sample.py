@@ -4,12 +4,8 @@ Without a checkpoint it draws from the model in pretrained/.
 """
 
 import argparse
-import signal
 from io import BytesIO
 from pathlib import Path
-
-if __name__ == "__main__":  # Ctrl-C in the seconds of the imports ends without a traceback
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 import numpy as np
 import torch

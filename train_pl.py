@@ -5,12 +5,8 @@ and its training), fmnist.py (the data).
 """
 
 import argparse
-import signal
 from collections.abc import Iterable
 from pathlib import Path
-
-if __name__ == "__main__":  # Ctrl-C in the seconds of the imports ends without a traceback
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 import numpy as np
 import pytorch_lightning as pl

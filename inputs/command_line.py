@@ -4,7 +4,6 @@ import argparse
 import io
 import math
 import os
-import signal
 import sys
 import tempfile
 from collections.abc import Callable, Mapping
@@ -32,9 +31,6 @@ def run_main(parser: argparse.ArgumentParser, work: Callable[[], object]) -> Non
     Args:
         work: reads the options and does what they say. It writes its results before it prints them.
     """
-    # A command turns Python's own answer to Ctrl-C off for the seconds of its imports.
-    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")
     try:

@@ -5,7 +5,6 @@ import os
 import pickle
 import random
 import shutil
-import signal
 import subprocess
 import sys
 import unittest
@@ -418,13 +417,6 @@ class TestPrograms(InFolder):
             text=True,
             timeout=300,
         )
-
-    def test_ctrl_c_during_the_imports_ends_every_command_without_a_word(self):
-        stub = self.folder / "torch.py"  # imported in place of torch, it presses Ctrl-C
-        stub.write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)")
-        for command in COMMANDS:
-            done = self.python(command.__file__, PYTHONPATH=self.folder)
-            self.assertEqual((done.returncode, done.stderr), (-signal.SIGINT, ""))
 
     def test_data_that_is_missing_without_network_or_altered_is_refused_by_the_files_name(self):
         altered = "t10k-images-idx3-ubyte.gz"
