@@ -2,7 +2,8 @@
 
 encoder   image 28x28 -> f channels at 14x14, two bottlenecks -> 2f at 7x7, residual block -> f/2
           -> mean, log_std
-decoder   z -> 2f at 7x7, two residual blocks -> f at 14x14, two bottlenecks -> 16 at 28x28
+decoder   z -> 2f at 7x7, two residual blocks -> f at 14x14, two bottlenecks -> a channel
+          per grey level at 28x28
 """
 
 from itertools import pairwise
@@ -51,12 +52,20 @@ class CNNEncoder(nn.Module):
         num_input_channels: 1 for grey images.
         num_filters: channels at 14x14; twice as many at 7x7.
         z_dim: latent dimensions.
+        num_levels: L, the grey levels of the images.
     Raises:
-        ValueError: a size below 1.
+        ValueError: a size below 1, a single grey level.
     """
 
-    def __init__(self, num_input_channels: int = 1, num_filters: int = 32, z_dim: int = 32):
+    def __init__(
+        self,
+        num_input_channels: int = 1,
+        num_filters: int = 32,
+        z_dim: int = 32,
+        num_levels: int = 16,
+    ):
         super().__init__()
+        self.num_levels = check_size("num_levels", num_levels, at_least=2)
         num_input_channels = check_size("num_input_channels", num_input_channels)
         f = check_size("num_filters", num_filters)
         z_dim = check_size("z_dim", z_dim)
@@ -75,24 +84,24 @@ class CNNEncoder(nn.Module):
         )
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Images long [B, 1, 28, 28] in 0..15 to mean and log_std, float [B, z_dim] each."""
-        where, shape = self.net[0].weight.device, ("B", 1, 28, 28)
+        """Images long [B, 1, 28, 28] in 0..L-1 to mean and log_std, float [B, z_dim] each."""
+        where, shape, levels = self.net[0].weight.device, ("B", 1, 28, 28), self.num_levels
         check_tensors(
-            "imgs", shape, x, dtype=torch.long, device=where, num_values=16, hint=MAKE_IMAGES
+            "imgs", shape, x, dtype=torch.long, device=where, num_values=levels, hint=MAKE_IMAGES
         )
-        x = x.to(self.net[0].weight.dtype) / 15 * 2 - 1
+        x = x.to(self.net[0].weight.dtype) / (levels - 1) * 2 - 1
         x = x.contiguous(memory_format=torch.channels_last)
         mean, log_std = at_least_float32(self.net(x)).chunk(2, dim=1)
         return mean, log_std
 
 
 class CNNDecoder(nn.Module):
-    """p(x|z): latents to the unnormalised log-probabilities of every pixel's 16 grey levels.
+    """p(x|z): latents to the unnormalised log-probabilities of every pixel's grey levels.
 
     Upsampling is a transposed convolution whose 2x2 patches meet without overlap.
 
     Args:
-        num_input_channels: number of grey levels (the name is the origin's).
+        num_input_channels: L, the number of grey levels (the name is the origin's).
         num_filters: channels at 14x14; twice as many at 7x7.
         z_dim: latent dimensions.
     Raises:
@@ -119,7 +128,7 @@ class CNNDecoder(nn.Module):
         )
 
     def forward(self, z: Tensor) -> Tensor:
-        """Latents float [B, z_dim] to logits float [B, 16, 28, 28], no softmax."""
+        """Latents float [B, z_dim] to logits float [B, L, 28, 28], no softmax."""
         check_tensors("z", ("B", self.z_dim), z, device=self.device)
         grid = self.net[:2](z.to(self.net[0].weight.dtype))
         # Made the faster layout here once, the convolutions keep it.

@@ -45,7 +45,8 @@ def sample(args: argparse.Namespace) -> None:
     torch.manual_seed(args.seed)
     z = model.sample_latents(args.num, labels)
     if output.suffix == ".npy":
-        images = 15 * mean_images(model.decoder, z) if args.mean else drawn_images(model, z).byte()
+        white = model.hparams.num_levels - 1
+        images = white * mean_images(model, z) if args.mean else drawn_images(model, z).byte()
         file = BytesIO()
         np.save(file, images.squeeze(1).numpy())
         content = file.getvalue()
@@ -69,7 +70,7 @@ def make_parser() -> argparse.ArgumentParser:
     add("--num", type=whole_number(1, 10_000), default=64, help="how many")
     add("--mean", action="store_true", help="expected grey levels only, no pixel drawn on its own")
     add("--seed", type=whole_number(0, 2**32 - 1), default=0, help="of all draws")
-    output = "a .png to look at, or a .npy of uint8 [N, 28, 28] in 0..15 (float with --mean)"
+    output = "a .png to look at, or a .npy of grey levels, uint8 [N, 28, 28] (float with --mean)"
     add("--output", type=path_name, default="samples.png", help=output)
     return parser
 

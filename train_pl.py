@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from cnn_encoder_decoder import CNNDecoder, CNNEncoder
 from fmnist import DATA_DIR, DATASETS
-from inputs.checks import check_finite, check_positive, check_size
+from inputs.checks import check_positive, check_size, check_tensors
 from inputs.command_line import (
     InputError,
     OneLineParser,
@@ -43,6 +43,7 @@ from runs.stopping import explained_end, stop_on_signals, told_by_rank_zero
 from runs.trainer import add_trainer_options, compile_networks, make_trainer, restored_process
 from utils import (
     KLD,
+    draw_image,
     elbo_to_bpd,
     importance_weighted_bpd,
     mean_image,
@@ -85,6 +86,7 @@ class VAE(pl.LightningModule):
         prior_lr: float = 3e-3,  # peak learning rate of the prior
         temperature: float = 0.9,  # of the prior in samples: below 1, fewer z far from all images
         num_classes: int = 10,  # of the labels that the prior learns; 1 without labels
+        num_levels: int = 16,  # L, the grey levels of the images
         encoder: nn.Module | None = None,  # in place of CNNEncoder: images to mean and log_std
         decoder: nn.Module | None = None,  # in place of CNNDecoder: z to logits
     ):
@@ -95,8 +97,8 @@ class VAE(pl.LightningModule):
                 self.hparams[name] = value.item()
         for name in ("lr", "beta", "temperature"):
             self.hparams[name] = check_positive(name, self.hparams[name])
-        self.encoder = encoder or CNNEncoder(num_filters=num_filters, z_dim=z_dim)
-        self.decoder = decoder or CNNDecoder(num_filters=num_filters, z_dim=z_dim)
+        self.encoder = encoder or CNNEncoder(1, num_filters, z_dim, num_levels)
+        self.decoder = decoder or CNNDecoder(num_levels, num_filters, z_dim)
         self.decoder.z_dim = z_dim  # what `visualize_manifold` asks a decoder for
         self.to(memory_format=torch.channels_last)  # the faster layout for these convolutions
         self.prior = LatentPrior(z_dim, num_classes=num_classes)
@@ -106,7 +108,7 @@ class VAE(pl.LightningModule):
         """The negative ELBO with one sample of z per image, and its two parts.
 
         Args:
-            imgs: long [B, 1, 28, 28], values 0..15.
+            imgs: long [B, 1, 28, 28], values 0..num_levels-1.
         Returns:
             L_rec: mean reconstruction loss in nats per image, a scalar.
             L_reg: mean KL to the unit Gaussian in nats per image, a scalar.
@@ -130,8 +132,28 @@ class VAE(pl.LightningModule):
         if len(imgs) == 0:
             raise ValueError("imgs: expected at least one image, got none")
         z = sample_reparameterize(mean, log_std.exp())
-        L_rec = reconstruction_loss(self.decoder(z), imgs)
-        return L_rec, KLD(mean, log_std), z, mean, log_std
+        return -self.log_px(z, imgs), KLD(mean, log_std), z, mean, log_std
+
+    # All that is ever asked of p(x|z): how likely an image is, its mean, a draw.
+
+    def logits(self, z: Tensor) -> Tensor:
+        """The decoder's output, checked: float [B, z_dim] to float [B, num_levels, H, W]."""
+        logits = self.decoder(z)
+        check_tensors("the decoder's logits", (len(z), self.hparams.num_levels, "H", "W"), logits)
+        return logits
+
+    def log_px(self, z: Tensor, imgs: Tensor) -> Tensor:
+        """log p(x|z) in nats, float [B]: of z, float [B, z_dim], and imgs, long [B, 1, H, W]."""
+        return -reconstruction_loss(self.logits(z), imgs)
+
+    def mean_image(self, z: Tensor) -> Tensor:
+        """Expected grey levels of z, float [B, z_dim]: float [B, 1, H, W], scaled to [0, 1]."""
+        return mean_image(self.logits(z))
+
+    @torch.no_grad()
+    def draw_pixels(self, z: Tensor) -> Tensor:
+        """Images drawn from p(x|z): float [B, z_dim] to long [B, 1, H, W]; see `draw_image`."""
+        return draw_image(self.logits(z))
 
     @torch.no_grad()
     def sample(self, batch_size: int, labels: Tensor | None = None) -> Tensor:
@@ -143,7 +165,7 @@ class VAE(pl.LightningModule):
             batch_size: how many.
             labels: long [batch_size], values 0..num_classes-1: of these classes; without, of any.
         Returns:
-            long [batch_size, 1, 28, 28], values 0..15, on the model's device, no gradients.
+            long [batch_size, 1, 28, 28], values 0..num_levels-1, on the model's device.
         Raises:
             TypeError, ValueError: batch_size is no whole number of at least 1, labels do not fit.
             FloatingPointError: the model's outputs are not finite numbers.
@@ -155,22 +177,14 @@ class VAE(pl.LightningModule):
         return self.prior.sample(num, labels, self.hparams.temperature)
 
     @torch.no_grad()
-    def draw_pixels(self, z: Tensor) -> Tensor:
-        """Latents float [B, z_dim] to images long [B, 1, 28, 28], each pixel drawn on its own."""
-        probabilities = self.decoder(z).float().softmax(dim=1).permute(0, 2, 3, 1)
-        check_finite(probabilities)
-        levels = torch.multinomial(probabilities.flatten(0, 2), num_samples=1)
-        return levels.view(len(z), 1, *probabilities.shape[1:3])
-
-    @torch.no_grad()
     def reconstruct(self, imgs: Tensor) -> Tensor:
         """The decoder's mean image at the posterior mean: float [B, 1, 28, 28] in [0, 1].
 
         Args:
-            imgs: long [B, 1, 28, 28], values 0..15; `fmnist.discretize` makes them.
+            imgs: long [B, 1, 28, 28], values 0..num_levels-1; `fmnist.discretize` makes them.
         """
         mean, _ = self.encoder(imgs)
-        return mean_image(self.decoder(mean))
+        return self.mean_image(mean)
 
     def augmented(self, imgs: Tensor, progress: float) -> Tensor:
         """A training batch, at times moved as a whole by up to one pixel in each direction.
@@ -239,7 +253,7 @@ class VAE(pl.LightningModule):
         mean, log_std = self.encoder(imgs)
         noise = (torch.randn_like(mean).unsqueeze(0) for _ in range(self.IW_SAMPLES))
         priors = (unit_gaussian_log_prob, self.prior.log_prob)
-        bpds = importance_weighted_bpd(self.decoder, imgs, mean, log_std, noise, priors)
+        bpds = importance_weighted_bpd(self.log_px, imgs, mean, log_std, noise, priors)
         for prior, bpd in zip(("", "_prior"), bpds, strict=True):
             name = f"test_importance_weighted{prior}_bpd"
             self.log(name, bpd.mean(), sync_dist=True, batch_size=len(imgs))
@@ -354,10 +368,11 @@ def train_vae(
         s = run.settings
         pl.seed_everything(s.seed, verbose=False)
         data = data_module(s)
-        classes = max(1, len(data.classes))
-        model = model or VAE(**{n: getattr(s, n) for n in OF_MODEL}, num_classes=classes)
-        if model.prior.num_classes != classes:
-            raise InputError(f"model: the images need VAE(num_classes={classes}, ...)")
+        of_data = {"num_classes": max(1, len(data.classes)), "num_levels": data.num_levels}
+        model = model or VAE(**{n: getattr(s, n) for n in OF_MODEL}, **of_data)
+        for name, value in of_data.items():
+            if model.hparams[name] != value:
+                raise InputError(f"model: the images need VAE({name}={value}, ...)")
         known = s.data is None and s.dataset == CLASSIFIED_DATASET and CLASSIFIER.exists()
         classifier = load_classifier() if known else None  # now, as a bad file ends the program
         callbacks = [callbacks] if isinstance(callbacks, Callback) else callbacks

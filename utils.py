@@ -6,7 +6,7 @@ The training loss is the negative evidence lower bound (Kingma & Welling 2014, e
                 L_rec                   L_reg
 
 with q(z|x) = N(mean, diag(std^2)) from the encoder, p(z) = N(0, I), and p(x|z) one categorical
-distribution over the 16 grey levels per pixel from the decoder.
+distribution over the L grey levels per pixel (here 16), whose logits are the decoder's output.
 """
 
 import math
@@ -17,7 +17,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.utils import make_grid
 
-from inputs.checks import at_least_float32, check_size, check_tensors, values_are_checked
+from inputs.checks import (
+    at_least_float32,
+    check_finite,
+    check_size,
+    check_tensors,
+    values_are_checked,
+)
 
 
 def sample_reparameterize(mean: Tensor, std: Tensor) -> Tensor:
@@ -90,17 +96,16 @@ def reconstruction_loss(logits: Tensor, imgs: Tensor) -> Tensor:
     """-log p(x|z) in nats per image: the cross-entropy summed over the pixels.
 
     Args:
-        logits: float [B, 16, H, W], unnormalised log-probabilities of the grey levels.
-        imgs: long [B, 1, H, W], values 0..15.
+        logits: float [B, L, H, W], unnormalised log-probabilities of the grey levels.
+        imgs: long [B, 1, H, W], values 0..L-1.
     Returns:
         float [B], in nats; float32 for half precisions.
     Raises:
         TypeError, ValueError: other types or shapes.
         IndexError: on the CPU, a grey level that there is no logit for.
     """
-    check_tensors("logits", ("B", "16", "H", "W"), logits)
-    shape = (len(logits), 1, *logits.shape[2:])
-    check_tensors("imgs", shape, imgs, dtype=torch.long, device=logits.device)
+    check_tensors("imgs", ("B", 1, "H", "W"), imgs, dtype=torch.long)
+    check_tensors("logits", (len(imgs), "L", *imgs.shape[2:]), logits, device=imgs.device)
     # One row per pixel is no copy of channels_last logits, and the kernel is fastest on rows.
     rows = at_least_float32(logits.permute(0, 2, 3, 1).flatten(0, 2))
     nothing = -(2**63)  # the default, -100, would let a pixel of that value pass at no cost
@@ -141,9 +146,8 @@ def elbo_to_bpd(negative_elbo: Tensor, img_shape: Sequence[int]) -> Tensor:
     return at_least_float32(negative_elbo) / (math.log(2) * math.prod(img_shape[1:]))
 
 
-@torch.no_grad()
 def importance_weighted_bpd(
-    decoder: nn.Module,
+    log_px: Callable[[Tensor, Tensor], Tensor],
     imgs: Tensor,
     mean: Tensor,
     log_std: Tensor,
@@ -155,14 +159,15 @@ def importance_weighted_bpd(
         -log 1/K sum_k w_k,   w_k = p(x|z_k) p(z_k) / q(z_k|x),   z_k ~ q(z|x)
 
     For K = 1 it is the negative ELBO with the KL estimated too; it falls towards -log p(x) as K
-    grows. Several densities p(z) are judged by the same samples of z.
+    grows. Several densities p(z) are judged by the same samples of z. It is differentiable, the
+    objective of IWAE; without gradients it needs much less memory: call it under `torch.no_grad()`.
 
     Args:
-        decoder: maps z [N, z_dim] to logits [N, 16, H, W].
-        imgs: long [B, 1, H, W], values 0..15.
+        log_px: maps z [N, z_dim] and imgs [N, 1, H, W] to log p(x|z) [N] in nats: `VAE.log_px`.
+        imgs: long [B, 1, H, W].
         mean, log_std: float [B, z_dim], of q(z|x).
         noise: standard normal, in parts of any size: float [k, B, z_dim] each, K the sum of the k.
-            Only one part is in memory at a time.
+            Without gradients, only one part is in memory at a time.
         log_priors: each maps z [N, z_dim] to log p(z) [N] in nats.
     Returns:
         float [len(log_priors), B], bits per dimension.
@@ -174,10 +179,10 @@ def importance_weighted_bpd(
     for part in noise:
         z = mean + log_std.exp() * part
         repeated = imgs.expand(len(part), *imgs.shape).flatten(0, 1)
-        log_px = -reconstruction_loss(decoder(z.flatten(0, 1)), repeated).view(z.shape[:2])
+        log_pxz = log_px(z.flatten(0, 1), repeated).view(z.shape[:2])
         log_qz = gaussian_log_prob(z, mean.expand_as(z), log_std.expand_as(z))
         log_pz = torch.stack([prior(z.flatten(0, 1)).view(z.shape[:2]) for prior in log_priors])
-        total = torch.logaddexp(total, (log_px + log_pz - log_qz).logsumexp(dim=1))
+        total = torch.logaddexp(total, (log_pxz + log_pz - log_qz).logsumexp(dim=1))
         count += len(part)
     if count == 0:
         raise ValueError("importance_weighted_bpd needs noise for at least one sample of z")
@@ -196,12 +201,29 @@ def active_units(means: Tensor, threshold: float = 0.01) -> int:
 def mean_image(logits: Tensor) -> Tensor:
     """The expected grey level of every pixel, scaled to [0, 1] for display.
 
-    logits: float [B, 16, H, W]. Returns float [B, 1, H, W].
+    logits: float [B, L, H, W]. Returns float [B, 1, H, W].
     """
-    check_tensors("logits", ("B", "16", "H", "W"), logits)
+    check_tensors("logits", ("B", "L", "H", "W"), logits)
     probabilities = at_least_float32(logits).softmax(dim=1)
     levels = torch.linspace(0, 1, logits.shape[1]).to(probabilities)
     return torch.einsum("bvhw,v->bhw", probabilities, levels).unsqueeze(1)
+
+
+def draw_image(logits: Tensor) -> Tensor:
+    """A grey level for every pixel, each drawn on its own from torch's global random stream.
+
+    Args:
+        logits: float [B, L, H, W].
+    Returns:
+        long [B, 1, H, W], values 0..L-1.
+    Raises:
+        FloatingPointError: the logits are not finite numbers.
+    """
+    check_tensors("logits", ("B", "L", "H", "W"), logits)
+    probabilities = logits.float().softmax(dim=1).permute(0, 2, 3, 1)
+    check_finite(probabilities)
+    levels = torch.multinomial(probabilities.flatten(0, 2), num_samples=1)
+    return levels.view(len(logits), 1, *logits.shape[2:])
 
 
 def normal_percentiles(num: int) -> Tensor:
@@ -209,16 +231,23 @@ def normal_percentiles(num: int) -> Tensor:
     return torch.special.ndtri((torch.arange(num) + 0.5) / num)
 
 
+def manifold_grid(grid_size: int) -> Tensor:
+    """Points of a two-dimensional latent space, row by row from the upper left: [grid_size^2, 2].
+
+    They are the `normal_percentiles` on each axis, so that each stands for an equal share of the
+    prior. The first latent dimension runs to the right, the second one upwards.
+    """
+    axis = normal_percentiles(check_size("grid_size", grid_size))
+    upward, rightward = torch.meshgrid(axis.flip(0), axis, indexing="ij")
+    return torch.stack([rightward, upward], dim=-1).reshape(-1, 2)
+
+
 @torch.no_grad()
 def visualize_manifold(decoder: nn.Module, grid_size: int = 20) -> Tensor:
-    """What the decoder makes of a grid over a two-dimensional latent space.
-
-    The grid points are the `normal_percentiles` on each axis, so that every picture stands for an
-    equal share of the prior (Kingma & Welling 2014, figure 4). The first latent dimension runs to
-    the right, the second one upwards.
+    """What the decoder makes of the `manifold_grid` (Kingma & Welling 2014, figure 4).
 
     Args:
-        decoder: maps z [B, 2] to logits [B, 16, H, W]; has `z_dim`.
+        decoder: maps z [B, 2] to logits [B, L, H, W]; has `z_dim`.
         grid_size: n, pictures per row and per column.
     Returns:
         float [3, n * H, n * W] in [0, 1] on the decoder's device, one image for `save_image`.
@@ -227,9 +256,6 @@ def visualize_manifold(decoder: nn.Module, grid_size: int = 20) -> Tensor:
     """
     if decoder.z_dim != 2:
         raise ValueError(f"the manifold needs a decoder with z_dim 2, this one has {decoder.z_dim}")
-    grid_size = check_size("grid_size", grid_size)
-    axis = normal_percentiles(grid_size).to(next(decoder.parameters()).device)
-    upward, rightward = torch.meshgrid(axis.flip(0), axis, indexing="ij")
-    z = torch.stack([rightward, upward], dim=-1).reshape(-1, 2)
+    z = manifold_grid(grid_size).to(next(decoder.parameters()).device)
     images = torch.cat([mean_image(decoder(part)) for part in z.split(500)])
     return make_grid(images, nrow=grid_size, padding=0)

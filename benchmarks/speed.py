@@ -236,7 +236,7 @@ def bench_bound(rounds: int, num_samples: int = 64, batch_size: int = 100) -> No
             reconstruction_loss(model.decoder(z), repeated)
 
     def bound() -> None:
-        importance_weighted_bpd(model.decoder, imgs, mean, log_std, parts)
+        importance_weighted_bpd(model.log_px, imgs, mean, log_std, parts)
 
     each = 1000 / (num_samples * batch_size)
     plain()

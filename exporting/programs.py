@@ -70,10 +70,10 @@ def programs(model: VAE) -> dict[str, nn.Module]:
 
 def example(model: VAE, size: int) -> dict[str, dict[str, Tensor]]:
     """The inputs of every program, by their names, for so many images."""
-    z_dim, num_classes = model.hparams.z_dim, model.hparams.num_classes
+    z_dim, num_classes = model.prior.z_dim, model.prior.num_classes
     noise = torch.randn(size, 2 * z_dim + SIDE**2)
     return {
-        "encode": {"images": torch.randint(16, (size, 1, SIDE, SIDE))},
+        "encode": {"images": torch.randint(model.hparams.num_levels, (size, 1, SIDE, SIDE))},
         "decode": {"z": torch.randn(size, z_dim)},
         "sample": {"labels": torch.randint(num_classes, (size,)), "noise": noise},
     }

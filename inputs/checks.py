@@ -79,18 +79,18 @@ def values_are_checked(tensor: Tensor) -> bool:
     return tensor.device.type == "cpu" or not torch.is_grad_enabled()
 
 
-def check_size(name: str, value: SupportsIndex) -> int:
+def check_size(name: str, value: SupportsIndex, at_least: int = 1) -> int:
     """The value as an int, from any whole number: NumPy's, for example, but no bool.
 
     Raises:
-        ValueError: with the name, unless it is a whole number of at least 1.
+        ValueError: with the name, unless it is a whole number that large.
     """
     try:
         size = 0 if isinstance(value, bool) else operator.index(value)
     except TypeError:
         size = 0
-    if size < 1:
-        raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
+    if size < at_least:
+        raise ValueError(f"{name} must be a whole number of at least {at_least}, got {value!r}")
     return size
 
 

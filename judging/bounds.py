@@ -14,7 +14,6 @@ from utils import (
     elbo_to_bpd,
     importance_weighted_bpd,
     kl_per_dimension,
-    reconstruction_loss,
     sampled_negative_elbo,
     unit_gaussian_log_prob,
 )
@@ -54,7 +53,7 @@ def image_bounds(
     """The bounds of every image and its latents.
 
     Args:
-        images: uint8 [N, 1, 28, 28], values 0..15.
+        images: uint8 [N, 1, 28, 28].
         num_samples: K of the importance-weighted bounds.
         posterior: mean and log_std of q(z|x), float [B, z_dim], of images, long [B, 1, 28, 28], and
             their positions; without, the encoder's.
@@ -74,11 +73,11 @@ def image_bounds(
         mean, log_std = posterior(imgs, indices) if posterior else model.encoder(imgs)
         (one,) = image_noise(indices, 1, z_dim, seed)
         z = mean + log_std.exp() * one[0].to(device)
-        L_rec, kl = reconstruction_loss(model.decoder(z), imgs), kl_per_dimension(mean, log_std)
+        L_rec, kl = -model.log_px(z, imgs), kl_per_dimension(mean, log_std)
         log_prior = model.prior.log_prob(z)
         noise = (part.to(device) for part in image_noise(indices, num_samples, z_dim, seed))
         priors = (unit_gaussian_log_prob, model.prior.log_prob)
-        bpd = importance_weighted_bpd(model.decoder, imgs, mean, log_std, noise, priors)
+        bpd = importance_weighted_bpd(model.log_px, imgs, mean, log_std, noise, priors)
         importance_weighted = bpd * math.log(2) * imgs[0].numel()
         result = {
             "reconstruction": L_rec,

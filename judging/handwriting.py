@@ -80,11 +80,11 @@ def judge_pictures(
     if train.classes:
         columns["nearest_class"] = [train.classes[label] for label in labels]
     columns["nearest_distance"] = distances[:, 0].tolist()
-    shown = images[:SHOWN].long()
+    shown, white = images[:SHOWN].long(), model.hparams.num_levels - 1
     rows = {
-        "picture": shown / 15,
+        "picture": shown / white,
         "reconstruction": model.reconstruct(shown.to(model.device)).cpu(),
-        "nearest": train.images[positions[:SHOWN, 0]] / 15,
+        "nearest": train.images[positions[:SHOWN, 0]] / white,
     }
     some = f"the first {SHOWN} of {len(names)} pictures" if len(names) > SHOWN else "Your pictures"
     figure = captioned_figure(

@@ -181,7 +181,8 @@ def sample_quality(
     rows = [samples[:8], *(train.images[column] for column in positions.T)]
     title = "Samples, each over the three nearest training images"
     names = ["sample", "nearest", "second", "third"]
-    return metrics, grid_figure([row / 15 for row in rows], title, names)
+    white = model.hparams.num_levels - 1
+    return metrics, grid_figure([row / white for row in rows], title, names)
 
 
 def nearest(images: Tensor, among: Tensor, num: int) -> tuple[Tensor, Tensor]:

@@ -91,10 +91,10 @@ def show_epoch(
             images = first_images(trainer.val_dataloaders, NUM_ENCODED)
             mean, log_std = encoded(model, images)
             figures["KL per dimension"] = kl_figure(kl_per_dimension(mean, log_std).mean(dim=0))
-            shown = images[:32]
+            shown, white = images[:32], model.hparams.num_levels - 1
             reconstructions = model.reconstruct(shown.to(model.device)).cpu()
             title = f"Reconstructions ({when})"
-            figures["Reconstructions"] = pairs_figure(shown / 15, reconstructions, title)
+            figures["Reconstructions"] = pairs_figure(shown / white, reconstructions, title)
             log_now(trainer, {"val_active_units": float(active_units(mean))}, step)
     model.train(was_training)
     for name, figure in figures.items():
@@ -154,16 +154,17 @@ def show_latents(
         figure = latent_figure(means, data.labels.cpu(), title, data.classes)
         show(trainer, "Latent means", figure, step, folder / "latent_means.png")
         for writer in writers_of(trainer):
-            write_projector(Path(writer.log_dir), means, data)
+            white = model.hparams.num_levels - 1
+            write_projector(Path(writer.log_dir), means, data, white)
     if means.shape[1] == 2:
-        figure = manifold_figure(model.decoder, f"The latent plane, decoded ({which})")
+        figure = manifold_figure(model, f"The latent plane, decoded ({which})")
         show(trainer, "Manifold", figure, step, folder / "vae_manifold.png")
     latents = {"test_active_units": float(active_units(means))}
     log_now(trainer, latents, trainer.global_step)  # beside Lightning's test result
     return latents
 
 
-def write_projector(folder: Path, means: Tensor, data: DiscreteImages) -> None:
+def write_projector(folder: Path, means: Tensor, data: DiscreteImages, white: int) -> None:
     """Latent means for TensorBoard's page "Projector": each as its image, in its class's colour.
 
     The page colours dots by a label only when it is told to; pictures it shows as they are. Those
@@ -172,12 +173,13 @@ def write_projector(folder: Path, means: Tensor, data: DiscreteImages) -> None:
     Args:
         folder: where the event files are.
         means: float [N, z_dim], of the data, of which the first `NUM_ENCODED` are shown.
+        white: the highest grey level.
     """
     images, labels = data.images[:NUM_ENCODED].cpu(), data.labels[:NUM_ENCODED].cpu()
     colours = torch.tensor([to_rgb(colour) for colour in CLASS_COLOURS])[labels % 10]
     ink = colours.view(-1, 3, 1, 1).expand(-1, -1, 28, 28)
     columns = math.ceil(math.sqrt(len(images)))
-    sprite = make_grid(torch.cat([ink, images / 15], dim=1), nrow=columns, padding=0)
+    sprite = make_grid(torch.cat([ink, images / white], dim=1), nrow=columns, padding=0)
     rows = ["\t".join(f"{z:.6g}" for z in mean) for mean in means[:NUM_ENCODED].tolist()]
     files = {
         "projector/tensors.tsv": "\n".join(rows).encode(),

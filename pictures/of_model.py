@@ -20,7 +20,7 @@ from pictures.figures import (
     pairs_figure,
     short,
 )
-from utils import mean_image, normal_percentiles, visualize_manifold
+from utils import manifold_grid, normal_percentiles
 
 DECODER_BATCH = 500  # latents decoded at a time: the memory that any number of images needs
 
@@ -37,16 +37,16 @@ def samples_figure(
     """New images in rows of eight, or in a square of more: drawn, and beside it the expected ones.
 
     Args:
-        model: has a `decoder`, and `draw_pixels`, which takes from torch's global random stream.
+        model: has `mean_image`, and `draw_pixels`, which takes from torch's global random stream.
         z: float [N, z_dim].
         names: of the rows.
         draw: False leaves the drawn ones out.
     """
-    expected = mean_images(model.decoder, z)
+    expected, white = mean_images(model, z), model.hparams.num_levels - 1
     images = {"expected grey levels": expected}
     if draw:
         images = {
-            "drawn, each pixel on its own: hence the speckle": drawn_images(model, z) / 15,
+            "drawn, each pixel on its own: hence the speckle": drawn_images(model, z) / white,
             "expected grey levels of the same z": expected,
         }
     columns = len(z) // len(names) if names else max(8, math.isqrt(len(z) - 1) + 1)
@@ -57,9 +57,9 @@ def samples_figure(
     return image_figure(grids, title, names, zoom, left)[0]
 
 
-def manifold_figure(decoder: nn.Module, title: str, grid_size: int = 20) -> Figure:
-    """`visualize_manifold` with the values of z_1 and z_2 at its axes; see there."""
-    grid = visualize_manifold(decoder, grid_size).cpu()
+def manifold_figure(model: nn.Module, title: str, grid_size: int = 20) -> Figure:
+    """The expected images of the `manifold_grid`, with the values of z_1 and z_2 at its axes."""
+    grid = make_grid(mean_images(model, manifold_grid(grid_size)), nrow=grid_size, padding=0)
     name = "expected grey levels; every image stands for an equal share of N(0, I)"
     values = [f"{value:.2f}" for value in normal_percentiles(grid_size).tolist()]
     figure, (axes,) = image_figure({name: grid}, title, values[::-1], zoom=2, left=76, bottom=56)
@@ -70,31 +70,31 @@ def manifold_figure(decoder: nn.Module, title: str, grid_size: int = 20) -> Figu
 
 
 @torch.no_grad()
-def mean_images(decoder: nn.Module, z: Tensor) -> Tensor:
+def mean_images(model: nn.Module, z: Tensor) -> Tensor:
     """Expected grey levels of latents, float [B, z_dim]: float [B, 1, H, W] in [0, 1], on the CPU.
 
     FloatingPointError if they are not finite numbers.
     """
-    parts = z.to(next(decoder.parameters()).device).split(DECODER_BATCH)
-    images = torch.cat([mean_image(decoder(part)).cpu() for part in parts])
+    parts = z.to(model.device).split(DECODER_BATCH)
+    images = torch.cat([model.mean_image(part).cpu() for part in parts])
     check_finite(images)
     return images
 
 
 def drawn_images(model: nn.Module, z: Tensor) -> Tensor:
-    """`model.draw_pixels` of any number of latents: long [B, 1, H, W], 0..15, on the CPU."""
+    """`model.draw_pixels` of any number of latents: long [B, 1, H, W] on the CPU."""
     return torch.cat([model.draw_pixels(part).cpu() for part in z.split(DECODER_BATCH)])
 
 
 def interpolation_rows(
-    decoder: nn.Module, images: Tensor, labels: Tensor, mean: Tensor
+    model: nn.Module, images: Tensor, labels: Tensor, mean: Tensor
 ) -> list[Tensor]:
     """From the first image of each of ten classes to that of the next one, along the latent line.
 
     Of images of a single class, it is between the first ten.
 
     Args:
-        images: uint8 [N, 1, H, W], values 0..15, with labels, long [N].
+        images: uint8 [N, 1, H, W], with labels, long [N].
         mean: float [N, z_dim], the images' posterior means.
     Returns:
         rows of float [12, 1, H, W] in [0, 1]: an image, ten decoded ones, an image.
@@ -102,14 +102,14 @@ def interpolation_rows(
     starts = [(labels == label).int().argmax().item() for label in labels.unique()[:10]]
     if len(starts) == 1:
         starts = [*range(min(10, len(labels)))]
-    share, rows = torch.linspace(0, 1, 10).unsqueeze(1), []
+    share, rows, white = torch.linspace(0, 1, 10).unsqueeze(1), [], model.hparams.num_levels - 1
     for start, end in zip(starts, starts[1:] + starts[:1], strict=True):
-        line = mean_images(decoder, mean[start].lerp(mean[end], share))
-        rows.append(torch.cat([images[[start]] / 15, line, images[[end]] / 15]))
+        line = mean_images(model, mean[start].lerp(mean[end], share))
+        rows.append(torch.cat([images[[start]] / white, line, images[[end]] / white]))
     return rows
 
 
-def traversal_rows(decoder: nn.Module, z: Tensor, dimensions: list[int]) -> list[Tensor]:
+def traversal_rows(model: nn.Module, z: Tensor, dimensions: list[int]) -> list[Tensor]:
     """What one latent dimension draws: z, float [z_dim], with -3 to 3 in its place.
 
     Returns:
@@ -119,7 +119,7 @@ def traversal_rows(decoder: nn.Module, z: Tensor, dimensions: list[int]) -> list
     for dimension in dimensions:
         line = z.repeat(11, 1)
         line[:, dimension] = torch.linspace(-3, 3, len(line))
-        rows.append(mean_images(decoder, line))
+        rows.append(mean_images(model, line))
     return rows
 
 
@@ -135,19 +135,19 @@ def model_figures(
     """
     torch.manual_seed(seed)
     z = model.sample_latents(64)
-    imgs = data.images[:32].long()
+    imgs, white = data.images[:32].long(), model.hparams.num_levels - 1
     reconstructions = model.reconstruct(imgs.to(model.device)).cpu()
     most = kl.argsort(descending=True)[:8].tolist()
     beta = beta_words(model)
     figures = {
         "samples": samples_figure(model, z, f"Samples, z from the learned prior{beta}"),
-        "reconstructions": pairs_figure(imgs / 15, reconstructions, f"Reconstructions{beta}"),
+        "reconstructions": pairs_figure(imgs / white, reconstructions, f"Reconstructions{beta}"),
         "interpolations": grid_figure(
-            interpolation_rows(model.decoder, data.images, data.labels, mean),
+            interpolation_rows(model, data.images, data.labels, mean),
             f"Interpolations between two images (outermost) along the latent line{beta}",
         ),
         "traversals": grid_figure(
-            traversal_rows(model.decoder, mean[0], most),
+            traversal_rows(model, mean[0], most),
             f"Traversals: one latent dimension of an image from -3 to 3{beta}",
             [f"$z_{{{dimension + 1}}}$, {kl[dimension]:.1f} nats" for dimension in most],
         ),
@@ -158,5 +158,5 @@ def model_figures(
             mean, data.labels, f"Latent means{beta}", data.classes
         )
     if model.prior.z_dim == 2:
-        figures["manifold"] = manifold_figure(model.decoder, f"The latent plane, decoded{beta}")
+        figures["manifold"] = manifold_figure(model, f"The latent plane, decoded{beta}")
     return figures

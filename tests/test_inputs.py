@@ -102,7 +102,7 @@ class TestTensors(unittest.TestCase):
             utils.KLD(mean, log_std),
             utils.reconstruction_loss(logits, none),
             utils.elbo_to_bpd(utils.KLD(mean, log_std), none.shape),
-            utils.importance_weighted_bpd(self.model.decoder, none, mean, log_std, noise)[0],
+            utils.importance_weighted_bpd(self.model.log_px, none, mean, log_std, noise)[0],
         ):
             self.assertEqual(losses.shape, (0,))
         self.assertEqual(self.model.reconstruct(none).shape, (0, 1, 28, 28))
@@ -141,13 +141,17 @@ class TestTensors(unittest.TestCase):
             (lambda: utils.sample_reparameterize(a, a.to("meta")), "cpu", "meta"),
             (lambda: utils.KLD(a, torch.zeros(2, 4)), "[2, 3]", "[2, 4]"),
             (lambda: utils.KLD(a, long), "float", "int64"),
-            (lambda: utils.reconstruction_loss(logits, images(3, 1, 28, 28)), "[3, 1, 28, 28]"),
+            (
+                lambda: utils.reconstruction_loss(logits, images(3, 1, 28, 28)),
+                "logits",
+                "[2, 16, 28, 28]",
+            ),
             (lambda: utils.reconstruction_loss(logits, images() / 1), "long", "float32"),
             (lambda: utils.reconstruction_loss(logits.long(), images()), "float", "int64"),
-            (lambda: utils.reconstruction_loss(a, images()), "[B, 16, H, W]", "[2, 3]"),
+            (lambda: utils.reconstruction_loss(a, images()), "[2, L, 28, 28]", "[2, 3]"),
             (lambda: utils.elbo_to_bpd(long, [2, 1, 28, 28]), "float", "int64"),
             (lambda: utils.elbo_to_bpd(a[:, 0], [2]), "[B, C, H, W]", "[2]"),
-            (lambda: utils.mean_image(a), "[B, 16, H, W]", "[2, 3]"),
+            (lambda: utils.mean_image(a), "[B, L, H, W]", "[2, 3]"),
             (lambda: utils.mean_image(images()), "float", "int64"),
             (lambda: muon.orthogonalize(a), "[N, rows, columns]", "[2, 3]"),
             (lambda: utils.visualize_manifold(CNNDecoder(z_dim=2), 1.5), "whole number", "1.5"),

@@ -43,10 +43,8 @@ def words(figure: Figure) -> list[Text]:
     return [text for text in figure.findobj(Text) if text.get_text() and text.get_visible()]
 
 
-class TwoDimensional(nn.Module):
+class Corner(nn.Module):
     """Draws white where both latents are positive, and black elsewhere."""
-
-    z_dim = 2
 
     def __init__(self):
         super().__init__()
@@ -127,7 +125,9 @@ class TestWords(unittest.TestCase):
                 ["a long name…\n4 (100%)\n1235 bits"] * 9,
                 "The first 64 of 1000 pictures, how the model draws them, and the nearest images",
             ),
-            "manifold": manifold_figure(TwoDimensional(), f"The latent plane, decoded ({when})"),
+            "manifold": manifold_figure(
+                VAE(z_dim=2, decoder=Corner()), f"The latent plane, decoded ({when})"
+            ),
         }.items():
             with self.subTest(figure=name):
                 self.assert_words_can_be_read(figure)
@@ -146,7 +146,7 @@ class TestWords(unittest.TestCase):
 
 class TestManifoldFigure(unittest.TestCase):
     def test_the_values_at_the_axes_are_those_of_the_images_beside_them(self):
-        figure = manifold_figure(TwoDimensional(), "title", grid_size=4)
+        figure = manifold_figure(VAE(z_dim=2, decoder=Corner()), "title", grid_size=4)
         (axes,) = figure.axes
         self.assertEqual((axes.get_xlabel(), axes.get_ylabel()), ("$z_1$", "$z_2$"))
         rising = [f"{NormalDist().inv_cdf(share):.2f}" for share in (0.125, 0.375, 0.625, 0.875)]
