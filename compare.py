@@ -17,7 +17,7 @@ from inputs.files import write_csv
 RESULT = "result.json"
 # Options that make no column. Those of the data do not, as runs of other images are refused.
 NO_COLUMN = {"seed", "data_dir", "num_workers", "progress_bar", "keep_epochs"}
-NO_COLUMN |= {"dataset", "data", "levels", "like_mnist"}
+NO_COLUMN |= {"dataset", "data", "levels", "like_mnist", "bits"}
 # What is told of a run: its name in the table, digits after the point. Bounds are in bits per
 # dimension, their parts in nats per image.
 MEASURES = {
@@ -47,7 +47,7 @@ def read_result(folder: Path) -> dict[str, object]:
         for name in ("parameters", "flops_per_image"):  # of each part of the model
             result[name] = sum(result[name].values())
         measures = {name: float(result[name]) for name in MEASURES if name in result}
-        images = data["dataset"], data.get("digest")
+        images = data["dataset"], data.get("digest"), data.get("bits", 4)
     except FileNotFoundError:
         raise InputError(
             f"{folder} has no {RESULT}: give the folders of finished runs, such as "

@@ -121,8 +121,9 @@ def evaluate_pictures(args: argparse.Namespace, path: Path, model: VAE, sets: Da
     Raises:
         InputError: there are no pictures, or one cannot be read.
     """
-    like_mnist = training_record(path).get("like_mnist", True)
-    names, images = read_pictures(Path(args.images), like_mnist)
+    record = training_record(path)
+    how = record.get("like_mnist", True), record.get("bits", 4)
+    names, images = read_pictures(Path(args.images), *how)
     classifier = load_classifier() if sets.name == CLASSIFIED_DATASET else None
     columns, bounds, figure = judge_pictures(
         model, names, images, sets.train, classifier, args.iwae_samples, args.seed

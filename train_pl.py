@@ -373,7 +373,7 @@ def train_vae(
         for name, value in of_data.items():
             if model.hparams[name] != value:
                 raise InputError(f"model: the images need VAE({name}={value}, ...)")
-        known = s.data is None and s.dataset == CLASSIFIED_DATASET and CLASSIFIER.exists()
+        known = (s.data, s.dataset, s.bits) == (None, CLASSIFIED_DATASET, 4) and CLASSIFIER.exists()
         classifier = load_classifier() if known else None  # now, as a bad file ends the program
         callbacks = [callbacks] if isinstance(callbacks, Callback) else callbacks
         pictures = [GenerateCallback(save_to_disk=True), LossCurves()]
@@ -413,6 +413,8 @@ def make_parser() -> argparse.ArgumentParser:
     add("--data_dir", type=path_name, default=str(DATA_DIR), help="folder of the data files")
     add("--dataset", choices=DATASETS, default="MNIST", help="images of the same file format")
     add_own_data(add, "--data")
+    bits = "of a pixel: 4 for 16 grey levels; 1 for two, drawn anew from the grey in every epoch"
+    add("--bits", type=int, choices=(1, 4), default=4, help=bits)
     add("--epochs", type=whole_number(1), default=8, help="passes over the training images")
     seed = whole_number(0, 2**32 - 1)
     add("--seed", type=seed, default=42, help="everything random derives from it")

@@ -8,7 +8,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
-from fmnist import DiscreteImages, four_bit
+from fmnist import DiscreteImages, as_bits
 from inputs.command_line import InputError
 from judging.bounds import image_bounds
 from judging.classifier import Classifier
@@ -19,13 +19,14 @@ from reading.pictures import read_picture, visible
 SHOWN = 64  # pictures in the figure at most
 
 
-def read_pictures(path: Path, like_mnist: bool = True) -> tuple[list[str], Tensor]:
-    """A picture, or all of a folder and its subfolders, in any size and colours, in 16 levels.
+def read_pictures(path: Path, like_mnist: bool = True, bits: int = 4) -> tuple[list[str], Tensor]:
+    """A picture, or all of a folder and its subfolders, in any size and colours, as the model's.
 
     Args:
         like_mnist: bring each to MNIST's form; else it only becomes as large as it can be.
+        bits: 4 for 16 levels, 1 for two, see `as_bits`.
     Returns:
-        their names, and uint8 [N, 1, 28, 28], values 0..15.
+        their names, and uint8 [N, 1, 28, 28], values below 2**bits.
     Raises:
         InputError: there are none, or one cannot be read.
     """
@@ -39,9 +40,9 @@ def read_pictures(path: Path, like_mnist: bool = True) -> tuple[list[str], Tenso
         images = [read_picture(file, like_mnist) for file in files]
     except ValueError as error:
         raise InputError(f"argument --images: {error}: take it out, or save it as a PNG") from error
-    pixels = torch.from_numpy(four_bit(np.stack(images)))
+    data = as_bits(np.stack(images), np.zeros(len(images), np.int64), (), bits)
     folder = path if path.is_dir() else path.parent
-    return [str(file.relative_to(folder)) for file in files], pixels.unsqueeze(1)
+    return [str(file.relative_to(folder)) for file in files], data.images
 
 
 @torch.no_grad()

@@ -15,7 +15,8 @@ class OwnDataModule(MNISTDataModule):
     """The three loaders of one's own images; see `MNISTDataModule`."""
 
     def __init__(self, own: OwnData, batch_size: int = 32, num_workers: int = 0, seed: int = 42):
-        super().__init__(batch_size=batch_size, num_workers=num_workers, seed=seed)
+        bits = own.record["bits"]
+        super().__init__(batch_size=batch_size, num_workers=num_workers, seed=seed, bits=bits)
         self.own, self.classes = own, own.data.classes
         self.save_hyperparameters(own.record)  # so that other commands find them again
 
@@ -60,10 +61,10 @@ def data_module(options: argparse.Namespace) -> MNISTDataModule:
         for name in ("like_mnist", "levels"):
             if getattr(s, name):
                 raise InputError(f"argument --{name}: it is for --data, leave it out")
-        return MNISTDataModule(s.data_dir, s.dataset, *how)
+        return MNISTDataModule(s.data_dir, s.dataset, *how, s.bits)
     if s.dataset != "MNIST":
         raise InputError(f"argument --data: give it or --dataset {s.dataset}, not both")
-    return OwnDataModule(read_own(s.data, s.levels or 256, s.like_mnist), *how)
+    return OwnDataModule(read_own(s.data, s.levels or 256, s.like_mnist, s.bits), *how)
 
 
 def class_number(checkpoint: str | Path, num_classes: int, name: str) -> int:
@@ -88,8 +89,8 @@ class DataSets(NamedTuple):
 
 
 def training_record(checkpoint: str | Path) -> dict[str, object]:
-    """What a checkpoint says of the data of its training: `dataset`, its name, and more if it was
-    one's own, see `read_own`; nothing in files that do not say it.
+    """What a checkpoint says of the data of its training: `dataset`, its name, `bits`, and more if
+    it was one's own, see `read_own`; nothing in files that do not say it.
     """
     record = read_checkpoint(checkpoint).get("datamodule_hyper_parameters")
     if not isinstance(record, dict):
@@ -97,7 +98,9 @@ def training_record(checkpoint: str | Path) -> dict[str, object]:
     if record.keys() >= {"dataset", "data", "levels", "like_mnist", "classes", "digest"}:
         return record
     name = record.get("dataset")
-    return {"dataset": name} if name in DATASETS else {}  # of somebody's own data module
+    if name not in DATASETS:
+        return {}  # of somebody's own data module
+    return {"dataset": name, "bits": record.get("bits", 4)}
 
 
 def data_for(
@@ -116,15 +119,17 @@ def data_for(
     """
     record = training_record(checkpoint)
     trained_on, digest = record.get("dataset"), record.get("digest")
+    bits = record.get("bits", 4)
+    kind = "binary " if bits == 1 else ""
     if dataset and data:
         raise InputError(f"argument --data: give it or --dataset {dataset}, not both")
     if data is None and (dataset or digest is None):
         name = dataset or trained_on or "MNIST"
-        official = MNISTDataModule(data_dir, name)
+        official = MNISTDataModule(data_dir, name, bits=bits)
         official.prepare_data()
-        return DataSets(name, trained_on, *official.read())
+        return DataSets(kind + name, trained_on and kind + trained_on, *official.read())
     try:
-        how = record.get("levels", 256), record.get("like_mnist", False)
+        how = record.get("levels", 256), record.get("like_mnist", False), bits
         own = read_own(data or record["data"], *how)
     except InputError as error:
         remedy = "" if data else "; the model was trained on it: give with --data where it is now"
@@ -139,4 +144,4 @@ def data_for(
         )
     elif digest is not None:
         name = f"{name}, other images"
-    return DataSets(name, trained_on, *own.split())
+    return DataSets(kind + name, trained_on and kind + trained_on, *own.split())

@@ -4,9 +4,9 @@ import hashlib
 from pathlib import Path
 from typing import NamedTuple
 
-import torch
+import numpy as np
 
-from fmnist import DATASETS, DiscreteImages, four_bit, split_positions
+from fmnist import DATASETS, DiscreteImages, as_bits, split_positions
 from inputs.command_line import InputError, one_line
 from reading.arrays import read_arrays
 from reading.forms import as_classes, as_form
@@ -30,15 +30,19 @@ class OwnData(NamedTuple):
         return train, val, test
 
 
-def read_own(path: str | Path, levels: int = 256, like_mnist: bool = False) -> OwnData:
-    """Images of one's own from a file or folder, see above, in 16 levels.
+def read_own(
+    path: str | Path, levels: int = 256, like_mnist: bool = False, bits: int = 4
+) -> OwnData:
+    """Images of one's own from a file or folder, see above, in 16 levels or, of 1 bit, in two.
 
     Args:
         levels: 256 or 16, the grey levels of the images in an array: 0..255 or 0..15.
         like_mnist: bring every image to MNIST's form, see `mnist_form`.
+        bits: 4 or 1, see `as_bits`.
     Returns:
         the images, and what a checkpoint says of them: dataset, a name that no official data set
-        has; data, their path; levels, like_mnist; classes; digest, which tells them from others.
+        has; data, their path; levels, like_mnist, bits; classes; digest, which tells them from
+        others.
     Raises:
         InputError: they cannot be read, do not fit or are too few.
     """
@@ -58,16 +62,19 @@ def read_own(path: str | Path, levels: int = 256, like_mnist: bool = False) -> O
     except Exception as error:  # there is no end to what a damaged file can raise
         why = getattr(error, "strerror", None) or error  # without the path, which is named here
         raise InputError(f"argument --data: {path}: {one_line(why)}") from error
-    pixels = four_bit(images) if levels == 256 or like_mnist else images
+    if levels == 16 and not like_mnist:  # to 0..255, which 16 levels are made of again
+        images = images * np.uint8(17 if bits == 1 else 16)
+    data = as_bits(images, numbers, classes, bits)
+    pixels = (data.grey or data).images.numpy()
     names = "\n".join(classes).encode(errors="surrogateescape")  # folders may be named in any bytes
     digest = hashlib.sha256(names + pixels.tobytes() + numbers.tobytes())
-    tensors = torch.from_numpy(pixels).unsqueeze(1), torch.from_numpy(numbers)
     record = {
         "dataset": f"own {path.name}" if path.name in DATASETS else path.name,
         "data": str(path),
         "levels": levels,
         "like_mnist": like_mnist,
+        "bits": bits,
         "classes": list(classes),
         "digest": digest.hexdigest()[:16],
     }
-    return OwnData(DiscreteImages(*tensors, classes), record)
+    return OwnData(data, record)
