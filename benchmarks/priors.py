@@ -66,7 +66,7 @@ class ClassGaussians:
 
 def own_stage(mean: Tensor, log_std: Tensor, labels: Tensor, epochs: int) -> LatentPrior:
     """The prior of prior.py, learned afterwards on stored posteriors with fresh noise."""
-    prior, batch = LatentPrior(mean.shape[1]), 128
+    prior, batch = LatentPrior(mean.shape[1], num_classes=int(labels.max()) + 1), 128
     optimizer = torch.optim.AdamW(prior.parameters(), lr=VAE().hparams.prior_lr, weight_decay=0.01)
     total = epochs * (len(mean) // batch)
     schedule = torch.optim.lr_scheduler.LambdaLR(
