@@ -357,7 +357,3 @@ class TestBadInput(InFolder):
         self.assertIn("version_0 has other files", self.refusal(run, "--output", run))
         self.assertEqual((run / "latent_means.png").read_text(), "the run's own")
         self.assertEqual(len([*run.iterdir()]), 2)
-
-
-if __name__ == "__main__":
-    unittest.main()

@@ -335,7 +335,3 @@ class TestFiles(InFolder):
             with self.subTest(content[:20]), self.assertRaises(InputError) as refused:
                 load(self.root, train=False)
             self.assertRegex(str(refused.exception), "^cannot read the t10k archives in [^\n]*$")
-
-
-if __name__ == "__main__":
-    unittest.main()

@@ -262,7 +262,3 @@ class TestRefinement(unittest.TestCase):
             )
             self.assertLess(one.item(), judged[name].mean().item())
             self.assertLess(three.item(), one.item())
-
-
-if __name__ == "__main__":
-    unittest.main()

@@ -11,7 +11,7 @@ from pathlib import Path
 from unittest import mock
 
 import torch
-from tiny import InFolder, finished_run, tiny_data
+from tiny import InFolder, finished_run, run_command, tiny_data, without_pictures
 
 import compare
 import compress
@@ -53,59 +53,38 @@ def commands(text: str) -> list[list[str]]:
 class TestSnippets(InFolder):
     """Each block under "Make it yours" as it stands there, on some hundred images."""
 
-    def run_snippet(
-        self, title: str, shorter: dict[str, str] | None = None
-    ) -> tuple[dict[str, object], str]:
-        """What the code of the README leaves behind, its names and its output.
-
-        Args:
-            shorter: what stands there, to what is run in its place.
-        """
-        (code,) = (code for name, code in snippets().items() if name.startswith(title))
-        for words, fewer in (shorter or {}).items():
-            self.assertEqual(code.count(words), 1)
-            code = code.replace(words, fewer)
+    def run_snippet(self, title: str) -> tuple[dict[str, object], str]:
+        """The names that the code of the README leaves behind, and its output."""
         names: dict[str, object] = {"__name__": "readme"}
         torch.manual_seed(0)
-        output = StringIO()
         with (
             tiny_data(),
+            without_pictures(),
             chdir(self.folder),
             redirect_stderr(StringIO()),
-            redirect_stdout(output),
+            redirect_stdout(StringIO()) as output,
         ):
-            exec(compile(code, f"README: {title}", "exec"), names)
+            exec(compile(snippets()[title], f"README: {title}", "exec"), names)
         return names, output.getvalue()
 
     def test_each_has_a_test(self):
-        tested = re.findall(r'run_snippet\("(.+?)"', Path(__file__).read_text())
-        for title in snippets():
-            self.assertTrue(any(title.startswith(start) for start in tested), title)
-        self.assertEqual(len(snippets()), len(tested))
+        files = Path(__file__), ROOT / "tests" / "slow" / "test_export.py"
+        texts = "".join(file.read_text() for file in files)
+        self.assertEqual(sorted(snippets()), sorted(re.findall(r'\("(.+)"\)  # README', texts)))
 
     def test_own_networks_are_trained_tested_and_loaded(self):
-        names, output = self.run_snippet("Your own networks")
+        names, output = self.run_snippet("Your own networks")  # README
         bpd, shape = re.findall(r"^([\d.]+) bpd torch.Size\((.+)\)$", output, re.MULTILINE)[0]
         self.assertAlmostEqual(float(bpd), names["test"]["test_bpd"], places=3)
         self.assertEqual(shape, "[4, 1, 28, 28]")
 
-    def test_own_loggers_get_the_figures_and_compare_the_runs(self):
-        self.run_snippet("Your own loggers", {"range(3)": "range(2)"})
-        runs = sorted(self.folder.glob("sweep/version_*"))
-        with redirect_stdout(StringIO()) as said:
-            compare.main([str(run) for run in runs])
-        self.assertEqual(len(runs), 2)
-        self.assertIn("±", said.getvalue())
+    def test_own_loggers_get_the_figures_and_the_runs_are_compared(self):
+        self.run_snippet("Your own loggers and callbacks")  # README
+        code, said, _ = run_command(compare.main, *self.folder.glob("sweep/version_*"))
+        self.assertEqual((code, said.splitlines()[1].split()[0]), (0, "3"))
+        self.assertIn("±", said)
         with open(next(self.folder.glob("csv_logs/**/metrics.csv"))) as table:
             self.assertTrue(any(row["val_bpd"] for row in csv.DictReader(table)))
-
-    def test_an_exported_model_draws_in_another_project(self):
-        with chdir(self.folder), redirect_stdout(StringIO()):
-            export.main(["model.pt2"])
-        names, _ = self.run_snippet("In another project")
-        self.assertEqual(
-            (names["images"].shape, names["images"].dtype), ((3, 1, 28, 28), torch.long)
-        )
 
     def test_a_checkpoint_of_other_networks_is_refused(self):
         class Deeper(CNNDecoder):
@@ -204,7 +183,3 @@ class TestPages(unittest.TestCase):
         shown = evaluate.table({"trained_on": None, "beta": 1, **metrics}).splitlines()
         for line in shown:
             self.assertIn(line, report)
-
-
-if __name__ == "__main__":
-    unittest.main()

@@ -88,6 +88,16 @@ def finished_run() -> FinishedRun:
     return FinishedRun(logs / "version_0", test, said.getvalue())
 
 
+@torch.no_grad()
+def random_model(num_filters: int = 2, z_dim: int = 3, num_classes: int = 10) -> train_pl.VAE:
+    """A small model whose learned prior differs by class and from N(0, I)."""
+    torch.manual_seed(0)
+    model = train_pl.VAE(num_filters=num_filters, z_dim=z_dim, num_classes=num_classes).eval()
+    for weights in model.prior.parameters():
+        weights.copy_(0.1 * torch.randn_like(weights))
+    return model
+
+
 def save_model(model: train_pl.VAE, path: Path, **more: object) -> Path:
     """A checkpoint as Lightning writes it, but for the state of a training."""
     content = {

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import tiny  # noqa: F401  finds the repository's folder
 
-NOTEBOOK = Path(__file__).resolve().parent.parent / "docs" / "tour.ipynb"
+NOTEBOOK = Path(__file__).resolve().parents[2] / "docs" / "tour.ipynb"
 MISSING = [name for name in ("nbclient", "ipykernel") if find_spec(name) is None]
 
 
@@ -93,7 +93,3 @@ class TestTour(unittest.TestCase):
 
     def test_it_stays_small(self):
         self.assertLess(NOTEBOOK.stat().st_size, 400_000)
-
-
-if __name__ == "__main__":
-    unittest.main()
