@@ -21,7 +21,7 @@ from compression.image_files import check_target, read_images, write_images
 from fmnist import SIDE
 from inputs.command_line import InputError, OneLineParser, WorkError, run_main
 from inputs.files import write_whole
-from train_pl import PRETRAINED, VAE, load_model
+from vae import PRETRAINED, VAE, load_model
 
 
 def encode(images: ArrayLike, model: VAE, levels: int = 16) -> bytes:

@@ -32,7 +32,7 @@ from pictures.figures import png, rendered
 from pictures.of_model import model_figures
 from reading.choice import DataSets, add_data_options, data_for, training_record
 from runs.checkpoints import find_checkpoint
-from train_pl import PRETRAINED, VAE, load_model
+from vae import PRETRAINED, VAE, load_model
 
 
 def first(data: DiscreteImages, limit: int | None) -> DiscreteImages:

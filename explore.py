@@ -14,7 +14,7 @@ from page.contents import Shown, contents, page
 from reading.choice import add_data_options, data_for, training_record
 from runs.checkpoints import find_checkpoint
 from runs.epochs import kept_epochs
-from train_pl import PRETRAINED, load_model
+from vae import PRETRAINED, load_model
 
 PLANE = PRETRAINED.parent / "plane"  # a run with --z_dim 2 --num_filters 12 --seed 0 --keep_epochs
 

@@ -31,7 +31,7 @@ from inputs.command_line import (
     run_main,
 )
 from inputs.files import write_whole
-from train_pl import PRETRAINED, load_model
+from vae import PRETRAINED, load_model
 
 ONNX = ("onnxscript", "onnxruntime")  # optional packages
 TRACED, CHECKED = 3, (1, 7)  # images that a program is exported with, and then tried with

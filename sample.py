@@ -24,7 +24,7 @@ from pictures.figures import png, rendered
 from pictures.of_model import beta_words, drawn_images, mean_images, samples_figure
 from reading.choice import class_number
 from runs.checkpoints import find_checkpoint
-from train_pl import PRETRAINED, load_model
+from vae import PRETRAINED, load_model
 
 
 @torch.no_grad()

@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fmnist import SIDE
-from train_pl import VAE
+from vae import VAE
 
 
 class Sample(nn.Module):

@@ -104,6 +104,14 @@ def positive_number(text: str) -> float:
     raise argparse.ArgumentTypeError(f"{text!r}: give a number above 0, such as 0.003")
 
 
+def share(text: str) -> float:
+    """An argparse type: a number from 0 to 1."""
+    with suppress(ValueError):
+        if 0 <= float(text) <= 1:
+            return float(text)
+    raise argparse.ArgumentTypeError(f"{text!r}: give a number from 0 to 1, such as 0.1")
+
+
 def path_name(text: str) -> str:
     """An argparse type: a file or folder; an empty name would mean the current folder."""
     if not text:

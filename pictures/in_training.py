@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torchvision.utils import make_grid
 
 from fmnist import DiscreteImages
+from inputs.checks import check_size
 from inputs.files import write_whole
 from pictures.figures import (
     CLASS_COLOURS,
@@ -50,7 +51,7 @@ def epoch_line(epoch: int, val_bpd: Tensor | None, model: nn.Module) -> str:
 
     With a beta that is not 1, also that val_bpd, that of the last validation, is the ELBO's.
     """
-    when = f"epoch {epoch}" if epoch or model.prior.is_trained else "epoch 0: untrained"
+    when = f"epoch {epoch}" if epoch else "before training"
     if epoch and val_bpd is not None:
         bound = "last validation" if model.hparams.beta == 1 else "validation ELBO"
         when += f", {bound} {val_bpd:.4f} bpd"
@@ -63,7 +64,7 @@ def show_epoch(
 ) -> None:
     """What the model has learned, to TensorBoard and, with save_to_disk, as epoch_N_*.png.
 
-    Samples; ten of each class, once the prior has learned something; reconstructions and the KL of
+    Samples; ten of each class, once an epoch is trained; reconstructions and the KL of
     each latent dimension, of the first validation images. All loggers get the number of active
     units. Modes and torch's global random stream are left as they were.
 
@@ -83,7 +84,7 @@ def show_epoch(
         torch.manual_seed(SEED)
         z = model.sample_latents(num)
         figures = {"Samples": samples_figure(model, z, f"Samples ({when})")}
-        if model.prior.is_trained and len(names) > 1:
+        if epoch and len(names) > 1:
             labels = torch.arange(len(names), device=model.device).repeat_interleave(10)
             z, title = model.sample_latents(len(labels), labels), f"Samples by class ({when})"
             figures["Samples by class"] = samples_figure(model, z, title, names)
@@ -190,6 +191,42 @@ def write_projector(folder: Path, means: Tensor, data: DiscreteImages, white: in
     (folder / "projector").mkdir(exist_ok=True)
     for name, content in files.items():
         write_whole(folder / name, content)
+
+
+class GenerateCallback(Callback):
+    """What the model has learned: samples, reconstructions, and what each latent dimension holds.
+
+    Pictures are drawn from the same latents every time, so that two epochs can be compared, and
+    from a random stream of their own, so that a run with pictures ends with the weights of one
+    without.
+
+    Args:
+        batch_size: samples per picture.
+        every_n_epochs: epochs between pictures; there are some before and after the first epoch
+            and after the last one in any case.
+        save_to_disk: also write PNG files into the run's log directory.
+    """
+
+    def __init__(self, batch_size: int = 64, every_n_epochs: int = 5, save_to_disk: bool = False):
+        super().__init__()
+        self.batch_size = check_size("batch_size", batch_size)
+        self.every_n_epochs = check_size("every_n_epochs", every_n_epochs)
+        self.save_to_disk = save_to_disk
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.current_epoch == 0:
+            self.sample_and_save(trainer, pl_module, epoch=0)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        epoch = trainer.current_epoch + 1
+        if epoch % self.every_n_epochs == 0 or epoch in (1, trainer.max_epochs):
+            self.sample_and_save(trainer, pl_module, epoch)
+
+    def sample_and_save(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, epoch: int
+    ) -> None:
+        """Writes the pictures of this epoch; see `show_epoch`."""
+        show_epoch(trainer, pl_module, epoch, self.batch_size, self.save_to_disk)
 
 
 class LossCurves(Callback):

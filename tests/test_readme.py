@@ -93,7 +93,7 @@ class TestSnippets(InFolder):
                 self.net.append(ResidualBlock(16))
 
         with (
-            mock.patch.object(train_pl, "CNNDecoder", Deeper),
+            mock.patch.object(vae, "CNNDecoder", Deeper),
             self.assertRaisesRegex(InputError, "another model.*Missing key"),
         ):
             load_model(PRETRAINED)

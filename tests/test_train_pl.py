@@ -327,11 +327,11 @@ class TestLearnedPrior(InFolder):
             return [*model.encoder.parameters(), *model.decoder.parameters()]
 
         with_prior = fit()
-        self.assertTrue(with_prior.prior.is_trained)
+        self.assertTrue(with_prior.prior.middle.weight.any())
         zero = mock.patch.object(LatentPrior, "log_prob", lambda self, z, y=None: z.sum(dim=1) * 0)
         with zero:
             without = fit()
-        self.assertFalse(without.prior.is_trained)
+        self.assertFalse(without.prior.middle.weight.any())
         for one, other in zip(networks(with_prior), networks(without), strict=True):
             self.assertTrue(torch.equal(one, other))
 
@@ -377,7 +377,7 @@ class TestGenerateCallback(InFolder):
         self.assertEqual(self.pictures(), names)
         titles = [call.args[0].get_suptitle() for call in drawn.mock_calls]
         said = [title.split("(")[1].rstrip(")") for title in titles if "(" in title]
-        self.assertEqual(said[:2], ["epoch 0: untrained"] * 2)
+        self.assertEqual(said[:2], ["before training"] * 2)
         for words in said[2:5]:
             self.assertRegex(words, r"^epoch 1, last validation \d\.\d{4} bpd$")
         bpd = model.trainer.callback_metrics["val_bpd"]
@@ -410,7 +410,7 @@ class TestGenerateCallback(InFolder):
             GenerateCallback(4, save_to_disk=True).sample_and_save(trainer, model, epoch=7)
             self.assertEqual({part.training for part in model.modules()}, {mode})
         self.assertTrue(torch.equal(torch.get_rng_state(), before))
-        self.assertEqual(self.pictures(), {"epoch_7_samples.png"})
+        self.assertEqual(self.pictures(), {"epoch_7_samples.png", "epoch_7_samples_by_class.png"})
 
 
 class TestMuon(unittest.TestCase):
