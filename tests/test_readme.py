@@ -20,6 +20,7 @@ import explore
 import export
 import sample
 import train_pl
+import vae
 from cnn_encoder_decoder import CNNDecoder, ResidualBlock
 from inputs.command_line import InputError
 from train_pl import PRETRAINED, load_model
