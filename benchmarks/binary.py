@@ -64,10 +64,8 @@ def main() -> None:
     args = parser.parse_args()
     model = load_model(args.run, Burda if args.burda else VAE)
     train, _, test = MNISTDataModule(DATA_DIR, bits=1).read()
-    saved, started = (
-        find_checkpoint(args.run).with_suffix(".without_labels.pt"),
-        time.process_time(),
-    )
+    saved = find_checkpoint(args.run).with_suffix(".without_labels.pt")
+    started = time.process_time()
     prior = LatentPrior(model.prior.z_dim, num_classes=1).eval()
     if saved.exists():
         prior.load_state_dict(torch.load(saved, weights_only=True))
@@ -78,6 +76,7 @@ def main() -> None:
     priors = {"N(0, I)": unit_gaussian_log_prob, "learned, without labels": prior.log_prob}
     if args.labels:
         priors["learned, with labels"] = model.prior.log_prob
+    print("| prior | -ELBO | importance-weighted | lower by |")
     # A random order makes what is printed on the way an estimate for all.
     order, found = torch.randperm(len(test), generator=torch.Generator().manual_seed(SEED)), []
     for which in order[: args.limit].split(CHUNK):
@@ -85,11 +84,9 @@ def main() -> None:
         seconds, values = time.process_time() - started, torch.cat(found, dim=2)
         print(f"{values.shape[2]:,} images, {args.samples} samples, {seconds:.0f} s of CPU time")
         for name, (elbo, tighter) in zip(priors, values.unbind(dim=1), strict=True):
-            shown = (
-                f"{m:.2f} ± {e:.2f}"
-                for m, e in (mean_and_error(v).values() for v in (elbo, tighter))
-            )
-            print(f"| {name} | {' | '.join(shown)} |", flush=True)
+            means = (mean_and_error(each) for each in (elbo, tighter, elbo - tighter))
+            shown = ("{mean:.2f} ± {standard_error:.2f}".format(**each) for each in means)
+            print("|", name, "|", " | ".join(shown), "|", flush=True)
 
 
 if __name__ == "__main__":
