@@ -26,14 +26,14 @@ import train_pl
 
 torch.set_num_threads(1)  # threads that wait for each other take three times as long here
 NUM_TRAIN, NUM_VAL, NUM_TEST = 300, 60, 40
-whole = fmnist.load
+whole = cache(fmnist.load)  # all images, unpacked once per process
 
 
 @cache
 def few(
     root: str | Path = fmnist.DATA_DIR, dataset: str = "MNIST", train: bool = True, bits: int = 4
 ) -> fmnist.DiscreteImages:
-    """The first images of `fmnist.load`, which unpacks all: once per process."""
+    """The first images of `fmnist.load`."""
     size = NUM_TRAIN + NUM_VAL if train else NUM_TEST
     return whole(root, dataset, train, bits).subset(torch.arange(size))
 
