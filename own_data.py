@@ -33,16 +33,15 @@ def show(args: argparse.Namespace) -> None:
     if output.exists():
         raise InputError(f"argument --output: {output} is there already: choose another name")
     check_writable("--output", output.parent)
-    data = read_own(args.data, args.levels or 256, args.like_mnist).data
+    own = read_own(args.data, args.levels or 256, args.like_mnist)
+    data = own.data
     if output.suffix == ".npy":
         np.save(file, data.images.squeeze(1).numpy())
     else:
         images = data.images[:: math.ceil(len(data) / SHOWN**2)] / 15
         save_image(images, file, "PNG", nrow=SHOWN, padding=1, pad_value=0.3)
     write_whole(output, file.getvalue())
-    counts = data.labels.bincount().tolist()
-    classes = ", ".join(f"{c} {n}" for c, n in zip(data.classes, counts, strict=False))
-    print(f"{output}: {len(data):,} images; {classes or 'no classes'}")
+    print(f"{output}: {own.summary()}")
 
 
 def main(argv: list[str] | None = None) -> None:

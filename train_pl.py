@@ -27,7 +27,7 @@ from judging.samples import CLASSIFIED_DATASET, CLASSIFIER, judge_run, load_clas
 from judging.size import flops_per_image
 from pictures.in_training import GenerateCallback, LossCurves, show_latents
 from reading.choice import add_own_data, data_module
-from runs.logs import open_logs
+from runs.logs import open_logs, print_once
 from runs.result import finish, test_best
 from runs.run import open_run
 from runs.stopping import explained_end, stop_on_signals, told_by_rank_zero
@@ -74,6 +74,8 @@ def train_vae(
         s = run.settings
         pl.seed_everything(s.seed, verbose=False)
         data = data_module(s)
+        if s.data is not None:
+            print_once(f"{s.data}: {data.own.summary()}")
         of_data = {"num_classes": max(1, len(data.classes)), "num_levels": data.num_levels}
         model = model or VAE(**{n: getattr(s, n) for n in OF_MODEL}, **of_data)
         for name, value in of_data.items():

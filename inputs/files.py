@@ -12,31 +12,33 @@ from pathlib import Path
 
 import numpy as np
 
+IDX_TYPES = {8: ">u1", 9: ">i1", 11: ">i2", 12: ">i4", 13: ">f4", 14: ">f8"}
+
 
 def read_idx(path: str | Path) -> np.ndarray:
-    """The array in an IDX file of unsigned bytes, with or without gzip.
+    """The array in an IDX file, with or without gzip.
 
-    The format (http://yann.lecun.com/exdb/mnist): two zeros, the type (8: unsigned byte), the
-    number of dimensions, each dimension as a big-endian uint32, then the values.
+    The format (http://yann.lecun.com/exdb/mnist): two zeros, the type of the values, the number of
+    dimensions, each dimension as a big-endian uint32, then the values, big-endian.
 
     Returns:
-        uint8, read-only, of the shape that the file tells.
+        read-only, of the type (mostly uint8) and the shape that the file tells.
     Raises:
         EOFError, OSError, ValueError, zlib.error: it cannot be read, or is not such a file.
     """
     content = Path(path).read_bytes()
     if content.startswith(b"\x1f\x8b"):
         content = gzip.decompress(content)
-    if len(content) < 4 or not content.startswith(b"\0\0\x08"):
-        raise ValueError("it is not an IDX file of unsigned bytes")
+    if len(content) < 4 or not content.startswith(b"\0\0") or content[2] not in IDX_TYPES:
+        raise ValueError("it is not an IDX file")
     start = 4 + 4 * content[3]
     if len(content) < start:
         raise ValueError("it ends before its sizes do")
     shape = struct.unpack_from(f">{content[3]}I", content, 4)
-    values = np.frombuffer(content, np.uint8, offset=start)
-    if len(values) != math.prod(shape):
+    kind = np.dtype(IDX_TYPES[content[2]])
+    if len(content) - start != kind.itemsize * math.prod(shape):
         raise ValueError(f"it does not have the {math.prod(shape)} values of its shape {shape}")
-    return values.reshape(shape)
+    return np.frombuffer(content, kind, offset=start).reshape(shape)
 
 
 def write_whole(path: str | Path, content: bytes) -> None:

@@ -14,7 +14,8 @@ from judging.bounds import image_bounds
 from judging.classifier import Classifier
 from judging.samples import classify, nearest
 from pictures.figures import captioned_figure, short
-from reading.pictures import read_picture, visible
+from reading.names import visible
+from reading.pictures import read_picture
 
 SHOWN = 64  # pictures in the figure at most
 
@@ -32,8 +33,7 @@ def read_pictures(path: Path, like_mnist: bool = True, bits: int = 4) -> tuple[l
     """
     if not path.exists():
         raise InputError(f"argument --images: {path} does not exist: give a folder of pictures")
-    entries = visible(path) if path.is_dir() else [path]
-    files = [file for entry in entries for file in (visible(entry) if entry.is_dir() else [entry])]
+    files = visible(path) if path.is_dir() else [path]
     if not files:
         raise InputError(f"argument --images: {path} has no pictures: put some into it")
     try:

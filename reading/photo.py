@@ -1,7 +1,7 @@
 """One thing on paper as MNIST's digits are: in a box of 20x20 in the middle of 28x28."""
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 from fmnist import SIDE
 
@@ -46,3 +46,9 @@ def mnist_form(grey: np.ndarray) -> np.ndarray:
     image = np.zeros((SIDE, SIDE), np.uint8)
     image[top : top + height, left : left + width] = (255 * ink / ink.max()).round()
     return image
+
+
+def fitted(grey: np.ndarray) -> np.ndarray:
+    """uint8 [H, W] as large as it can be in 28x28, with black beside it."""
+    size, smooth = (SIDE, SIDE), Image.Resampling.BILINEAR
+    return np.asarray(ImageOps.pad(Image.fromarray(grey), size, smooth, color=0))
