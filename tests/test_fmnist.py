@@ -3,9 +3,8 @@
 import gzip
 import itertools
 import shutil
-import sys
-import tempfile
 import unittest
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr
 from fractions import Fraction
@@ -17,34 +16,30 @@ from urllib.request import Request
 
 import pytorch_lightning as pl
 import torch
+from tiny import InFolder, own_trainer, tiny_data, whole
 from torch import Tensor
 from torch.utils.data import DataLoader, Subset
 from torchvision.datasets import MNIST
+from torchvision.datasets.mnist import read_sn3_pascalvincent_tensor
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
-import forked  # noqa: E402
-from tiny import InFolder  # noqa: E402
-
-import fmnist  # noqa: E402
-from fmnist import DATA_DIR, DiscreteImages, MNISTDataModule, discretize, load, mnist, prepare  # noqa: E402
-from inputs.command_line import InputError  # noqa: E402
+import fmnist
+from fmnist import DATA_DIR, DiscreteImages, MNISTDataModule, discretize, load, mnist, prepare
+from inputs.command_line import InputError
 
 OFFICIAL = DATA_DIR / "MNIST" / "raw"
 no_network = mock.patch("urllib.request.urlopen", side_effect=URLError("no network"))
 
 
-class Archive(BytesIO):
-    """The answer of a web server that has the archives of MNIST."""
-
-    def __init__(self, request: Request):
-        super().__init__((OFFICIAL / Path(request.full_url).name).read_bytes())
-        self.url, self.length = request.full_url, None
-
-
 @contextmanager
 def mirror() -> Iterator[None]:
-    with mock.patch("urllib.request.urlopen", Archive), redirect_stderr(StringIO()):
+    """A network that has the official archives."""
+
+    def answer(request: Request) -> BytesIO:
+        found = BytesIO((OFFICIAL / Path(request.full_url).name).read_bytes())
+        found.url, found.length = request.full_url, None
+        return found
+
+    with mock.patch("urllib.request.urlopen", answer), redirect_stderr(StringIO()):
         yield
 
 
@@ -87,26 +82,31 @@ class TestDiscretize(unittest.TestCase):
             discretize(torch.zeros(3, dtype=torch.uint8))
 
 
-class TestLoaders(unittest.TestCase):
+class TestLoaders(InFolder):
     @classmethod
     def setUpClass(cls):
-        cls.train, cls.val, cls.test = cls.loaders = mnist()
-        with tempfile.TemporaryDirectory() as folder:  # torchvision's own reader, to compare with
-            shutil.copytree(DATA_DIR / "MNIST", Path(folder, "MNIST"))
-            cls.source = [MNIST(folder, train=flag, download=True) for flag in (True, False)]
+        with mock.patch.object(fmnist, "load", whole):
+            cls.train, cls.val, cls.test = cls.loaders = mnist()
 
-    def test_the_parts_are_torchvisions_images_in_sixteen_levels_without_overlap(self):
-        sizes = [len(loader.dataset) for loader in self.loaders]
-        self.assertEqual(sizes, [54_000, 6_000, 10_000])
+    def test_the_parts_are_the_shuffled_training_set_and_the_test_set_without_overlap(self):
         order = torch.randperm(60_000, generator=torch.Generator().manual_seed(42))
-        for parts, source, positions in (
-            ((self.train.dataset, self.val.dataset), self.source[0], order),
-            ((self.test.dataset,), self.source[1], torch.arange(10_000)),
+        for loader, positions, train in (
+            (self.train, order[:54_000], True),
+            (self.val, order[54_000:], True),
+            (self.test, torch.arange(10_000), False),
         ):
-            images = discretize(source.data / 255).to(torch.uint8).unsqueeze(1)[positions]
-            self.assertTrue(torch.equal(torch.cat([part.images for part in parts]), images))
-            labels = torch.cat([part.labels for part in parts])
-            self.assertTrue(torch.equal(labels, source.targets[positions]))
+            data, source = loader.dataset, whole(train=train)
+            self.assertTrue(torch.equal(data.images, source.images[positions]))
+            self.assertTrue(torch.equal(data.labels, source.labels[positions]))
+
+    def test_images_and_labels_are_those_that_torchvision_reads_in_sixteen_levels(self):
+        data = self.test.dataset
+        for kind, found in (("images-idx3", data.images), ("labels-idx1", data.labels)):
+            file = self.folder / kind
+            file.write_bytes(gzip.decompress((OFFICIAL / f"t10k-{kind}-ubyte.gz").read_bytes()))
+            source = read_sn3_pascalvincent_tensor(str(file))
+            expected = discretize(source / 255).unsqueeze(1) if kind.startswith("i") else source
+            self.assertTrue(torch.equal(found.long(), expected.long()))
 
     def test_batches_are_long_and_only_the_training_loader_shuffles_anew_every_pass(self):
         for loader in self.loaders:
@@ -159,12 +159,29 @@ class TestDataModule(unittest.TestCase):
         return data.train_dataloader()
 
     def test_it_works_without_a_trainer(self):
-        data = MNISTDataModule(batch_size=100)
-        data.prepare_data()
-        data.setup("fit")
-        for loader, size in ((data.train_dataloader(), 540), (data.val_dataloader(), 12)):
+        with tiny_data():
+            data = MNISTDataModule(batch_size=100)
+            data.prepare_data()
+            data.setup("fit")
+        for loader, size in ((data.train_dataloader(), 3), (data.val_dataloader(), 1)):
             self.assertEqual(len(loader), size)
             self.assertEqual(next(iter(loader))[0].shape[1:], (1, 28, 28))
+
+    def test_lightnings_own_sampler_of_overfit_batches_finds_its_images(self):
+        seen = []
+
+        class Recorder(pl.LightningModule):
+            def training_step(self, batch, batch_idx):
+                seen.extend(numbers_in([batch]))
+
+            def configure_optimizers(self):
+                return None
+
+        data = MNISTDataModule(batch_size=10)
+        data.train = data.val = data.test = numbered(101)
+        with warnings.catch_warnings(action="ignore"):  # that nothing is learned
+            own_trainer(max_epochs=1, overfit_batches=2).fit(Recorder(), datamodule=data)
+        self.assertEqual(seen, [*range(20)])
 
     def test_no_two_seeds_share_an_order_not_even_of_other_epochs(self):
         orders = set()
@@ -192,68 +209,6 @@ class TestDataModule(unittest.TestCase):
         self.assertNotEqual(numbers_in(loader), orders[0])
         loader.sampler.set_epoch(3)
         self.assertEqual(numbers_in(loader), orders[0])
-
-
-class Recorder(pl.LightningModule):
-    """Writes the numbers of the images that a process sees, a file per process and stage."""
-
-    def __init__(self, folder: Path):
-        super().__init__()
-        self.folder, self.weight = folder, torch.nn.Parameter(torch.zeros(()))
-
-    def record(self, stage: str, batch: tuple[Tensor, Tensor]) -> None:
-        with open(self.folder / f"{stage}_{self.global_rank}", "a") as file:
-            file.writelines(f"{number}\n" for number in numbers_in([batch]))
-
-    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
-        self.record("train", batch)
-        return self.weight
-
-    def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
-        self.record("val", batch)
-
-    def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
-        self.record("test", batch)
-
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        return torch.optim.SGD(self.parameters(), lr=0.1)
-
-
-def train_and_test(folder: Path, options: dict[str, object]) -> None:
-    """For a process of its own: a trainer as anybody makes one, with Lightning's defaults."""
-    torch.set_num_threads(1)
-    data = MNISTDataModule(batch_size=10)
-    data.train, data.val, data.test = numbered(101), numbered(61), numbered(41)
-    quiet = {"enable_checkpointing": False, "enable_progress_bar": False, "logger": False}
-    trainer = pl.Trainer(
-        accelerator="cpu", max_epochs=1, num_sanity_val_steps=0, **quiet, **options
-    )
-    model = Recorder(folder)
-    trainer.fit(model, datamodule=data)
-    trainer.test(model, datamodule=data, verbose=False)
-
-
-class TestForeignTrainer(InFolder):
-    def seen(self, **options: object) -> dict[str, list[int]]:
-        """The numbers that all processes of such a trainer saw, by stage."""
-        code, _, complaints = forked.run(train_and_test, self.folder, options)
-        self.assertEqual(code, 0, complaints)
-        numbers = {"train": [], "val": [], "test": []}
-        for file in self.folder.iterdir():
-            numbers[file.name.split("_")[0]] += map(int, file.read_text().split())
-        self.processes = len([*self.folder.glob("test_*")])
-        return numbers
-
-    def test_two_processes_see_no_image_twice_and_evaluate_every_one(self):
-        seen = self.seen(devices=2, strategy="ddp_fork")
-        self.assertEqual(self.processes, 2)
-        self.assertEqual((len(seen["train"]), len({*seen["train"]})), (100, 100))  # of 101
-        for stage, count in (("val", 61), ("test", 41)):
-            self.assertEqual(sorted(seen[stage]), [*range(count)], stage)
-
-    def test_lightnings_own_sampler_of_overfit_batches_finds_its_images(self):
-        seen = self.seen(overfit_batches=2)
-        self.assertEqual(seen["train"], [*range(20)])
 
 
 class TestFiles(InFolder):

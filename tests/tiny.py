@@ -23,6 +23,7 @@ from pytorch_lightning.callbacks import Callback
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import fmnist
 import train_pl
+from runs.trainer import quiet_lightning
 
 torch.set_num_threads(1)  # threads that wait for each other take three times as long here
 NUM_TRAIN, NUM_VAL, NUM_TEST = 300, 60, 40
@@ -52,6 +53,14 @@ def without_pictures() -> Iterator[None]:
     drawn = mock.patch.object(train_pl.GenerateCallback, "sample_and_save")
     with mock.patch.multiple(train_pl, **nothing), drawn:
         yield
+
+
+def own_trainer(**how: object) -> pl.Trainer:
+    """A trainer as anybody makes one, on the CPU, that writes and says nothing by itself."""
+    quiet_lightning()
+    nothing = ("logger", "checkpointing", "progress_bar", "model_summary")
+    plain = {name if name == "logger" else f"enable_{name}": False for name in nothing}
+    return pl.Trainer(**{"accelerator": "cpu", "num_sanity_val_steps": 0, **plain, **how})
 
 
 class FinishedRun(NamedTuple):
