@@ -65,10 +65,10 @@ class TestDensity(unittest.TestCase):
     def test_the_density_without_labels_is_the_mean_over_the_classes(self):
         prior = random_prior(z_dim=4)
         z = torch.randn(6, 4)
-        each = [prior.log_prob(z, torch.full((6,), y)).double().exp() for y in range(NUM_CLASSES)]
-        mean = torch.stack(each).mean(dim=0)
+        each = torch.stack([prior.log_prob(z, torch.full((6,), y)) for y in range(NUM_CLASSES)])
+        mean = each.double().exp().mean(dim=0)
         torch.testing.assert_close(prior.log_prob(z).double().exp(), mean, rtol=1e-4, atol=0)
-        self.assertGreater(torch.stack(each).log().std(dim=0).min().item(), 0.1)
+        self.assertGreater(each.std(dim=0).min().item(), 0.1)
 
     def test_the_density_is_the_product_of_the_conditionals(self):
         prior = random_prior(z_dim=3)
@@ -94,12 +94,6 @@ class TestDensity(unittest.TestCase):
                 if width >= z_dim:
                     moved = (new != old)[:, i + 1 :]  # log_stds; log_weights reach their limits
                     self.assertTrue(bool(moved.any(dim=2).any(dim=0).all()), (z_dim, i))
-
-    def test_the_class_has_an_influence_on_every_mixture(self):
-        prior = random_prior(z_dim=6)
-        z = torch.randn(1, 6)
-        one, other = (prior.conditionals(z, torch.tensor([y]))[1] for y in (0, 9))
-        self.assertTrue(bool((one != other).all()))
 
 
 class TestSamples(unittest.TestCase):
@@ -135,16 +129,13 @@ class TestSamples(unittest.TestCase):
         steps = torch.arange(20_000) / 20_000
         self.assertLess((cdf - steps).abs().max().item(), 0.015)  # Kolmogorov-Smirnov
 
-    def test_the_seed_decides_the_samples_and_all_classes_are_drawn(self):
-        prior = random_prior(z_dim=3)
-        draws = []
-        for _ in range(2):
-            torch.manual_seed(5)
+    def test_the_seed_decides_the_samples(self):
+        prior, draws = random_prior(z_dim=3), []
+        for seed in (5, 5, 6):
+            torch.manual_seed(seed)
             draws.append(prior.sample(16))
-        self.assertTrue(torch.equal(*draws))
-        self.assertFalse(draws[0].requires_grad)
-        means = torch.stack([prior.sample(500, torch.full((500,), y)).mean(0) for y in range(10)])
-        torch.testing.assert_close(prior.sample(5000).mean(0), means.mean(0), atol=0.3, rtol=0)
+        self.assertTrue(torch.equal(*draws[:2]))
+        self.assertFalse(torch.equal(*draws[1:]) or draws[0].requires_grad)
 
 
 class TestLearning(unittest.TestCase):
@@ -171,19 +162,6 @@ class TestLearning(unittest.TestCase):
         _, means, _ = prior.conditionals(z, labels)
         self.assertGreater(means.std(dim=2).mean(dim=0)[0].item(), 0.5)
 
-    def test_a_step_draws_nothing_from_the_global_random_stream(self):
-        prior = LatentPrior(3, width=8)
-        before = torch.get_rng_state()
-        prior.train().log_prob(torch.zeros(2, 3), torch.tensor([0, 1])).sum().backward()
-        self.assertTrue(torch.equal(before, torch.get_rng_state()))
-
-    def test_it_learns_after_a_validation_in_inference_mode(self):
-        prior = LatentPrior(3, width=11)
-        with torch.inference_mode():
-            prior.log_prob(torch.zeros(2, 3))
-        prior.log_prob(torch.zeros(2, 3)).sum().backward()
-        self.assertGreater(prior.middle.weight.grad.abs().max().item(), 0)
-
     def test_under_autocast_it_computes_in_float32(self):
         prior = random_prior(z_dim=4)
         z, labels = torch.randn(5, 4), torch.arange(5)
@@ -195,11 +173,6 @@ class TestLearning(unittest.TestCase):
 
 
 class TestBadInput(unittest.TestCase):
-    def test_a_temperature_that_is_no_number_above_0_is_refused(self):
-        for temperature in (0, -1, math.nan, math.inf):
-            with self.assertRaisesRegex(ValueError, f"above 0, got {temperature}"):
-                LatentPrior(2).sample(1, temperature=temperature)
-
     def test_latents_and_labels_that_do_not_fit_are_refused(self):
         prior = LatentPrior(3, width=8)
         z, labels = torch.zeros(2, 3), torch.tensor([0, 9])
@@ -215,6 +188,10 @@ class TestBadInput(unittest.TestCase):
             (lambda: prior.sample(3, labels), ValueError, "[3]", "[2]"),
             (lambda: prior.sample(2, labels + 1), ValueError, "0..9", "1 to 10"),
             (lambda: prior.sample(0), ValueError, "num", "0"),
+            *(
+                (lambda T=T: prior.sample(1, temperature=T), ValueError, f"above 0, got {T}")
+                for T in (0, -1, math.nan, math.inf)
+            ),
             (lambda: LatentPrior(0), ValueError, "z_dim", "0"),
             (lambda: LatentPrior(2, width=0), ValueError, "width", "0"),
             (lambda: LatentPrior(2, num_components=0), ValueError, "num_components", "0"),

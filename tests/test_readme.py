@@ -107,6 +107,8 @@ class TestSnippets(InFolder):
                     exec(compile(code, page.name, "exec"), names)
                 if "archive" in names:
                     self.assertLess(len(names["archive"]), names["images"].size)
+        tour = (ROOT / "docs" / "tour.ipynb").read_text()  # which runs among the slow tests
+        exec("\n".join(re.findall(r'"((?:from|import) [^"\\]+)\\n', tour)), {})
 
 
 class TestCommands(InFolder):

@@ -58,29 +58,25 @@ class TestTour(unittest.TestCase):
             for committed, found in zip(numbers(before), numbers(now), strict=True):
                 self.assertAlmostEqual(found, committed, delta=0.1 * committed)  # other processors
 
-    def test_the_parts_of_the_loss_add_up_to_half_a_bit_per_pixel(self):
+    def test_its_words_on_the_loss_one_own_digit_and_the_plane_are_what_it_prints(self):
         reconstruction, kl, total, bpd = self.loss
         self.assertAlmostEqual(reconstruction + kl, total, delta=0.11)
-        self.assertAlmostEqual(bpd, 0.5, delta=0.02)
-        self.assertIn("the trained model needs about 0.5", self.words("The loss"))
-
-    def test_the_drawn_two_is_read_as_one_and_costs_what_test_images_do(self):
         bits, digit, *_ = self.own
         self.assertEqual(digit, 2)
-        self.assertAlmostEqual(bits, self.loss[2] / 0.693, delta=100)
-        self.assertIn("about 390", self.words("Your own handwriting"))
-        self.assertAlmostEqual(self.loss[2] / 0.693, 390, delta=10)
-
-    def test_two_latents_need_more_bits(self):
-        self.assertAlmostEqual(self.plane[0], 0.8, delta=0.02)
-        self.assertIn("about 0.8 bits", self.words("The plane"))
+        for found, words, under, delta in (
+            (bpd, "the trained model needs about 0.5", "The loss", 0.02),
+            (total / 0.693, "about 390", "Your own handwriting", 10),  # a test image
+            (bits, "about 390", "Your own handwriting", 100),
+            (self.plane[0], "about 0.8 bits", "The plane", 0.02),
+        ):
+            self.assertIn(words, self.words(under))
+            self.assertAlmostEqual(found, numbers(words)[0], delta=delta)
 
     def test_a_larger_beta_means_less_kl_and_a_worse_reconstruction_and_1_the_best_elbo(self):
-        table = [self.beta[start : start + 4] for start in range(0, len(self.beta), 4)]
-        betas, reconstructions, kls, bpds = zip(*table, strict=True)
-        self.assertEqual(betas, (0.1, 1, 10))
-        self.assertEqual([*reconstructions], sorted(reconstructions))
-        self.assertEqual([*kls], sorted(kls, reverse=True))
+        betas, reconstructions, kls, bpds = (self.beta[start::4] for start in range(4))
+        self.assertEqual(betas, [0.1, 1, 10])
+        self.assertEqual(reconstructions, sorted(reconstructions))
+        self.assertEqual(kls, sorted(kls, reverse=True))
         self.assertEqual(min(bpds), bpds[1])
         self.assertIn("by that measure beta 1 is the best", self.words("Beta"))
 
