@@ -64,11 +64,6 @@ class LatentPrior(nn.Module):
             mask = (above.unsqueeze(1) >= below).to(self.first.weight.dtype)
             self.register_buffer(f"{name}_mask", mask, persistent=False)
 
-    @property
-    def is_trained(self) -> bool:
-        """Whether it has learned anything; before, it is N(0, I)."""
-        return bool(self.middle.weight.any())
-
     def conditionals(self, z: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The mixture of every latent i given the class and z_1..z_{i-1}, all in one pass.
 
@@ -114,10 +109,10 @@ class LatentPrior(nn.Module):
             values, have to be sent back.
         """
         width = self.first.out_features
-        degrees = torch.arange(width) * self.z_dim // width  # as in the masks
-        stops = degrees.bincount(minlength=self.z_dim).cumsum(0).tolist()
+        # Units before stops[i] are of degrees up to i, rounding as in the masks.
+        stops = [-(-(i + 1) * width // self.z_dim) for i in range(self.z_dim)]
         bias = self.first.bias + self.class_embedding(labels)
-        z = bias.new_zeros(len(labels), self.z_dim)
+        z = bias.new_zeros(labels.shape[0], self.z_dim)  # len would end torch.export
         first, middle = torch.zeros_like(bias), torch.zeros_like(bias)
         outputs = 3 * self.num_components
         for i, (start, stop) in enumerate(zip([0, *stops], stops, strict=False)):
@@ -128,7 +123,7 @@ class LatentPrior(nn.Module):
             middle[:, new] = F.silu(seen)
             rows = slice(i * outputs, (i + 1) * outputs)
             out = F.linear(middle[:, :stop], self.last.weight[rows, :stop], self.last.bias[rows])
-            log_weights, means, log_stds = out.view(len(z), 3, -1).unbind(dim=1)
+            log_weights, means, log_stds = out.unflatten(1, (3, -1)).unbind(dim=1)
             z[:, i] = yield log_weights.log_softmax(dim=-1), means, log_stds
 
     def log_prob(self, z: Tensor, labels: Tensor | None = None) -> Tensor:

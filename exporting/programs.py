@@ -1,7 +1,6 @@
 """What is exported: encode, decode and sample, each a function of tensors alone."""
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fmnist import SIDE
@@ -9,7 +8,7 @@ from vae import VAE
 
 
 class Sample(nn.Module):
-    """`VAE.sample` as a function of its noise, with no more operations than it needs.
+    """`VAE.sample` as a function of its noise.
 
     Latent by latent, a Gaussian is chosen from the learned prior's mixture and z_i drawn from it,
     then the level of every pixel.
@@ -17,34 +16,20 @@ class Sample(nn.Module):
 
     def __init__(self, model: VAE):
         super().__init__()
-        prior, self.z_dim = model.prior, model.prior.z_dim
-        self.decoder, self.temperature = model.decoder, model.hparams.temperature
-        weights = {
-            "classes": prior.class_embedding.weight + prior.first.bias,
-            "first": (prior.first.weight * prior.first_mask).T,
-            "middle": prior.middle.weight * prior.middle_mask,
-            "middle_bias": prior.middle.bias,
-            "last": (prior.last.weight * prior.last_mask).unflatten(0, (self.z_dim, -1)),
-            "last_bias": prior.last.bias.unflatten(0, (self.z_dim, -1)),
-        }
-        for name, tensor in weights.items():
-            self.register_buffer(name, tensor.detach().contiguous())
+        self.prior, self.decoder = model.prior, model.decoder
+        self.temperature = model.hparams.temperature
 
     def forward(self, labels: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
         """Labels long [B] and noise float [B, 2 * z_dim + 784] to the images and their z."""
-        choices, steps, pixels = noise.split([self.z_dim, self.z_dim, SIDE**2], dim=1)
-        seen, latents = self.classes[labels], []
-        for i in range(self.z_dim):
-            hidden = F.silu(F.linear(F.silu(seen), self.middle, self.middle_bias))
-            mixture = F.linear(hidden, self.last[i], self.last_bias[i])
-            log_weights, means, log_stds = mixture.chunk(3, dim=1)
-            weights = (log_weights / self.temperature**2).softmax(dim=1)
-            k = chosen(weights, choices[:, i : i + 1])
-            step = self.temperature * steps[:, i : i + 1]
-            z_i = means.gather(1, k) + log_stds.gather(1, k).exp() * step
-            seen = seen + z_i * self.first[i]
-            latents.append(z_i)
-        z = torch.cat(latents, dim=1)
+        z_dim, T = self.prior.z_dim, self.temperature
+        choices, normal, pixels = noise.split([z_dim, z_dim, SIDE**2], dim=1)
+        steps, latents = self.prior.autoregressive_steps(labels), [None]
+        for i in range(z_dim):
+            log_weights, means, log_stds = steps.send(latents[-1])
+            k = chosen((log_weights / T**2).softmax(dim=1), choices[:, i : i + 1])
+            mean, log_std = means.gather(1, k), log_stds.gather(1, k)
+            latents.append((mean + T * log_std.exp() * normal[:, i : i + 1]).squeeze(1))
+        z = torch.stack(latents[1:], dim=1)
         levels = chosen(self.decoder(z).softmax(dim=1).flatten(2), pixels.unsqueeze(1))
         return levels.unflatten(2, (SIDE, SIDE)), z
 
