@@ -19,9 +19,9 @@ from compression.archive import OVERHEAD, STORED, VERSION, Header, read_archive
 from compression.codec import Codec
 from compression.image_files import check_target, read_images, write_images
 from fmnist import SIDE
-from inputs.command_line import InputError, OneLineParser, WorkError, run_main
+from inputs.command_line import InputError, OneLineParser, WorkError, add_model, run_main
 from inputs.files import write_whole
-from vae import PRETRAINED, VAE, load_model
+from vae import PRETRAINED, VAE, check_logits, load_model
 
 
 def encode(images: ArrayLike, model: VAE, levels: int = 16) -> bytes:
@@ -60,6 +60,12 @@ def low_bits_of(levels: int) -> low_bits.LowBits | None:
     return low_bits.load() if levels == 256 else None
 
 
+def codec_for(args: argparse.Namespace, levels: int) -> Codec:
+    model = load_model(args.checkpoint, args.model)
+    check_logits(model, "archives")
+    return Codec(model, low_bits_of(levels), progress=True)
+
+
 def read_file(path: Path) -> bytes:
     try:
         return path.read_bytes()
@@ -79,7 +85,7 @@ def encode_file(args: argparse.Namespace) -> None:
     images, levels, names = read_images(args.images, args.levels, args.discretize)
     if args.archive.exists() and args.archive.samefile(args.images):
         raise InputError(f"{args.archive} has the images themselves: choose another name")
-    codec = Codec(load_model(args.checkpoint), low_bits_of(levels), progress=True)
+    codec = codec_for(args, levels)
     archive = codec.encode(images, names)
     if args.verify:
         try:
@@ -98,7 +104,7 @@ def decode_file(args: argparse.Namespace) -> None:
     archive = read_file(args.archive)
     header, _, names = read_archive(archive)
     check_target("IMAGES", args.images, args.force, header.count)
-    codec = Codec(load_model(args.checkpoint), low_bits_of(header.levels), progress=True)
+    codec = codec_for(args, header.levels)
     images = codec.decode(archive)
     write_images(args.images, images, header.levels, names)
     print(f"{args.images}: {len(images):,} images, as they were")
@@ -128,6 +134,7 @@ def make_parser() -> argparse.ArgumentParser:
     with_model, with_target = (argparse.ArgumentParser(add_help=False) for _ in range(2))
     help = "a .ckpt file, or a run's log directory for its best one (default: %(default)s)"
     with_model.add_argument("--checkpoint", type=Path, default=PRETRAINED, help=help)
+    add_model(with_model)
     with_target.add_argument("--force", action="store_true", help="replace a file that is there")
 
     def command(name: str, run: Callable, summary: str, *parents: argparse.ArgumentParser):

@@ -66,7 +66,7 @@ def evaluate(args: argparse.Namespace) -> None:
         if args.images and getattr(args, name):
             raise InputError(f"argument --{name}: it is not for --images, leave it out")
     path = find_checkpoint(args.checkpoint)
-    model = load_model(path)
+    model = load_model(path, args.model)
     check_report_folder(Path(args.output))
     if args.per_image:
         check_output("--per_image", Path(args.per_image))

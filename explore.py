@@ -8,13 +8,13 @@ import argparse
 from pathlib import Path
 
 from fmnist import DIGITS
-from inputs.command_line import InputError, OneLineParser, path_name, run_main
+from inputs.command_line import InputError, OneLineParser, add_model, path_name, run_main
 from inputs.files import write_whole
 from page.contents import Shown, contents, page
 from reading.choice import add_data_options, data_for, training_record
 from runs.checkpoints import find_checkpoint
 from runs.epochs import kept_epochs
-from vae import PRETRAINED, load_model
+from vae import PRETRAINED, check_logits, load_model
 
 PLANE = PRETRAINED.parent / "plane"  # a run with --z_dim 2 --num_filters 12 --seed 0 --keep_epochs
 
@@ -39,7 +39,8 @@ def explore(args: argparse.Namespace) -> None:
         raise InputError(f"argument --data: classes {found}, expected those of the model, {known}")
     models = []
     for given, file in zip(args.checkpoint, files, strict=True):
-        model = load_model(file)
+        model = load_model(file, args.model)
+        check_logits(model, "pages")
         models.append(Shown(file.name, model, kept_epochs(Path(given), model)))
     html = page(contents(models, sets)).encode()
     try:
@@ -62,6 +63,7 @@ def make_parser() -> argparse.ArgumentParser:
     help = "a .ckpt file or a run's log directory; of a directory also the epochs that it kept"
     default = [str(PRETRAINED), str(PLANE)]
     add("checkpoint", nargs="*", type=path_name, default=default, help=help)
+    add_model(parser)
     add("--output", type=path_name, default="explore.html", help="the page")
     add_data_options(parser)
     return parser

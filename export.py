@@ -31,7 +31,7 @@ from inputs.command_line import (
     run_main,
 )
 from inputs.files import write_whole
-from vae import PRETRAINED, load_model
+from vae import PRETRAINED, check_logits, load_model
 
 ONNX = ("onnxscript", "onnxruntime")  # optional packages
 TRACED, CHECKED = 3, (1, 7)  # images that a program is exported with, and then tried with
@@ -51,7 +51,8 @@ def export(args: argparse.Namespace) -> None:
     if output.suffix == ".onnx" and not all(map(find_spec, ONNX)):
         raise InputError(f"argument OUTPUT: {output}: ONNX needs pip install {' '.join(ONNX)}")
     check_writable("OUTPUT", output.parent)
-    model = load_model(args.checkpoint).to(memory_format=torch.contiguous_format)
+    model = load_model(args.checkpoint, args.model).to(memory_format=torch.contiguous_format)
+    check_logits(model, "exported programs")
     torch.manual_seed(0)
     files = {}
     for name, program in programs(model).items():

@@ -5,6 +5,14 @@ N(0, I) lie where no image ever was. A density that is fitted to them gives bett
 better bound, and leaves encoder and decoder as they are: ex-post density estimation (Ghosh et al.
 2020, "From variational to deterministic autoencoders") or the second stage of Dai & Wipf 2019
 ("Diagnosing and enhancing VAE models").
+
+A prior of one's own, `VAE(prior=...)`, is any module with these members of `LatentPrior`:
+
+    z_dim, num_classes, log_prob    training and judging; its weights learn from -log_prob
+    sample                          samples and all pictures
+    autoregressive_steps            archives and exported programs
+
+The page of explore.py computes a `LatentPrior` in JavaScript, and no other one.
 """
 
 import math
@@ -16,6 +24,15 @@ from torch import Tensor, nn
 from torch.amp import is_autocast_available
 
 from inputs.checks import check_finite, check_positive, check_size, check_tensors
+from inputs.command_line import InputError
+
+
+def check_prior(prior: nn.Module, what: str, *needed: str) -> None:
+    """Raises InputError, a line with `what`, where a prior of one's own lacks a member."""
+    for name in needed:
+        if not hasattr(prior, name):
+            lacks = f"which {type(prior).__name__} lacks: see prior.py"
+            raise InputError(f"{what} need the prior's {name}, {lacks}")
 
 
 class LatentPrior(nn.Module):

@@ -39,7 +39,7 @@ def sample(args: argparse.Namespace) -> None:
         raise InputError(f"argument --output: {output}: give a name that ends with .png or .npy")
     check_writable("--output", output.parent)
     path = find_checkpoint(args.checkpoint)
-    model, labels = load_model(path), None
+    model, labels = load_model(path, args.model), None
     if args.label is not None:
         labels = torch.full((args.num,), class_number(path, model.prior.num_classes, args.label))
     torch.manual_seed(args.seed)

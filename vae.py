@@ -4,6 +4,7 @@ Networks are in cnn_encoder_decoder.py, the maths in utils.py; train_pl.py train
 """
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +15,10 @@ from torch import Tensor, nn
 
 from cnn_encoder_decoder import CNNDecoder, CNNEncoder
 from inputs.checks import check_positive, check_tensors
+from inputs.command_line import InputError
 from muon import Muon, warmup_and_line
-from prior import LatentPrior
-from runs.checkpoints import find_checkpoint, read_model
+from prior import LatentPrior, check_prior
+from runs.checkpoints import check_classes, classes_of, find_checkpoint, read_model
 from runs.logs import RunningMeans
 from utils import (
     KLD,
@@ -80,6 +82,8 @@ class VAE(pl.LightningModule):
         self.decoder.z_dim = z_dim  # what `visualize_manifold` asks a decoder for
         self.to(memory_format=torch.channels_last)  # the faster layout for these convolutions
         self.prior = prior or LatentPrior(z_dim, num_classes=num_classes)
+        check_prior(self.prior, "models", "z_dim", "num_classes", "log_prob", "sample")
+        self.hparams["num_classes"] = self.prior.num_classes
         self.train_means = RunningMeans()
 
     def forward(self, imgs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -250,6 +254,12 @@ class VAE(pl.LightningModule):
             of_step = {f"{name}_step": value for name, value in losses.items()}
             self.log_dict(of_step, on_epoch=False, sync_dist=True)
 
+    def on_save_checkpoint(self, checkpoint: dict) -> None:
+        checkpoint["model_classes"] = classes_of(self)
+
+    def on_load_checkpoint(self, checkpoint: dict) -> None:
+        check_classes(self, checkpoint)
+
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         self._eval_step("val", batch[0])
 
@@ -291,16 +301,27 @@ class VAE(pl.LightningModule):
         return losses
 
 
-def load_model(path: str | Path, model_class: type[VAE] = VAE, **networks: nn.Module) -> VAE:
+def check_logits(model: VAE, what: str) -> None:
+    """Raises InputError, a line with `what`, where p(x|z) is not just the decoder's logits."""
+    for name in ("logits", "log_px", "mean_image", "draw_pixels"):
+        if getattr(type(model), name) is not getattr(VAE, name):
+            own = f"{type(model).__name__} has a {name} of its own"
+            raise InputError(f"{what} need p(x|z) as the logits of the decoder; {own}")
+
+
+def load_model(
+    path: str | Path, make: Callable[..., VAE] | None = None, **networks: nn.Module
+) -> VAE:
     """The model in a checkpoint, on the CPU, in eval mode.
 
     Args:
         path: a checkpoint, or the folder of a run, for its best one.
-        model_class: of the model that was saved.
-        networks: `encoder` and `decoder`, where the model was given its own.
+        make: the class of the model that was saved, if that is not VAE, or a function that makes
+            it: what --model names.
+        networks: `encoder`, `decoder` and `prior`, where the model was given its own.
     Raises:
         InputError: see `find_checkpoint` and `read_checkpoint`, and for a checkpoint of another
             model or with weights that are not finite.
     """
     with isolate_rng():
-        return read_model(model_class, find_checkpoint(path), **networks).eval()
+        return read_model(make or VAE, find_checkpoint(path), **networks).eval()

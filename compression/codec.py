@@ -64,6 +64,7 @@ from compression.low_bits import LowBits
 from fmnist import SIDE
 from inputs.checks import check_finite
 from inputs.command_line import InputError
+from prior import check_prior
 
 BATCH = 64  # images per run of the networks; more are not faster
 
@@ -118,6 +119,7 @@ class Codec:
         kinds = {f"{weights.dtype} on {weights.device.type}" for weights in model.parameters()}
         if kinds != {"torch.float32 on cpu"}:
             raise ValueError(f"the model must be float32 on the CPU, got {', '.join(kinds)}")
+        check_prior(model.prior, "archives", "autoregressive_steps")
         self.encoder, self.decoder = (
             copy.deepcopy(net).eval().to(memory_format=torch.channels_last)
             for net in (model.encoder, model.decoder)

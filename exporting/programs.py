@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from fmnist import SIDE
+from prior import check_prior
 from vae import VAE
 
 
@@ -16,6 +17,7 @@ class Sample(nn.Module):
 
     def __init__(self, model: VAE):
         super().__init__()
+        check_prior(model.prior, "exported programs", "autoregressive_steps")
         self.prior, self.decoder = model.prior, model.decoder
         self.temperature = model.hparams.temperature
 

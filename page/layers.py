@@ -9,7 +9,7 @@ import base64
 import torch
 from torch import Tensor, nn
 
-from cnn_encoder_decoder import ResidualBlock
+from cnn_encoder_decoder import CNNDecoder, CNNEncoder, ResidualBlock
 from inputs.command_line import InputError
 from prior import LatentPrior
 
@@ -128,6 +128,13 @@ def describe_prior(prior: LatentPrior, weights: Weights) -> dict[str, object]:
 
 def networks(model: nn.Module) -> dict[str, object]:
     """Encoder and decoder, then the prior; the weights of the first two come first."""
+    known = {"encoder": CNNEncoder, "decoder": CNNDecoder, "prior": LatentPrior}
+    for part, kind in known.items():
+        if (found := type(getattr(model, part))) is not kind:  # what it computes is not known
+            raise InputError(
+                f"the page cannot compute {found.__name__} as {part}: give a model with "
+                f"{kind.__name__}"
+            )
     weights = Weights()
     return {
         "zDim": model.prior.z_dim,

@@ -1,5 +1,8 @@
 """Checkpoints of runs: the one that is meant, the model in it, and how Lightning writes them."""
 
+import inspect
+import sys
+from collections.abc import Callable, Mapping
 from io import BytesIO
 from pathlib import Path
 from typing import TypeVar
@@ -7,6 +10,7 @@ from typing import TypeVar
 import torch
 from pytorch_lightning import LightningModule
 from pytorch_lightning.plugins import TorchCheckpointIO
+from torch import nn
 
 from inputs.checkpoints import read_checkpoint
 from inputs.command_line import InputError, one_line
@@ -35,27 +39,64 @@ def find_checkpoint(path: str | Path) -> Path:
     return path
 
 
-def read_model(model_class: type[Model], path: Path, **more: object) -> Model:
+def built(make: Callable[..., Model], values: Mapping[str, object]) -> Model:
+    """What a class or function makes of those of the values, by name, that it has arguments for."""
+    arguments = inspect.signature(make).parameters.values()
+    if not any(argument.kind is argument.VAR_KEYWORD for argument in arguments):
+        known = {argument.name for argument in arguments}
+        values = {name: value for name, value in values.items() if name in known}
+    return make(**values)
+
+
+def name_in_file(made: Callable) -> str:
+    """A class or function as the option --model names it, without the folder: "file.py:name"."""
+    file = getattr(sys.modules.get(made.__module__), "__file__", None) or "file.py"
+    return f"{Path(file).name}:{made.__qualname__}"
+
+
+def classes_of(model: nn.Module) -> dict[str, str]:
+    """The classes of a model and of its parts, as names for a checkpoint."""
+    parts = {"model": model, **dict(model.named_children())}
+    return {part: name_in_file(type(module)) for part, module in parts.items()}
+
+
+def check_classes(model: nn.Module, checkpoint: Mapping[str, object]) -> None:
+    """Raises InputError where a checkpoint says that it is of other classes: by name, in any file.
+
+    Without this, weights that happen to fit would be used by networks that compute something else.
+    """
+    own = classes_of(model)
+    for part, name in checkpoint.get("model_classes", {}).items():
+        if name.split(":")[-1] != own.get(part, "").split(":")[-1]:
+            if part == "model":
+                raise InputError(f"it is of a {name}: give --model {name}")
+            raise InputError(f"its {part} is a {name}: name what made it, --model FILE:NAME")
+
+
+def read_model(make: Callable[..., Model], path: Path, **more: object) -> Model:
     """The Lightning module in a checkpoint, on the CPU.
 
     Args:
-        more: arguments that its class takes beside the hyperparameters in the checkpoint.
+        make: its class, or a function that makes it; gets the hyperparameters in the checkpoint.
+        more: arguments that it takes beside these.
     Raises:
         InputError: see `read_checkpoint`, and for a checkpoint of another model or with weights
             that are not finite.
     """
-    read_checkpoint(path)  # finds out a damaged file, which Lightning and torch do not
+    checkpoint = read_checkpoint(path)
     try:
-        model = model_class.load_from_checkpoint(
-            path, map_location="cpu", weights_only=True, **more
-        )
+        model = built(make, {**checkpoint["hyper_parameters"], **more})
+        check_classes(model, checkpoint)
+        model.load_state_dict(checkpoint["state_dict"])
         for name, weights in model.state_dict().items():
             if not weights.isfinite().all():
                 raise ValueError(f"{name} has values that are not finite")
-    except Exception as error:  # there is no end to what the file of another model can raise
+    except InputError as error:
+        raise InputError(f"checkpoint {path}: {error}") from error
+    except (KeyError, RuntimeError, TypeError, ValueError) as error:
         raise InputError(
             f"checkpoint {path} is of another model ({one_line(error)}): give one that this "
-            f"version of {model_class.__name__} wrote"
+            f"version of {make.__name__} wrote, or what made it by --model FILE:NAME"
         ) from error
     return model
 
