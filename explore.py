@@ -37,11 +37,12 @@ def explore(args: argparse.Namespace) -> None:
     if args.data and found != known:  # the page would call the model's classes by other names
         found, known = (", ".join(names) or "none" for names in (found, known))
         raise InputError(f"argument --data: classes {found}, expected those of the model, {known}")
-    models = []
+    models, names = [], [file.name for file in files]
     for given, file in zip(args.checkpoint, files, strict=True):
         model = load_model(file, args.model)
         check_logits(model, "pages")
-        models.append(Shown(file.name, model, kept_epochs(Path(given), model)))
+        name = file.name if names.count(file.name) == 1 else str(given)
+        models.append(Shown(name, model, kept_epochs(Path(given), model)))
     html = page(contents(models, sets)).encode()
     try:
         output.parent.mkdir(parents=True, exist_ok=True)

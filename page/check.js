@@ -10,7 +10,7 @@ async function selfTest() {
     await checkNetworks(model, worst, (n, z) => checkPrior(model, n, z, worst));
     worst.models++;
     for (const then of model.epochs) {
-      await checkNetworks({ ...then, noise: model.noise }, worst);
+      await checkNetworks(then, worst);
       worst.epochs++;
     }
   }
@@ -36,9 +36,8 @@ async function checkNetworks(model, worst, checkMore = () => {}) {
     ofImage(logStd).forEach((value, d) => compare(worst, "encoder", posterior.logStd[d], value));
     compare(worst, "bpd", loss(model, levels, posterior, ofImage(noise)).bpd, check.bpd[n]);
 
-    const z = Float64Array.from(
-      ofImage(noise), (e, d) => ofImage(mean)[d] + Math.exp(ofImage(logStd)[d]) * e);
-    const decoded = decode(model, z);
+    const truth = { mean: Float64Array.from(ofImage(mean)), logStd: ofImage(logStd) };
+    const z = drawOf(truth, ofImage(noise)), decoded = decode(model, z);
     for (let pixel = 0; pixel < PIXELS; pixel++) {
       if ((pixel + n) % check.every) continue;
       for (let v = 0; v < LEVELS; v++) {

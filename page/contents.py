@@ -14,13 +14,15 @@ from torchvision import datasets
 import fmnist
 from fmnist import DiscreteImages
 from inputs.checks import check_finite
+from judging.percentiles import hundredths
 from page.layers import networks, packed, weights_at
+from pictures.figures import CLASS_COLOURS
 from prior import LatentPrior
 from reading.choice import DataSets
 from utils import KLD, elbo_to_bpd, kl_per_dimension, reconstruction_loss
 
 PARTS = Path(__file__).resolve().parent  # page.html and what it takes in
-NUM_JUDGED = 1000  # test images that the mean figures come from
+NUM_JUDGED = 2000  # test images that say what is usual
 PER_CLASS = 2  # test images in the page, from each of the classes; the self-test uses them
 NUM_POINTS = 1500  # test images shown as points in a latent plane
 CHECKED = 16  # the self-test compares every 16th pixel's logits, of other pixels for every image
@@ -65,29 +67,30 @@ def outputs(model: nn.Module, imgs: Tensor) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def typical(model: nn.Module, data: DiscreteImages) -> dict[str, object]:
-    """Mean figures of test images, and the latents in the order of what they tell.
+    """What is usual for test images, and the latents in the order of what they tell.
 
     Returns:
-        images, how many; bpd, the mean, and bpdOfClass, by class, None for one without images;
-        read, the share of the images whose class is that with the highest p(z | class) at their
-        posterior mean; reach, the ends of the sliders, which draws of the prior pass in one of 500
-        cases per latent; spread, their standard deviation; latents, a list of {index, kl} with the
-        KL in nats.
+        images, how many; costs, the `hundredths` of their bits per dimension; logProbs, those of
+        log p(z) at their posterior means under the learned prior, in nats; read, the share of the
+        images whose class is that with the highest p(z | class) there; reach, the ends of the
+        sliders, which draws of the prior pass in one of 500 cases per latent; spread, their
+        standard deviation; latents, a list of {index, kl} with the KL in nats.
     """
     found, classes = outputs(model, data.images.long()), range(model.prior.num_classes)
-    mean, bpd = found["mean"], found["bpd"]
-    check_finite(bpd)
+    mean = found["mean"]
+    check_finite(found["bpd"])
     kl = kl_per_dimension(mean, found["logStd"]).mean(dim=0)
-    each = [model.prior.log_prob(mean, torch.full_like(data.labels, y)) for y in classes]
+    each = torch.stack(
+        [model.prior.log_prob(mean, torch.full_like(data.labels, y)) for y in classes]
+    )
     with isolate_rng(include_cuda=False):
         torch.manual_seed(SEED)
         draws = model.prior.sample(NUM_DRAWS)
-    of_classes = [bpd[data.labels == y] for y in classes]
     return {
         "images": len(data),
-        "bpd": bpd.mean().item(),
-        "bpdOfClass": [each.mean().item() if len(each) else None for each in of_classes],
-        "read": (torch.stack(each).argmax(dim=0) == data.labels).float().mean().item(),
+        "costs": hundredths(found["bpd"]).tolist(),
+        "logProbs": hundredths(each.logsumexp(dim=0) - math.log(len(each))).tolist(),
+        "read": (each.argmax(dim=0) == data.labels).float().mean().item(),
         "reach": math.ceil(2 * draws.abs().quantile(0.998, dim=0).max().item()) / 2,
         "spread": draws.std().item(),
         "latents": [{"index": d, "kl": kl[d].item()} for d in kl.argsort(descending=True).tolist()],
@@ -165,6 +168,7 @@ def contents(models: list[Shown], sets: DataSets) -> dict[str, object]:
         "noun": NOUNS.get(sets.name, "picture"),
         "trainImages": len(sets.train),
         "classes": class_names(sets.name, sets.test),
+        "colours": CLASS_COLOURS,
         "images": packed(chosen.images, "u1"),
         "labels": chosen.labels.tolist(),
         "models": [describe_model(shown, sets.test, chosen) for shown in models],

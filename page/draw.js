@@ -4,7 +4,7 @@
 "use strict";
 
 const $ = (id) => document.getElementById(id);
-const FIRST_SLIDERS = innerWidth < 992 ? 6 : 10;
+const FIRST_SLIDERS = innerWidth < 992 ? 6 : 14, BELLS = innerWidth < 992 ? 8 : 12;
 
 // ---- small things ------------------------------------------------------------------------------
 
@@ -73,33 +73,66 @@ function once(name, inputs, compute) {
 const number = (value, digits) => value.toFixed(digits).replace("-", "−");
 const percent = (share) => `${Math.round(100 * share)} %`;
 const className = (label) => PAGE.classes[label];
+const NAMED = PAGE.classes.length > 10 || PAGE.classes.some((name) => name.length > 2);
 const latentsOf = ({ zDim }) => zDim === 1 ? "one latent" : `${zDim} latents`;
 
 // ---- what follows from the state ---------------------------------------------------------------
 
 const logitsNow = () => once("logits", [state.model, state.z], () => decode(state.model, state.z));
 
-// What the prior reads in latents: p(class | z), and the most probable class. Arrays of latents are
-// never altered, and each belongs to one model.
+// What the prior reads in latents: p(class | z), the most probable class and the next one, and
+// log p(z). Arrays of latents are never altered, and each belongs to one model.
 const readings = new WeakMap();
 function reading(z) {
   if (!readings.has(z)) {
-    const shares = classProbabilities(state.model, z, PAGE.classes.length);
-    readings.set(z, { shares, best: shares.indexOf(Math.max(...shares)) });
+    const each = logPriors(state.model, z, PAGE.classes.length), whole = logSumExp(each);
+    const [best, second] = [...each.keys()].sort((a, b) => each[b] - each[a]);
+    const shares = each.map((value) => Math.exp(value - whole));
+    readings.set(z, { shares, best, second, logProb: whole - Math.log(each.length) });
   }
   return readings.get(z);
 }
 
-// What the image on the paper costs, null without one.
-function costNow() {
-  const { model, x, posterior } = state;
-  return x && once("cost", [model, x], () => {
-    const cost = loss(model, x.levels, posterior, model.noise);
-    const learned = learnedRegularization(
-      model, cost, posterior, model.noise, PAGE.classes.length);
-    const priorBpd = (cost.reconstruction + learned) / (PIXELS * NATS_PER_BIT);
-    return { ...cost, learned, priorBpd };
+// The grey levels that are shown of the current latents.
+const shownLevels = () => once("shown", [state.model, state.z, state.drawnPixels], () => {
+  const logits = decode(state.model, state.z), { drawnPixels } = state;
+  return drawnPixels ? drawnLevels(logits, drawnPixels) : expectedLevels(logits);
+});
+
+// The image in view, that on the paper or, once z has moved away from it, the decoded one; and what
+// the encoder says of it. Null where there is none.
+function inView() {
+  const { model, x, z, posterior, origin, drawnPixels } = state;
+  if (origin.kind === "empty") return null;
+  return once("view", [model, x, z, drawnPixels], () => {
+    if (z === posterior?.mean) return { levels: x.levels, posterior, name: nameOfX(x), real: true };
+    const levels = shownLevels().map(Math.round), real = drawnPixels !== null; // or it is a mean
+    return { levels, posterior: encode(model, levels), name: nameOfZ(state), real };
   });
+}
+
+// What it costs, with the newest of the ten draws.
+function costNow() {
+  const { model, noises: [noise] } = state, view = inView();
+  return view && once("cost", [model, view, noise], () => {
+    const cost = loss(model, view.levels, view.posterior, noise);
+    const learned = learnedRegularization(
+      model, cost, view.posterior, noise, PAGE.classes.length);
+    return { ...cost, learned, learnedBpd: inBpd(cost.reconstruction + learned) };
+  });
+}
+
+// Which percent of test images have less: of the `hundredths` that the page has of them.
+const percentile = (value, among) => among.filter((each) => each < value).length;
+
+// Where the image in view is among test images, and whether it is like hardly any of them. What
+// costs say of a mean of images, which is smoother than any of them, is not counted.
+function placeNow() {
+  const { logProbs, costs } = state.model.typical, cost = costNow();
+  if (!cost) return null;
+  const likely = percentile(reading(state.z).logProb, logProbs);
+  const dear = inView().real ? percentile(cost.bpd, costs) : null;
+  return { likely, dear, unusual: likely === 0 || dear === 100 };
 }
 
 // What stands under the two images.
@@ -111,10 +144,11 @@ function nameOfX(x) {
 
 function nameOfZ({ origin: { kind, label }, morph }) {
   return {
+    empty: () => "nothing to decode",
     zero: () => "all latents at 0",
-    drawing: () => "the same, decoded",
-    test: () => "the same, decoded",
-    picture: () => "the same, decoded",
+    drawing: () => "decoded from its latents",
+    test: () => "decoded from its latents",
+    picture: () => "decoded from its latents",
     hand: () => "moved by hand",
     map: () => "a place of the map",
     link: () => "latents of a link",
@@ -133,12 +167,13 @@ function draw() {
   drawImage();
   drawGuess();
   drawMorph();
-  drawCost();
+  drawHeart();
   drawSliders();
   if (model.points) drawMap();
   drawTiles();
+  drawChallenge();
   if (LEARNER) drawLearning();
-  keepAddress();
+  whenStill();
   tell("message", state.message);
 }
 
@@ -154,11 +189,11 @@ function drawModel(model) {
   $("latents-title").textContent = model.points ? `The map of all ${PAGE.noun}s` : "Its latents";
   $("map").hidden = $("map-note").hidden = !model.points;
   buildSliders(model);
-  const { images, bpd, read } = model.typical;
-  $("average").textContent = number(bpd, 3);
-  $("facts").textContent = `Model: ${model.name}, ${latentsOf(model)}, ${PAGE.dataset}. Averages `
-    + `are over ${images.toLocaleString("en")} test images; the class that the learned prior reads `
-    + `in the latents is right for ${percent(read)} of them.`;
+  buildBells(model);
+  const { images, read } = model.typical;
+  $("facts").textContent = `Model: ${model.name}, ${latentsOf(model)}, ${PAGE.dataset}. What is `
+    + `usual, ${images.toLocaleString("en")} test images say; the class that the learned prior `
+    + `reads in the latents is right for ${percent(read)} of them.`;
 }
 
 function drawPaper() {
@@ -166,10 +201,11 @@ function drawPaper() {
   if (!changed("paper", x, pen.x, pen.y, pen.down, pen.shown)) return;
   const canvas = $("paper"), context = canvas.getContext("2d"), size = canvas.width;
   context.clearRect(0, 0, size, size);
-  paint($("seen"), x?.levels);
   if (x && !strokes.length) {
+    const small = make("canvas", { width: SIDE, height: SIDE });
+    paint(small, x.levels);
     context.imageSmoothingEnabled = false;
-    context.drawImage($("seen"), 0, 0, size, size);
+    context.drawImage(small, 0, 0, size, size);
   }
   if (!strokes.length) {
     Object.assign(context, { font: "600 26px system-ui, sans-serif", textAlign: "center" });
@@ -189,62 +225,116 @@ function drawPaper() {
 }
 
 function drawImage() {
-  const { model, z, drawnPixels, x, posterior } = state;
+  const { model, z, drawnPixels, x, posterior, origin } = state;
   tell("z-name", nameOfZ(state));
-  $("reread").disabled = !x || z === posterior.mean;
-  if (!changed("image", model, z, drawnPixels)) return;
-  const logits = logitsNow();
-  paint($("image"), drawnPixels ? drawnLevels(logits, drawnPixels) : expectedLevels(logits));
+  $("reread").style.visibility = x && z !== posterior.mean ? "visible" : "hidden";
+  if (!changed("image", model, z, drawnPixels, origin.kind)) return;
+  const levels = origin.kind === "empty" ? null : shownLevels();
+  for (const canvas of [$("image"), $("mini-image")]) paint(canvas, levels);
   $("drawn").setAttribute("aria-pressed", drawnPixels !== null);
 }
 
+// What the image in view reads as; no class where it is like hardly any test image.
 function drawGuess() {
-  const { model, z } = state;
-  if (!changed("guess", model, z)) return;
-  const { shares, best } = reading(z);
-  const reads = make("span", { className: "wide" }, "reads as ");
-  $("guess").replaceChildren(reads, make("b", {}, className(best)),
-    ` · ${percent(shares[best])}`);
-  [...$("bars").children].forEach((bar, label) => {
-    bar.style.setProperty("--share", shares[label]);
-    bar.classList.toggle("best", label === best);
+  const { z, model } = state, place = placeNow(), cost = costNow();
+  if (!changed("guess", z, cost)) return;
+  const { shares, best, logProb } = reading(z), named = place && !place.unusual;
+  const said = !place ? ["nothing to read"] : place.unusual ? [`not like a ${PAGE.noun}`]
+    : [make("b", {}, className(best)), ` · ${percent(shares[best])}`];
+  $("guess").replaceChildren(...named ? [make("span", { className: "wide" }, "reads as ")] : [],
+    ...said);
+  tell("mini-name", $("guess").textContent);
+  const ranks = [...shares.keys()].sort((a, b) => shares[b] - shares[a]);
+  ranks.forEach((label, rank) => {
+    const bar = $("bars").children[label];
+    bar.style.setProperty("--share", place ? shares[label] : 0);
+    bar.style.order = NAMED ? rank : label; // of long names, the most probable stand in rows
+    bar.classList.toggle("best", named && rank === 0);
   });
+  const scale = (id, value, among, text) => {
+    const at = (value - among[0]) / (among.at(-1) - among[0]), band = $(id).children[1].style;
+    const middle = (among[49] - among[0]) / (among.at(-1) - among[0]);
+    band.setProperty("--at", clamped(0.25 + at / 2, 0, 1));
+    band.setProperty("--middle", 0.25 + middle / 2);
+    $(id).lastElementChild.textContent = text;
+    $(id).classList.toggle("none", !Number.isFinite(place?.[id]));
+  };
+  const { logProbs, costs } = model.typical;
+  scale("likely", logProb, logProbs,
+    place ? `${number(logProb, 1)} nats, above ${place.likely} %` : "–");
+  const rank = place?.dear === null ? "of a mean image" : `above ${place?.dear} %`;
+  scale("dear", cost?.bpd, costs, place ? `${number(cost.bpd, 2)} bits, ${rank}` : "–");
 }
 
 function drawMorph() {
   const { morph } = state;
-  $("share").disabled = morph === null;
+  $("way").style.visibility = morph ? "visible" : "hidden";
   $("share").value = morph?.share ?? 0;
-  tell("morph-end", morph ? className(morph.label) : "–");
+  tell("morph-end", morph ? className(morph.label) : "");
   [...$("targets").children].forEach((button, label) => {
     button.setAttribute("aria-pressed", morph?.label === label);
   });
 }
 
-function drawCost() {
-  const { model, x, posterior } = state, cost = costNow();
-  if (!changed("cost", model, x)) return;
-  const told = (value, digits) => cost ? number(value(), digits) : "–";
-  tell("rec", told(() => cost.reconstruction, 1));
-  tell("reg", told(() => cost.regularization, 1));
-  tell("bpd", told(() => cost.bpd, 3));
-  tell("prior-reg", told(() => cost.learned, 1));
-  tell("prior-bpd", told(() => cost.priorBpd, 3));
-  const nats = 2 * model.typical.bpd * PIXELS * NATS_PER_BIT; // of the whole bar
-  const share = (part) => `${cost ? Math.min(100, 100 * part() / nats) : 0}%`;
-  $("rec-bar").style.width = share(() => cost.reconstruction);
-  $("reg-bar").style.width = share(() => cost.regularization);
-  if (!cost) {
-    tell("x-cost", "Nothing on the paper: nothing to pay for.");
-    return;
-  }
-  const label = x.label ?? reading(posterior.mean).best;
-  const usual = model.typical.bpdOfClass[label] ?? model.typical.bpd;
-  tell("x-cost", `This image costs ${number(cost.bpd, 2)} bits per pixel, a typical `
-    + `“${className(label)}” ${number(usual, 2)}.${cost.bpd > 1.5 * usual ? " It is unusual." : ""}`);
+// ---- from the image to z and back --------------------------------------------------------------
+
+// One row per latent: N(0, 1) in grey, q(z|x) before it, each as high as it can be, and the draws.
+const bells = [], PER_UNIT = 26; // of 200 from left to right
+function buildBells(model) {
+  bells.length = 0;
+  $("bells").replaceChildren(...model.typical.latents.slice(0, BELLS).map(({ index }) => {
+    const picture = make("span"), kl = make("span");
+    bells.push({ index, picture, kl });
+    return make("li", {}, make("code", {}, `z[${index}]`), picture, kl);
+  }));
 }
 
-const sliders = [];
+function bell(name, mean, std) {
+  const points = Array.from({ length: 25 }, (_, i) => (i - 12) / 4).map((t) =>
+    `${100 + PER_UNIT * (mean + t * std)} ${32 - 30 * Math.exp(-t * t / 2)}`);
+  return `<path class="${name}" d="M${points.join("L")}"/>`;
+}
+
+function drawHeart() {
+  const { noises, model } = state, view = inView(), cost = costNow();
+  if (!changed("heart", view, noises, model)) return;
+  paint($("heart-x"), view?.levels);
+  tell("heart-name", view ? view.name : nameOfX(null));
+  paint($("heart-again"), cost && expectedLevels(cost.logits));
+  const draws = view ? noises.map((noise) => drawOf(view.posterior, noise)) : [];
+  for (const { index, picture, kl } of bells) {
+    const dots = draws.map((z) => `<circle cx="${100 + PER_UNIT * z[index]}" cy="34" r="2.5"/>`);
+    const q = view && bell("q", view.posterior.mean[index], Math.exp(view.posterior.logStd[index]));
+    picture.innerHTML = `<svg viewBox="0 0 200 40" aria-hidden="true"><path d="M0 34H200M100 30V38"/>`
+      + `${bell("prior", 0, 1)}${q ?? ""}${dots.reverse().join("")}</svg>`;
+    kl.textContent = cost ? number(cost.kl[index], 1) : "–";
+  }
+  const rest = cost && cost.regularization - bells.reduce((sum, b) => sum + cost.kl[b.index], 0);
+  const more = model.zDim - bells.length;
+  tell("bells-rest", `q(z | x) and N(0, I), with the KL in nats${more > 0 && cost
+    ? `, ${number(rest, 1)} more in ${more === 1 ? "one more latent" : `${more} more latents`}` : ""}`);
+  [[cost?.regularization, cost?.bpd], [cost?.learned, cost?.learnedBpd]].forEach(([kl, bpd], n) => {
+    const [, bits, bar, text] = $("sums").children[n].children;
+    [cost?.reconstruction, kl].forEach((part, i) => {
+      const share = cost ? inBpd(part) / (2 * model.typical.costs[49]) : 0;
+      bar.children[i].style.width = `${clamped(100 * share, 0, 100)}%`;
+      text.children[i].textContent = cost ? number(part, 1) : "–";
+    });
+    bits.firstElementChild.textContent = cost ? number(bpd, 3) : "–";
+  });
+  $("again").disabled = !view;
+  if (model.points) {
+    const place = (z) => onMap(model, z).map((share, i) => 100 * (i ? 1 - share : share));
+    const ring = view && Array.from({ length: 60 }, (_, i) => place(view.posterior.mean.map((m, d) =>
+      m + 2 * Math.exp(view.posterior.logStd[d]) * Math.sin(2 * Math.PI * i / 60 + (d ? 0 : 1.5708)))));
+    $("map-q").innerHTML = view ? `<path d="M${ring.join("L")}Z"/>` + draws.map((z) =>
+      `<path class="dot" d="M${place(z)}h.01"/>`).join("") : "";
+  }
+}
+
+// ---- sliders, map, new images, challenges ------------------------------------------------------
+
+const sliders = [], STRIP = [-2, 0, 2];
 function buildSliders(model) {
   const { latents, reach } = model.typical;
   sliders.length = 0;
@@ -254,13 +344,15 @@ function buildSliders(model) {
     const input = make("input", { type: "range", min: -reach, max: reach, step: 0.01 });
     input.setAttribute("aria-label", `z[${index}], tells ${kl.toFixed(1)} nats`);
     Object.assign(input.dataset, { set: "slide", index });
-    const texts = [make("code", {}, `z[${index}]`), make("span"), make("span", {}, kl.toFixed(1))];
+    const strip = make("canvas", { width: STRIP.length * SIDE, height: SIDE, className: "strip" });
+    const texts = [make("code", {}, `z[${index}]`), strip, make("span"),
+      make("span", {}, kl.toFixed(1))];
     for (const text of texts) text.setAttribute("aria-hidden", true);
-    const [name, value, told] = texts;
+    const [name, , value, told] = texts;
     const track = make("span", { className: "track" }, input);
     $(rank < FIRST_SLIDERS ? "sliders" : "more-sliders")
-      .append(make("li", {}, name, track, value, told));
-    sliders.push({ index, input, value });
+      .append(make("li", {}, name, strip, track, value, told));
+    sliders.push({ index, input, value, strip });
   });
   const rest = latents.length - FIRST_SLIDERS;
   $("more").hidden = rest <= 0;
@@ -316,6 +408,37 @@ function drawTiles() {
   });
 }
 
+// Who has met one shows it with a link.
+const CHALLENGES = [
+  {
+    title: "Turn a 4 into a 9 with one slider",
+    how: "A 4 is on the paper. Which slider makes it a 9? “Back to the paper” begins again.",
+    done: ({ z, x, posterior, origin }) => x?.label === 4 && origin.kind !== "drawing"
+      && z.filter((value, d) => Math.abs(value - posterior.mean[d]) > 1e-3).length === 1
+      && reading(z).best === 9,
+  },
+  {
+    title: "Find a digit that costs more than 1 bit per pixel",
+    how: "A test image, or one of your own. What does the model not expect?",
+    done: ({ z, posterior }) => z === posterior?.mean && costNow().bpd > 1,
+  },
+  {
+    title: "Draw a 7 that is read as a 1",
+    how: "A 7 has to be what the model thinks of next.",
+    done: ({ z, x, posterior }) => x?.kind === "drawing" && z === posterior.mean
+      && !placeNow().unusual && reading(z).best === 1 && reading(z).second === 7,
+  },
+];
+
+function drawChallenge() {
+  const { challenge } = state, chosen = CHALLENGES[challenge], met = chosen?.done(state);
+  if (!changed("challenge", challenge, met)) return;
+  [...$("goals").children].forEach((button, n) => {
+    button.setAttribute("aria-pressed", n === challenge);
+  });
+  tell("goal", !chosen ? "Choose one." : met ? "Done! “Copy link” shows it to others." : chosen.how);
+}
+
 // The 24 latents that are looked at while it learns: from the trained prior, each class in turn.
 const LEARNED_Z = LEARNER && Array.from({ length: TILES },
   (_, n) => drawLikely(LEARNER, n % PAGE.classes.length, randomStream(n)));
@@ -324,42 +447,50 @@ const epochName = (epoch) => epoch > 0 && epoch < 1 ? `1/${Math.round(1 / epoch)
   : `${Number(epoch.toFixed(2))} epoch${epoch === 1 ? "" : "s"}`;
 
 function drawLearning() {
-  const { moment, learning, x } = state, then = LEARNER.epochs[moment];
-  $("play").textContent = learning ? "Pause" : "Play";
-  if (!changed("learning", moment, x)) return;
+  const { moment } = state, then = LEARNER.epochs[moment];
+  if (!changed("learning", moment)) return;
   $("epoch").value = moment;
   tell("epoch-name", epochName(then.epoch));
-  if (changed("then", moment)) {
-    inSlices("then", TILES, (n) => {
-      paint($("then").children[n], expectedLevels(decode(then, LEARNED_Z[n])));
-    });
-    drawCurve(moment);
+  inSlices("then", TILES, (n) => {
+    paint($("then").children[n], expectedLevels(decode(then, LEARNED_Z[n])));
+  });
+  tell("learned", `With ${latentsOf(LEARNER)} a test image costs ${number(then.bpd, 2)} bits per `
+    + `pixel after ${epochName(then.epoch)} of ${PAGE.trainImages.toLocaleString("en")} images.`);
+}
+
+// ---- what waits until nothing moves ------------------------------------------------------------
+
+// What is read aloud, the address, of which browsers allow few changes, and many small images.
+let restTimer = 0;
+function whenStill() {
+  const { model, x, z, noises, challenge, drawnPixels, moment } = state, more = $("more").open;
+  if (!changed("still", model, x, z, noises, challenge, drawnPixels, moment, more)) return;
+  clearTimeout(restTimer);
+  runs.small = null; // or they would go on beside what comes
+  restTimer = setTimeout(() => {
+    history.replaceState(null, "", addressOf(state));
+    tell("said", `${$("z-name").textContent}: ${$("guess").textContent}`);
+    drawSmall();
+  }, 250);
+}
+
+// The ten draws, the image in view as it was, and beside the sliders the image with each latent's
+// value another.
+function drawSmall() {
+  const { model, z, noises, moment } = state, view = inView();
+  const shown = $("more").open ? sliders : sliders.slice(0, FIRST_SLIDERS);
+  const decoded = (networks, z) => expectedLevels(decode(networks, z));
+  const jobs = [...$("draws").children].map((canvas, n) => () =>
+    paint(canvas, view && decoded(model, drawOf(view.posterior, noises[n]))));
+  if (LEARNER) {
+    const then = LEARNER.epochs[moment];
+    jobs.push(() => paint($("then-x"), view?.levels));
+    jobs.push(() =>
+      paint($("then-again"), view && decoded(then, encode(then, view.levels).mean)));
   }
-  paint($("then-x"), x?.levels);
-  paint($("then-again"), x && expectedLevels(decode(then, encode(then, x.levels).mean)));
-}
-
-// Bits per pixel against epochs; roots of the one and logarithms of the other, as the first epochs
-// change the most.
-function drawCurve(moment) {
-  const { epochs } = LEARNER, last = epochs.at(-1).epoch;
-  const heights = epochs.map(({ bpd }) => Math.log(bpd));
-  const low = Math.min(...heights), span = Math.max(...heights) - low;
-  const points = epochs.map(({ epoch }, n) => [
-    8 + 284 * Math.sqrt(epoch / last), 70 - 60 * (heights[n] - low) / span,
-  ]);
-  const [x, y] = points[moment], { bpd } = epochs[moment];
-  const ticks = [0, 1, 2, 4, 8, 16, 32, 64].filter((epoch) => epoch <= last).map((epoch) =>
-    `<text x="${8 + 284 * Math.sqrt(epoch / last)}" y="92">${epoch}</text>`);
-  $("curve").innerHTML = `<path d="M8 76H292"/><polyline points="${points.join(" ")}"/>`
-    + `<circle cx="${x}" cy="${y}" r="6"/>${ticks.join("")}`;
-  tell("curve-name", `${number(bpd, 2)} bits per pixel`);
-}
-
-// The address follows once nothing has moved for a while, as browsers allow few changes of it.
-let addressTimer = 0;
-function keepAddress() {
-  if (!changed("address", state.z)) return;
-  clearTimeout(addressTimer);
-  addressTimer = setTimeout(() => history.replaceState(null, "", addressOf(state.z)), 400);
+  for (const { index, strip } of shown) {
+    STRIP.forEach((value, k) => jobs.push(() =>
+      paint(strip, decoded(model, z.with(index, value)), { left: k * SIDE })));
+  }
+  return inSlices("small", jobs.length, (n) => jobs[n]());
 }

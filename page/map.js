@@ -18,7 +18,7 @@ const atPlace = ({ zDim, typical }, shares) => Array.from({ length: zDim }, (_, 
   return typical.spread * Math.log(share / (1 - share)) / BELL;
 });
 
-const colourOf = (label) => `hsl(${Math.round(360 * label / PAGE.classes.length)} 95% 66%)`;
+const colourOf = (label) => PAGE.colours[label % PAGE.colours.length]; // as in the pictures
 
 // Draws the images of the map; those in a grid that is coarse at first, so that all of it is there
 // soon.
@@ -42,7 +42,7 @@ function paintDots(model, canvas) {
   canvas.height = plane ? 1120 : 56;
   canvas.style.aspectRatio = `${canvas.width} / ${canvas.height}`;
   const means = floatsOf(model.points.mean);
-  context.strokeStyle = "#0009";
+  context.strokeStyle = "#fffc"; // around dark colours on black
   model.points.labels.forEach((label, n) => {
     const [right, up] = onMap(model, means.subarray(n * model.zDim, (n + 1) * model.zDim));
     context.fillStyle = colourOf(label);

@@ -227,14 +227,18 @@ function klPerLatent({ mean, logStd }) {
   return mean.map((m, d) => 0.5 * (Math.expm1(2 * logStd[d]) - 2 * logStd[d] + m * m));
 }
 
+// A draw of q(z|x), from noise of N(0, I).
+const drawOf = ({ mean, logStd }, noise) => mean.map((m, d) => m + Math.exp(logStd[d]) * noise[d]);
+
+const inBpd = (nats) => nats / (PIXELS * NATS_PER_BIT);
+
 // The negative ELBO of an image with one draw of z, and its two parts in nats. Posterior is what
 // the encoder says of the image.
 function loss(model, levels, posterior, noise) {
-  const z = posterior.mean.map((m, d) => m + Math.exp(posterior.logStd[d]) * noise[d]);
-  const reconstruction = reconstructionLoss(decode(model, z), levels);
-  const regularization = klPerLatent(posterior).reduce((sum, kl) => sum + kl, 0);
-  const bpd = (reconstruction + regularization) / (PIXELS * NATS_PER_BIT);
-  return { z, reconstruction, regularization, bpd };
+  const z = drawOf(posterior, noise), logits = decode(model, z), kl = klPerLatent(posterior);
+  const reconstruction = reconstructionLoss(logits, levels);
+  const regularization = kl.reduce((sum, each) => sum + each, 0);
+  return { z, logits, kl, reconstruction, regularization, bpd: inBpd(reconstruction + regularization) };
 }
 
 // ---- the learned prior: LatentPrior in prior.py ------------------------------------------------
@@ -302,11 +306,10 @@ function drawLikely(model, label, random, draws = 4) {
   return each.reduce((best, next) => next.logProb > best.logProb ? next : best).z;
 }
 
-// p(class | z) for every class, all of them being equally likely before: what the prior reads in z.
-function classProbabilities(model, z, count) {
-  const each = Float64Array.from({ length: count }, (_, label) => logPrior(model, z, label));
-  const whole = logSumExp(each);
-  return each.map((value) => Math.exp(value - whole));
+// log p(z|class) for every class. All being equally likely before, p(class|z) is their softmax, and
+// p(z) the mean of their exponentials.
+function logPriors(model, z, count) {
+  return Float64Array.from({ length: count }, (_, label) => logPrior(model, z, label));
 }
 
 // -log p(x) <= L_rec + log q(z|x) - log p(z) in nats, the prior being the learned one, the mean of
@@ -314,8 +317,7 @@ function classProbabilities(model, z, count) {
 function learnedRegularization(model, { z }, { logStd }, noise, count) {
   const logPosterior = noise.reduce(
     (sum, e, d) => sum - 0.5 * (e * e + Math.log(2 * Math.PI)) - logStd[d], 0);
-  const each = Float64Array.from({ length: count }, (_, label) => logPrior(model, z, label));
-  return logPosterior - logSumExp(each) + Math.log(count);
+  return logPosterior - logSumExp(logPriors(model, z, count)) + Math.log(count);
 }
 
 // ---- randomness: one stream, the same in every browser (mulberry32) ----------------------------

@@ -13,38 +13,39 @@ function act(name, ...given) {
 MODELS.forEach((model, n) => {
   const input = make("input", { type: "radio", name: "model", value: n });
   input.dataset.set = "model";
-  const text = `${latentsOf(model)}: ${model.points ? "a map" : "sharp"}`;
+  const alike = MODELS.filter(({ zDim }) => zDim === model.zDim).length > 1;
+  const text = alike ? model.name : `${latentsOf(model)}${model.points ? ": a map" : ""}`;
   $("models").append(make("label", { title: model.name }, input, make("span", {}, text)));
 });
 $("models").hidden = MODELS.length === 1;
 PAGE.classes.forEach((name, label) => {
-  const button = make("button", { type: "button", value: label }, name);
-  button.dataset.do = "morph";
-  $("targets").append(button);
+  $("targets").append(button("morph", label, name));
   $("bars").append(make("span", { title: name }, name));
   $("legend").append(make("b", { style: `--colour: ${colourOf(label)}` }, name));
 });
 const choices = [["Any", null], ...PAGE.classes.map((name, n) => [name, n]), ["N(0, I)", "unit"]];
-for (const [text, choice] of choices) {
-  const button = make("button", { type: "button", value: String(choice) }, text);
-  button.dataset.do = "fresh";
-  $("classes").append(button);
-}
-document.body.classList.toggle(
-  "named", PAGE.classes.length > 10 || PAGE.classes.some((name) => name.length > 2));
+for (const [text, choice] of choices) $("classes").append(button("fresh", choice, text));
+document.body.classList.toggle("named", NAMED);
+const blank = () => make("canvas", { width: SIDE, height: SIDE });
 for (let n = 0; n < TILES; n++) {
-  const button = make("button", { type: "button", value: n },
-    make("canvas", { width: SIDE, height: SIDE }));
-  button.dataset.do = "take";
-  $("tiles").append(button);
-  $("then").append(make("canvas", { width: SIDE, height: SIDE }));
+  $("tiles").append(button("take", n, blank()));
+  $("then").append(blank());
 }
+for (let n = 0; n < DRAWS; n++) $("draws").append(blank());
+CHALLENGES.forEach(({ title }, n) => $("goals").append(button("challenge", n, title)));
+$("challenges").hidden = PAGE.noun !== "digit";
 oneStop($("tiles"));
 $("learn").hidden = !LEARNER;
 if (LEARNER) {
   $("epoch").max = LEARNER.epochs.length - 1;
-  $("learner").textContent = `the model of ${latentsOf(LEARNER)}`;
-  $("train-images").textContent = PAGE.trainImages.toLocaleString("en");
+  $("learn-title").textContent = `Watch ${latentsOf(LEARNER)} learn`;
+}
+$("raw-bits").textContent = `${LEVELS} grey levels take ${Math.log2(LEVELS)} bits`;
+
+function button(action, value, content) {
+  const element = make("button", { type: "button", value: String(value) }, content);
+  element.dataset.do = action;
+  return element;
 }
 
 // Buttons that are one stop for the Tab key; arrow keys move among them.
@@ -75,7 +76,7 @@ const OTHERS = {
     make("a", { download: `${PAGE.noun}.png`, href: large.toDataURL("image/png") }).click();
   },
   async link() {
-    history.replaceState(null, "", addressOf(state.z));
+    history.replaceState(null, "", addressOf(state));
     try {
       await navigator.clipboard.writeText(location.href);
       state.message = "The link is copied.";
@@ -85,6 +86,7 @@ const OTHERS = {
     redraw();
   },
   check() { tellCheck(); },
+  top() { $("draw").scrollIntoView({ behavior: still ? "instant" : "smooth" }); },
 };
 
 const CHOICES = { null: null, unit: "unit" }; // values of buttons that are no numbers
@@ -94,7 +96,7 @@ document.addEventListener("click", (event) => {
   if (!button) return;
   const { do: name } = button.dataset;
   const { value } = button, given = value in CHOICES ? CHOICES[value] : Number(value);
-  if (name in OTHERS) OTHERS[name](); else act(name, given);
+  if (name in OTHERS) OTHERS[name](); else act(name, ...value === "" ? [] : [given]);
 });
 
 document.addEventListener("input", ({ target }) => {
@@ -103,6 +105,26 @@ document.addEventListener("input", ({ target }) => {
   const value = target.type === "checkbox" ? target.checked : Number(target.value);
   act(set, ...(index === undefined ? [value] : [Number(index), value]));
 });
+
+$("more").addEventListener("toggle", redraw);
+
+addEventListener("keydown", (event) => {
+  if (event.key === "z" && (event.ctrlKey || event.metaKey)) {
+    event.preventDefault();
+    act("undo");
+  }
+  if (event.key !== "Escape") return;
+  const { activeElement } = document;
+  document.body.classList.add("quiet"); // explanations under the mouse
+  if (activeElement.matches("dfn")) activeElement.blur();
+  const note = activeElement.closest("section")?.querySelector("details.note");
+  if (note) note.open = false;
+});
+addEventListener("pointermove", () => document.body.classList.remove("quiet"));
+
+// The decoded image stays in view.
+new IntersectionObserver(([{ isIntersecting }]) => { $("mini").hidden = isIntersecting; },
+  { threshold: 0.3 }).observe($("image"));
 
 // ---- the paper ---------------------------------------------------------------------------------
 
@@ -168,17 +190,17 @@ document.addEventListener("drop", (event) => { // anywhere: beside the paper it 
 // ---- the map -----------------------------------------------------------------------------------
 
 const field = $("map").firstElementChild;
-const follow = (event) => {
+const followPointer = (event) => {
   const { x, y } = placeIn(event, field);
   act("place", atPlace(state.model, [x, 1 - y]));
 };
 field.addEventListener("pointerdown", (event) => {
   if (!event.isPrimary || event.button !== 0) return;
   field.setPointerCapture(event.pointerId);
-  follow(event);
+  followPointer(event);
 });
 field.addEventListener("pointermove", (event) => {
-  if (field.hasPointerCapture(event.pointerId)) follow(event);
+  if (field.hasPointerCapture(event.pointerId)) followPointer(event);
 });
 $("map-place").addEventListener("keydown", (event) => {
   const steps = { ArrowRight: [1, 0], ArrowLeft: [-1, 0], ArrowUp: [0, 1], ArrowDown: [0, -1] };
@@ -189,20 +211,14 @@ $("map-place").addEventListener("keydown", (event) => {
 
 // ---- what moves by itself ----------------------------------------------------------------------
 
-let lastFrame = 0, sinceEpoch = 0;
+const still = matchMedia("(prefers-reduced-motion: reduce)").matches;
+let lastFrame = 0;
 function tick(now) {
-  const seconds = Math.min(0.1, (now - lastFrame) / 1000);
+  const seconds = Math.min(0.1, (now - lastFrame) / 1000), { morph } = state;
   lastFrame = now;
-  const { morph, learning } = state;
   if (morph?.playing) {
-    const share = Math.min(1, morph.share + seconds / MORPH_SECONDS);
+    const share = still ? 1 : Math.min(1, morph.share + seconds / MORPH_SECONDS);
     ACTIONS.share(share, share < 1);
-    redraw();
-  }
-  sinceEpoch = learning ? sinceEpoch + seconds : 0;
-  if (sinceEpoch > EPOCH_SECONDS) {
-    sinceEpoch = 0;
-    ACTIONS.learn();
     redraw();
   }
   requestAnimationFrame(tick);
@@ -211,28 +227,14 @@ requestAnimationFrame(tick);
 
 // ---- first -------------------------------------------------------------------------------------
 
-for (const note of document.querySelectorAll("details.note")) note.open &&= innerWidth >= 992;
-
 function openAddress() {
-  const linked = ofAddress(location.hash);
-  if (!linked) return false;
-  act("model", linked.model);
-  act("clear");
-  act("link", linked.z);
-  return true;
+  const linked = location.hash.length > 1, opened = linked && follow(location.hash);
+  if (linked && !opened) state.message = "This link is not of this page: nothing is opened.";
+  redraw();
+  return opened;
 }
 addEventListener("hashchange", openAddress);
 
-if (!openAddress()) {
-  act("model", 0);
-  act("test");
-}
-if (LEARNER) { // plays once, as soon as it is seen
-  const still = matchMedia("(prefers-reduced-motion: reduce)").matches;
-  if (still) act("epoch", LEARNER.epochs.length - 1);
-  new IntersectionObserver(([{ isIntersecting }], observer) => {
-    if (!isIntersecting || still) return;
-    observer.disconnect();
-    if (state.moment === 0) act("play");
-  }, { threshold: 0.3 }).observe($("learn"));
-}
+act("model", 0);
+act("test");
+openAddress();

@@ -7,8 +7,8 @@ const PAGE = JSON.parse(document.getElementById("model").textContent);
 const MODELS = PAGE.models.map(unpackedModel);
 const LEARNER = MODELS.find((model) => model.epochs.length); // whose epochs are in the page
 const TEST_IMAGES = bytesOf(PAGE.images);
-const TILES = 24;
-const MORPH_SECONDS = 2.5, EPOCH_SECONDS = 0.45;
+const TILES = 24, DRAWS = 10;
+const MORPH_SECONDS = 2.5;
 const random = randomStream(42); // of all that is drawn by clicks
 
 function unpackedModel(described) {
@@ -16,7 +16,6 @@ function unpackedModel(described) {
   const networks = withWeights({ encoder, decoder, prior }, unpacked(model.weights));
   return {
     ...model, ...networks,
-    noise: randomStream(1).normals(model.zDim), // of the z that costs come from, the same for all x
     epochs: epochs.map(({ weights, ...then }) => ({
       ...then, zDim: model.zDim, ...withWeights({ encoder, decoder }, unpacked(weights)),
     })),
@@ -33,12 +32,14 @@ const state = {
   x: null,          // what the encoder read: {kind, levels, label}; null for an empty paper
   posterior: null,  // what it said of x: {mean, logStd}
   z: new Float64Array(MODELS[0].zDim), // what the decoder draws; always a new array, never altered
-  origin: { kind: "zero" }, // where z is from: {kind, label}
+  origin: { kind: "empty" }, // where z is from: {kind, label}
+  noises: [],       // of the ten draws from q(z|x), the newest first; all costs come from this one
   morph: null,      // {from, to, label, share, playing}
   drawnPixels: null, // noise, where grey levels are drawn; null for the mean
   tiles: { choice: null, each: [] }, // choice: a class, null for any, "unit" for N(0, I)
   dots: true,       // on the map
-  moment: 0, learning: false, // of LEARNER: the epoch that is shown, whether it goes on
+  moment: LEARNER ? LEARNER.epochs.length - 1 : 0, // of LEARNER: the epoch that is shown
+  challenge: null,  // a place in CHALLENGES
   nextTest: 2,      // MNIST's first test image, a 7
   message: "",      // what became of a picture or a link, until the next action
 };
@@ -56,7 +57,7 @@ function go(z, kind, label = null) {
 function read(x) {
   state.x = x;
   state.posterior = x && encode(state.model, x.levels);
-  if (x === null) go(new Float64Array(state.model.zDim), "zero");
+  if (x === null) go(new Float64Array(state.model.zDim), "empty");
   else go(state.posterior.mean, x.kind, x.label);
 }
 
@@ -76,6 +77,7 @@ function targetOf(label) {
 const ACTIONS = {
   model(n) {
     state.model = MODELS[n];
+    state.noises = Array.from({ length: DRAWS }, () => random.normals(state.model.zDim));
     read(state.x);
     ACTIONS.fresh(state.tiles.choice);
   },
@@ -83,11 +85,14 @@ const ACTIONS = {
   // paper
   penDown(place) {
     state.pen.shown = false;
-    state.strokes.push([place]);
+    state.strokes.push([inLink(place)]);
     readStrokes();
   },
   penMove(places) {
-    state.strokes.at(-1).push(...places);
+    const stroke = state.strokes.at(-1);
+    for (const { x, y } of places.map(inLink)) {
+      if (Math.hypot(x - stroke.at(-1).x, y - stroke.at(-1).y) > 0.01) stroke.push({ x, y });
+    }
     readStrokes();
   },
   clear() {
@@ -96,14 +101,13 @@ const ACTIONS = {
     read(null);
   },
   undo() {
-    state.strokes.pop();
+    if (!state.strokes.pop()) return;
     state.pen.down = false;
     readStrokes();
   },
-  test() {
-    const n = state.nextTest++ * 7 % PAGE.labels.length; // one class after the other
+  test(n = state.nextTest++ * 7 % PAGE.labels.length) { // one class after the other
     state.strokes = [];
-    read({ kind: "test", levels: testImage(n), label: PAGE.labels[n] });
+    read({ kind: "test", levels: testImage(n), label: PAGE.labels[n], n });
   },
   picture(levels) {
     if (levels === null) {
@@ -124,6 +128,7 @@ const ACTIONS = {
   zero() { go(state.z.map(() => 0), "zero"); },
   place(z) { go(Float64Array.from(z), "map"); },
   link(z) { go(Float64Array.from(z), "link"); },
+  again() { state.noises = [random.normals(state.model.zDim), ...state.noises.slice(0, -1)]; },
   drawn() {
     state.drawnPixels = state.drawnPixels ? null : random.uniforms(PIXELS);
   },
@@ -157,30 +162,68 @@ const ACTIONS = {
 
   dots(shown) { state.dots = shown; },
 
-  // training
-  epoch(n) {
-    state.moment = n;
-    state.learning = false;
-  },
-  play() {
-    if (!state.learning && state.moment === LEARNER.epochs.length - 1) state.moment = 0;
-    state.learning = !state.learning;
-  },
-  learn() { // one step on
-    state.moment = Math.min(state.moment + 1, LEARNER.epochs.length - 1);
-    state.learning = state.moment < LEARNER.epochs.length - 1;
+  epoch(n) { state.moment = n; },
+
+  challenge(n) {
+    state.challenge = n;
+    if (n === 0) ACTIONS.test(PAGE.labels.indexOf(4));
+    if (n === 2) ACTIONS.clear();
   },
 };
 
-// ---- latents in the address --------------------------------------------------------------------
+// ---- the address: model, paper, latents and challenge ------------------------------------------
 
-const addressOf = (z) => `#z=${Array.from(z, (value) => Number(value.toFixed(3))).join(",")}`;
+// A place on the paper, 0..1, in the steps in which a link has it: two letters for each number.
+const STEPS = 36 ** 2 - 1;
+const inLink = ({ x, y }) => ({ x: toStep(x) / STEPS, y: toStep(y) / STEPS });
+const toStep = (value) => Math.round(clamped(value, 0, 1) * STEPS);
+const letters = (value) => toStep(value).toString(36).padStart(2, "0");
+const ofLetters = (text) => parseInt(text, 36) / STEPS;
 
-// The latents of an address and the number of the model that has as many; null without any.
-function ofAddress(address) {
-  const found = /^#z=(-?\d{1,2}(\.\d+)?(,-?\d{1,2}(\.\d+)?)*)$/.exec(address);
-  if (!found) return null;
-  const z = found[1].split(",").map(Number);
-  const model = MODELS.findIndex(({ zDim }) => zDim === z.length);
-  return model >= 0 ? { z, model } : null;
+function addressOf({ model, x, strokes, posterior, z, origin, challenge }) {
+  const given = [`m=${MODELS.indexOf(model)}`];
+  if (x?.kind === "test") given.push(`test=${x.n}`);
+  if (x?.kind === "picture") {
+    given.push(`picture=${Array.from(x.levels, (level) => level.toString(LEVELS)).join("")}`);
+  }
+  const drawn = strokes.map((stroke) => stroke.map(({ x, y }) => letters(x) + letters(y)).join(""));
+  if (strokes.length) given.push(`drawing=${drawn.join("-")}`);
+  if (origin.kind !== "empty" && z !== posterior?.mean) {
+    given.push(`z=${Array.from(z, (value) => Number(value.toFixed(3)))}`);
+  }
+  if (challenge !== null) given.push(`c=${challenge}`);
+  return `#${given.join("&")}`;
+}
+
+// What a part of an address has to look like, and what becomes of it.
+const PARTS = {
+  m: [/^\d$/, (text) => ACTIONS.model(Number(text))],
+  c: [/^[0-2]$/, (text) => { state.challenge = Number(text); }],
+  test: [/^\d{1,4}$/, (text) => ACTIONS.test(Number(text))],
+  picture: [RegExp(`^[0-9a-f]{${PIXELS}}$`), (text) => {
+    ACTIONS.picture(Uint8Array.from(text, (level) => parseInt(level, LEVELS)));
+  }],
+  drawing: [/^([0-9a-z]{4})+(-([0-9a-z]{4})+)*$/, (text) => {
+    state.strokes = text.split("-").map((stroke) => stroke.match(/.{4}/g)
+      .map((place) => ({ x: ofLetters(place.slice(0, 2)), y: ofLetters(place.slice(2)) })));
+    readStrokes();
+  }],
+  z: [/^-?\d{1,2}(\.\d+)?(,-?\d{1,2}(\.\d+)?)*$/, (text) => ACTIONS.link(text.split(","))],
+};
+
+// Does what an address says, or nothing if it does not fit this page; whether it did.
+function follow(address) {
+  const given = new URLSearchParams(address.slice(1)), parts = [...given];
+  const model = MODELS[given.get("m") ?? 0], z = given.get("z");
+  const fits = model && parts.every(([name, text]) => PARTS[name]?.[0].test(text))
+    && Number(given.get("test") ?? 0) < PAGE.labels.length
+    && (z === null || z.split(",").length === model.zDim);
+  if (!fits) return false;
+  ACTIONS.model(MODELS.indexOf(model));
+  ACTIONS.clear();
+  state.challenge = null;
+  for (const [name, act] of Object.entries(PARTS)) {
+    if (given.has(name) && name !== "m") act[1](given.get(name));
+  }
+  return true;
 }
