@@ -14,56 +14,47 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import ArrayLike
 
-from compression import low_bits
-from compression.archive import OVERHEAD, STORED, VERSION, Header, read_archive
+from compression.archive import OVERHEAD, STORED, VERSION, Archive, read_archive
 from compression.codec import Codec
 from compression.image_files import check_target, read_images, write_images
+from compression.whole_model import WholeModel, unpack, whole_model
 from fmnist import SIDE
 from inputs.command_line import InputError, OneLineParser, WorkError, add_model, run_main
 from inputs.files import write_whole
+from runs.checkpoints import find_checkpoint
 from vae import PRETRAINED, VAE, check_logits, load_model
 
 
-def encode(images: ArrayLike, model: VAE, levels: int = 16) -> bytes:
+def encode(
+    images: ArrayLike, model: VAE, levels: int | None = None, with_model: bool = False
+) -> bytes:
     """Images to an archive that `decode` turns into the same images with the same model.
 
     Args:
         images: uint8 [N, 28, 28] or [N, 1, 28, 28], values 0..levels-1, N >= 0.
-        model: its weights are float32 and on the CPU.
-        levels: 16, or 256: then the shipped model of the low bits is needed too,
-            see compression/low_bits.py.
+        model: with the networks of this repository, of any precision and on any device.
+        levels: those of the model by default; of 16, also 256: then the shipped model of the low
+            bits is needed too, see compression/low_bits.py.
+        with_model: put the model into the archive.
     Raises:
-        TypeError, ValueError: images or model are something else.
-        FloatingPointError: the model's outputs are not finite numbers.
+        InputError: the model cannot be run on whole numbers, or is of other grey levels.
+        TypeError, ValueError: images are something else.
     """
-    return Codec(model, low_bits_of(levels)).encode(images)
+    return Codec(whole_model(model, levels)).encode(images, with_model=with_model)
 
 
-def decode(archive: bytes, model: VAE) -> np.ndarray:
+def decode(archive: bytes, model: VAE | None = None) -> np.ndarray:
     """An archive to its images: uint8, in the shape that they were given in.
 
     Args:
         archive: what `encode` returned.
-        model: the one that it was encoded with.
+        model: the one that it was encoded with, unless the archive contains it.
     Raises:
-        InputError: the archive is damaged or of another model or version, or its pixels come out
-            differently on this machine.
-        ValueError: the model is not float32 on the CPU.
+        InputError: the archive is damaged or of another model or version.
     """
-    return Codec(model, low_bits_of(read_archive(archive).header.levels)).decode(archive)
-
-
-def low_bits_of(levels: int) -> low_bits.LowBits | None:
-    """The model of what images of so many grey levels have beyond 4 bits."""
-    if levels not in (16, 256):
-        raise ValueError(f"levels must be 16 or 256, got {levels}")
-    return low_bits.load() if levels == 256 else None
-
-
-def codec_for(args: argparse.Namespace, levels: int) -> Codec:
-    model = load_model(args.checkpoint, args.model)
-    check_logits(model, "archives")
-    return Codec(model, low_bits_of(levels), progress=True)
+    parts = read_archive(archive)
+    whole = unpack(parts.model) if parts.model else whole_model(model, parts.header.levels)
+    return Codec(whole).decode(archive)
 
 
 def read_file(path: Path) -> bytes:
@@ -73,20 +64,32 @@ def read_file(path: Path) -> bytes:
         raise InputError(f"{path} cannot be read: {error.strerror}") from error
 
 
-def cost(header: Header, size: int) -> str:
+def cost(archive: Archive, size: int) -> str:
     """An archive's size in bytes, in words."""
-    rate = 8 * size / max(1, header.count * SIDE**2)
-    per_pixel = f", {rate:.4f} bits per pixel" if header.count else ""
-    return f"{header.count:,} images in {size:,} bytes{per_pixel}"
+    count = archive.header.count
+    rate = 8 * size / max(1, count * SIDE**2)
+    return f"{count:,} images in {size:,} bytes" + f", {rate:.4f} bits per pixel" * bool(count)
+
+
+def name_of(checkpoint: Path) -> str:
+    """What an archive says of its model: the run's folder and the file, but for the shipped one."""
+    if checkpoint.samefile(PRETRAINED):
+        return ""
+    is_of_run = checkpoint.parent.name == "checkpoints"
+    return "/".join(checkpoint.absolute().parts[-4 if is_of_run else -1 :])
 
 
 def encode_file(args: argparse.Namespace) -> None:
     check_target("ARCHIVE", args.archive, args.force)
-    images, levels, names = read_images(args.images, args.levels, args.discretize)
+    checkpoint = find_checkpoint(args.checkpoint)
+    model, name = load_model(checkpoint, args.model), name_of(checkpoint)
+    check_logits(model, "archives")
+    usual = model.encoder.num_levels
+    images, levels, names = read_images(args.images, args.levels, args.discretize, usual)
     if args.archive.exists() and args.archive.samefile(args.images):
         raise InputError(f"{args.archive} has the images themselves: choose another name")
-    codec = codec_for(args, levels)
-    archive = codec.encode(images, names)
+    codec = Codec(whole_model(model, levels), progress=True)
+    archive = codec.encode(images, names, name, args.with_model)
     if args.verify:
         try:
             same = np.array_equal(codec.decode(archive), images)
@@ -96,33 +99,61 @@ def encode_file(args: argparse.Namespace) -> None:
             raise WorkError("the archive does not decode to the images: not written")
     args.archive.parent.mkdir(parents=True, exist_ok=True)
     write_whole(args.archive, archive)
-    verified = "verified by decoding it" if args.verify else "not verified"
-    print(f"{args.archive}: {cost(read_archive(archive).header, len(archive))}; {verified}")
+    needs = f"keep {checkpoint}, decoding needs it" if name else "decodes with the shipped model"
+    print(
+        f"{args.archive}: {cost(read_archive(archive), len(archive))}; "
+        f"{'verified by decoding it' if args.verify else 'not verified'}; "
+        f"{'contains its model' if args.with_model else needs}"
+    )
+
+
+def model_of(archive: Archive, args: argparse.Namespace) -> WholeModel:
+    """The model in an archive, or else that of the checkpoint.
+
+    Raises:
+        InputError: the checkpoint cannot be used, or the archive is plainly not of it.
+    """
+    if archive.model:
+        return unpack(archive.model)
+    levels = archive.header.levels
+    try:
+        model = whole_model(load_model(args.checkpoint, args.model), levels)
+    except InputError as error:
+        wanted = archive.model_name or "another model"
+        raise InputError(f"{error}; the archive was made with {wanted}") from error
+    if model.digest != archive.header.model and levels in (16, 256):
+        if whole_model(load_model(PRETRAINED), levels).digest == archive.header.model:
+            raise InputError("the archive was made with the shipped model: leave out --checkpoint")
+    return model
 
 
 def decode_file(args: argparse.Namespace) -> None:
     archive = read_file(args.archive)
-    header, _, names = read_archive(archive)
+    parts = read_archive(archive)
+    header = parts.header
     check_target("IMAGES", args.images, args.force, header.count)
-    codec = codec_for(args, header.levels)
-    images = codec.decode(archive)
-    write_images(args.images, images, header.levels, names)
+    model = model_of(parts, args)
+    images = Codec(model, progress=True).decode(archive)
+    write_images(args.images, images, header.levels, parts.names)
     print(f"{args.images}: {len(images):,} images, as they were")
 
 
 def show_info(args: argparse.Namespace) -> None:
-    archive = read_file(args.archive)
-    header, content, _ = read_archive(archive)
+    packed = read_file(args.archive)
+    archive = read_archive(packed)
+    header, content, _, model_name, model = archive
     stored = header.form & STORED
     kind = "the pixels as they are" if stored else f"{32 * header.startup:,} bits to start up with"
+    more = 8 * (len(packed) - len(content) - OVERHEAD)
     print(
         f"version      {VERSION}\n"
         f"images       uint8 {list(header.shape)}, values 0..{header.levels - 1}\n"
-        f"size         {cost(header, len(archive))}\n"
+        f"size         {cost(archive, len(packed))}\n"
         f"header       {8 * OVERHEAD:,} bits\n"
-        f"names        {8 * (len(archive) - len(content) - OVERHEAD):,} bits\n"
+        f"names, model {more:,} bits\n"
         f"content      {8 * len(content):,} bits, {kind}\n"
-        f"checkpoint   weights of fingerprint {header.weights.hex()}\n"
+        f"model        {'in the archive' if model else model_name or 'without a name'}, "
+        f"digest {header.model.hex()}\n"
         f"pixels       CRC-32 {header.pixels:08x}\n"
         f"file         whole, its CRC-32 is right"
     )
@@ -146,9 +177,11 @@ def make_parser() -> argparse.ArgumentParser:
     help = ".npy file (uint8 [N, 28, 28] or [N, 1, 28, 28]), IDX file, PNG or folder of PNGs"
     add("images", type=Path, metavar="IMAGES", help=help)
     add("archive", type=Path, metavar="ARCHIVE", help="file to write")
-    help = "grey levels of the file (default: 16 for .npy, 256 for others)"
-    add("--levels", type=int, choices=(16, 256), help=help)
+    help = "grey levels of the file (default: the model's for .npy, 256 for others)"
+    add("--levels", type=int, choices=(2, 16, 256), help=help)
     add("--discretize", action="store_true", help="of 256 grey levels, keep 16")
+    help = "put the model into the archive, which then needs no checkpoint"
+    add("--with_model", action="store_true", help=help)
     add("--no-verify", dest="verify", action="store_false", help="do not decode the result")
 
     add = command("decode", decode_file, "get the images back", with_model, with_target)

@@ -10,7 +10,8 @@ A prior of one's own, `VAE(prior=...)`, is any module with these members of `Lat
 
     z_dim, num_classes, log_prob    training and judging; its weights learn from -log_prob
     sample                          samples and all pictures
-    autoregressive_steps            archives and exported programs
+    autoregressive_steps            exported programs
+    class_embedding, masked_layers  archives, which run these layers on whole numbers
 
 The page of explore.py computes a `LatentPrior` in JavaScript, and no other one.
 """
@@ -81,6 +82,12 @@ class LatentPrior(nn.Module):
             mask = (above.unsqueeze(1) >= below).to(self.first.weight.dtype)
             self.register_buffer(f"{name}_mask", mask, persistent=False)
 
+    def masked_layers(self) -> list[tuple[Tensor, Tensor]]:
+        """Weight, 0 where it is masked, and bias of the three layers that follow one another."""
+        layers = {"first": self.first, "middle": self.middle, "last": self.last}
+        masks = {name: getattr(self, f"{name}_mask") for name in layers}
+        return [(layer.weight * masks[name], layer.bias) for name, layer in layers.items()]
+
     def conditionals(self, z: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The mixture of every latent i given the class and z_1..z_{i-1}, all in one pass.
 
@@ -101,10 +108,9 @@ class LatentPrior(nn.Module):
         kind = z.device.type if is_autocast_available(z.device.type) else "cpu"
         with torch.autocast(kind, enabled=False):  # half precision loses tenths of nats
             z = z.to(self.first.weight.dtype)
-            h = F.linear(z, self.first.weight * self.first_mask, self.first.bias)
-            h = h + self.class_embedding(labels)
-            h = F.linear(F.silu(h), self.middle.weight * self.middle_mask, self.middle.bias)
-            out = F.linear(F.silu(h), self.last.weight * self.last_mask, self.last.bias)
+            first, middle, last = self.masked_layers()
+            h = F.linear(z, *first) + self.class_embedding(labels)
+            out = F.linear(F.silu(F.linear(F.silu(h), *middle)), *last)
         out = out.to(torch.promote_types(out.dtype, torch.float32))
         out = out.view(len(z), self.z_dim, 3, self.num_components)
         log_weights, means, log_stds = out.unbind(dim=2)

@@ -23,9 +23,9 @@ from PIL import Image
 from torch import nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from compression import low_bits
 from compression.archive import OVERHEAD, pack_pixels, read_archive, unpack_pixels
 from compression.codec import Codec
+from compression.whole_model import whole_model
 from fmnist import DATA_DIR, DATASETS, SIDE
 from inputs.command_line import OneLineParser, WorkError, add_checkpoint, run_main, whole_number
 from inputs.files import read_idx
@@ -70,12 +70,12 @@ def as_jpeg_xl(arrays: Sequence[np.ndarray], effort: int) -> Contest:
     return Contest(arrays, encode, partial(imagecodecs.jpegxl_decode, numthreads=1))
 
 
-def as_stream(images: np.ndarray, compress: Callable, decompress: Callable, bits: int) -> Contest:
+def as_stream(images: np.ndarray, compress: Callable, decompress: Callable, levels: int) -> Contest:
     """The pixels of images [N, 28, 28], one after the other; of 4 bits, two in a byte."""
     return Contest(
         [images],
-        lambda images: compress(pack_pixels(images, bits)),
-        lambda file: unpack_pixels(decompress(file), bits),
+        lambda images: compress(pack_pixels(images, levels)),
+        lambda file: unpack_pixels(decompress(file), levels),
     )
 
 
@@ -107,9 +107,9 @@ def codecs(images: np.ndarray, levels: int, single: bool = False) -> dict[str, C
     }
     if not single:
         xz = partial(lzma.compress, preset=9 | lzma.PRESET_EXTREME)
-        bits = 4 if levels == 16 else 8  # xz is better at pairs of 16 levels than at single ones
-        contests["bz2"] = as_stream(images, bz2.compress, bz2.decompress, bits=8)
-        contests["xz"] = as_stream(images, xz, lzma.decompress, bits)
+        # xz is better at pairs of 16 levels than at single ones, bz2 is not
+        contests["bz2"] = as_stream(images, bz2.compress, bz2.decompress, levels=256)
+        contests["xz"] = as_stream(images, xz, lzma.decompress, levels)
     for effort in EFFORTS:
         contests[f"JPEG XL{sheet}, effort {effort}"] = as_jpeg_xl(pictures, effort)
     return contests
@@ -150,7 +150,7 @@ def compare(codec: Codec, images: np.ndarray, single: bool = False) -> list[byte
     Returns:
         the files of this codec.
     """
-    levels = 2**codec.bits
+    levels = codec.model.levels
     title = f"{len(images):,} images of {levels} grey levels"
     own, arrays = "this model, one archive", [images]
     if single:
@@ -183,13 +183,13 @@ def bench(model: nn.Module, name: str, images: np.ndarray, grey: np.ndarray | No
         grey: the same in 0..255, if they are known.
     """
     print(f"{len(images):,} test images of {name}; all codecs on one thread, in processor time")
-    kinds = [(images, None)] if grey is None else [(images, None), (grey, low_bits.load())]
-    for known, low in kinds:
-        codec = Codec(model, low, progress=True)
+    kinds = [(images, None)] if grey is None else [(images, None), (grey, 256)]
+    for known, levels in kinds:
+        codec = Codec(whole_model(model, levels), progress=True)
         (archive,) = compare(codec, known)
         startup = 32 * read_archive(archive).header.startup
         print(f"the archive has {8 * OVERHEAD} bits of header and {startup} bits to start up with")
-        if low is None:
+        if levels is None:
             rate, elbo = 8 * len(archive) / images.size, negative_elbo(model, images)
             print(f"its negative ELBO is {elbo:.4f} bits per pixel, it has {rate / elbo - 1:+.2%}")
         compare(codec, known[:SINGLE], single=True)
@@ -198,11 +198,12 @@ def bench(model: nn.Module, name: str, images: np.ndarray, grey: np.ndarray | No
 def run(args: argparse.Namespace) -> None:
     checkpoint = find_checkpoint(args.checkpoint)
     data = data_for(checkpoint)
+    model = load_model(checkpoint)
     grey = None  # images of one's own are known in 16 levels only
-    if data.name in DATASETS:
+    if data.name in DATASETS and model.encoder.num_levels == 16:
         grey = read_idx(DATA_DIR / data.name / "raw" / "t10k-images-idx3-ubyte.gz")[: args.limit]
     images = data.test.images.squeeze(1).numpy()[: args.limit]
-    bench(load_model(checkpoint), data.name, images, grey)
+    bench(model, data.name, images, grey)
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -1,5 +1,6 @@
 """The archive as a file: its header, its checksums, and what is refused before it is decoded."""
 
+import lzma
 import os
 import struct
 import zlib
@@ -12,29 +13,31 @@ from numpy.typing import ArrayLike
 from fmnist import SIDE
 from inputs.command_line import InputError
 
-# An archive is its header, the names of the images' files if it has any (compressed, after their
-# size), its content and the CRC-32 of all that. The content is the words of the stack or, where
-# those would be more, the pixels as they are.
-MAGIC, VERSION = b"VAE4", 3
+# An archive is its header, the sections that it has, each after its size, its content and the
+# CRC-32 of all that. The content is the words of the stack or, where those would be more, the
+# pixels as they are.
+MAGIC, VERSION = b"VAE4", 4
 HEADER = struct.Struct("<4sBBBII8sI")  # these two, and the fields of Header
-WORD = struct.Struct("<I")  # of the names' size, and of the CRC-32
-OVERHEAD = HEADER.size + WORD.size  # bytes of an archive that are neither names nor content
-STORED, NAMED = 16, 32  # flags of `form`: the content are the pixels; there are names
+WORD = struct.Struct("<I")  # of a section's size, and of the CRC-32
+OVERHEAD = HEADER.size + WORD.size  # bytes of an archive that are neither sections nor content
+# Flags of `form`: the content are the pixels; there is a section with the names of the images'
+# files, with the name of the model, with the model.
+STORED, NAMED, MODEL_NAMED, WITH_MODEL = 16, 32, 64, 128
 
 
 class Header(NamedTuple):
     """What an archive says about itself."""
 
-    bits: int  # the kind: 4 for images of 16 grey levels, 8 for 256
+    white: int  # the highest grey level
     form: int  # 3 for images [N, 28, 28], 4 for [N, 1, 28, 28], and the flags
     count: int  # N
     startup: int  # random words at the bottom of the stack; decoding knows the ones below them
-    weights: bytes  # fingerprint of the weights of all models that are needed
+    model: bytes  # digest of the model
     pixels: int  # CRC-32 of the images, a byte per pixel
 
     @property
     def levels(self) -> int:
-        return 2**self.bits
+        return self.white + 1
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -48,15 +51,23 @@ class Archive(NamedTuple):
     header: Header
     content: bytes
     names: Sequence[str] = ()  # of the files that the images were in, as seen from their folder
+    model_name: str = ""
+    model: bytes = b""  # `WholeModel.packed`, if it is in the archive
 
 
 def write_archive(archive: Archive) -> bytes:
-    header, content, names = archive
-    if names:
-        header = header._replace(form=header.form | NAMED)
-        compressed = zlib.compress(os.fsencode("\0".join(names)), level=9)
-        content = WORD.pack(len(compressed)) + compressed + content
-    packed = HEADER.pack(MAGIC, VERSION, *header) + content
+    header, content, names, model_name, model = archive
+    sections = {
+        NAMED: zlib.compress(os.fsencode("\0".join(names)), level=9) if names else b"",
+        MODEL_NAMED: os.fsencode(model_name),
+        WITH_MODEL: lzma.compress(model) if model else b"",
+    }
+    packed = b""
+    for flag, section in sections.items():
+        if section:
+            header = header._replace(form=header.form | flag)
+            packed += WORD.pack(len(section)) + section
+    packed = HEADER.pack(MAGIC, VERSION, *header) + packed + content
     return packed + WORD.pack(zlib.crc32(packed))
 
 
@@ -73,31 +84,40 @@ def read_archive(packed: bytes) -> Archive:
     if len(packed) < OVERHEAD or WORD.pack(zlib.crc32(content)) != packed[len(content) :]:
         raise InputError("the archive is truncated or altered: take another copy of it")
     _, version, *fields = HEADER.unpack_from(packed)
-    header, content, names = Header(*fields), content[HEADER.size :], []
+    header, content = Header(*fields), content[HEADER.size :]
     if version != VERSION:
+        older = "commit 52233d3 of it, with the checkpoint and on the machine that made it, reads 3"
         raise InputError(
             f"the archive is of version {version}, this program reads version {VERSION}: "
-            "use the program and the checkpoint that made it"
+            f"{older if version == 3 else 'take the program that made it'}"
         )
-    if header.form & NAMED:
-        end = WORD.size + WORD.unpack_from(content)[0]
-        names = os.fsdecode(zlib.decompress(content[WORD.size : end])).split("\0")
+    sections = []
+    for flag in (NAMED, MODEL_NAMED, WITH_MODEL):
+        end = WORD.size + WORD.unpack_from(content)[0] if header.form & flag else 0
+        sections.append(content[WORD.size : end])
         content = content[end:]
-        for name in names:
-            if not {"", ".", ".."}.isdisjoint(name.split("/")):
-                raise InputError(f"the archive names a file {name!r}, which is outside its folder")
-    return Archive(header, content, names)
+    names, model_name, model = sections
+    names = os.fsdecode(zlib.decompress(names)).split("\0") if names else []
+    for name in names:
+        if not {"", ".", ".."}.isdisjoint(name.split("/")):
+            raise InputError(f"the archive names a file {name!r}, which is outside its folder")
+    model = lzma.decompress(model) if model else b""
+    return Archive(header, content, names, os.fsdecode(model_name), model)
 
 
-def pack_pixels(images: np.ndarray, bits: int) -> bytes:
-    """Images uint8 [..., 28, 28] as they are: of 4 bits, two pixels to a byte."""
-    return (images if bits == 8 else 16 * images[..., ::2] + images[..., 1::2]).tobytes()
+def pack_pixels(images: np.ndarray, levels: int) -> bytes:
+    """Images uint8 [..., 28, 28] as they are: of 16 levels two pixels to a byte, of 2 eight."""
+    if levels == 2:
+        return np.packbits(images).tobytes()
+    return (16 * images[..., ::2] + images[..., 1::2] if levels <= 16 else images).tobytes()
 
 
-def unpack_pixels(content: bytes, bits: int) -> np.ndarray:
+def unpack_pixels(content: bytes, levels: int) -> np.ndarray:
     """`pack_pixels` backwards: uint8 [N, 28, 28]."""
     pixels = np.frombuffer(content, np.uint8)
-    if bits == 4:
+    if levels == 2:
+        pixels = np.unpackbits(pixels)
+    elif levels <= 16:
         pixels = np.stack([pixels >> 4, pixels & 15], axis=-1)
     return pixels.reshape(-1, SIDE, SIDE)
 
@@ -106,10 +126,10 @@ def checked_images(images: ArrayLike, levels: int) -> np.ndarray:
     """The images as a NumPy array, after a check of everything that an archive assumes.
 
     Args:
-        levels: 16 or 256, how many grey levels there are.
+        levels: how many grey levels there are.
     Raises:
         TypeError: they are not uint8.
-        ValueError: they are not [N, 28, 28] or [N, 1, 28, 28], or have values above 15 of 16.
+        ValueError: they are not [N, 28, 28] or [N, 1, 28, 28], or have values above levels-1.
     """
     images = np.asarray(images)
     if images.dtype != np.uint8:
@@ -120,5 +140,5 @@ def checked_images(images: ArrayLike, levels: int) -> np.ndarray:
             f"got {list(images.shape)}"
         )
     if images.size and images.max() >= levels:
-        raise ValueError(f"images must have 16 grey levels, 0..15, got {images.max()}")
+        raise ValueError(f"images must have values 0..{levels - 1}, got {images.max()}")
     return images

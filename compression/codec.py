@@ -19,24 +19,17 @@ So z costs exactly -log p(z), and nothing but Gaussians and small tables is ever
 Of images with 256 grey levels, the low bits (see low_bits.py) lie below all 4-bit images. They cost
 nothing to start up, and are where the first image takes its z from.
 
-Both directions run the networks on the same batches, with one thread and torch's default settings,
-in the same memory layout, and the prior latent by latent: so they see the same probabilities, bit
-for bit. What that guarantees, and what not, stands in docs/compression.md.
+Both directions see the same probabilities because all of them are whole numbers, see exact.py.
 """
 
-import copy
 import hashlib
-import threading
 import zlib
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from functools import partial
 
 import numpy as np
-import torch
 from constriction import stream
-from numpy.typing import ArrayLike
-from torch import Tensor, nn
+from numpy.typing import ArrayLike, NDArray
 from tqdm import tqdm
 
 from compression.archive import (
@@ -50,37 +43,26 @@ from compression.archive import (
     unpack_pixels,
     write_archive,
 )
+from compression.exact import ONE, frequencies, prepare
 from compression.latents import (
+    ANYWHERE,
     BIN,
-    GAUSSIAN,
+    RADIUS,
     TABLE,
     Mixtures,
     Posterior,
+    Prior,
     Stack,
+    gaussian,
     pop_chosen,
     push_chosen,
 )
 from compression.low_bits import LowBits
+from compression.whole_model import WholeModel
 from fmnist import SIDE
-from inputs.checks import check_finite
 from inputs.command_line import InputError
-from prior import check_prior
 
 BATCH = 64  # images per run of the networks; more are not faster
-
-
-def fingerprint(model: nn.Module, low_bits: nn.Module | None = None) -> bytes:
-    """Eight bytes that tell the encoder, decoder and prior of one model from those of another.
-
-    With `low_bits`, also its weights. Whatever else a model learns has no part in the code.
-    """
-    parts = [model.encoder, model.decoder, model.prior, *([low_bits] if low_bits else [])]
-    digest = hashlib.sha256()
-    for part in parts:
-        for name, weights in sorted(part.state_dict().items()):
-            digest.update(f"{name} {weights.dtype} {list(weights.shape)}".encode())
-            digest.update(weights.contiguous().numpy().tobytes())
-    return digest.digest()[:8]
 
 
 def batches(count: int) -> list[slice]:
@@ -106,29 +88,24 @@ class Codec:
     """Compresses and decompresses images with one model.
 
     Args:
-        model: has an `encoder`, images long [B, 1, 28, 28] to mean and log_std [B, z_dim], a
-            `decoder`, z [B, z_dim] to logits [B, 16, 28, 28], and a `prior`, see prior.py. Its
-            weights are float32 and on the CPU; it is not changed.
-        low_bits: of images with 256 grey levels; without, there are 16.
+        model: of 256 grey levels, it has the low bits' network too.
         progress: show a progress bar where there is a terminal.
     Raises:
-        ValueError: the weights are something else.
+        InputError: its weights are too large, see `exact.dense`.
     """
 
-    def __init__(self, model: nn.Module, low_bits: LowBits | None = None, progress: bool = False):
-        kinds = {f"{weights.dtype} on {weights.device.type}" for weights in model.parameters()}
-        if kinds != {"torch.float32 on cpu"}:
-            raise ValueError(f"the model must be float32 on the CPU, got {', '.join(kinds)}")
-        check_prior(model.prior, "archives", "autoregressive_steps")
+    def __init__(self, model: WholeModel, progress: bool = False):
+        self.model, self.digest, weights = model, model.digest, iter(model.weights)
         self.encoder, self.decoder = (
-            copy.deepcopy(net).eval().to(memory_format=torch.channels_last)
-            for net in (model.encoder, model.decoder)
+            prepare(layers, weights) for layers in (model.encoder, model.decoder)
         )
-        self.prior, self.low_bits = copy.deepcopy(model.prior), copy.deepcopy(low_bits)
-        num_classes, self.z_dim = self.prior.num_classes, self.prior.z_dim
+        self.prior = Prior(weights)
+        self.low_bits = LowBits(weights) if model.levels == 256 else None
+        self.z_dim, num_classes = self.prior.z_dim, len(self.prior.classes)
         self.class_model = stream.model.Uniform(num_classes) if num_classes > 1 else None
-        self.bits = 8 if low_bits else 4
-        self.weights = fingerprint(model, low_bits)
+        white = 15 if self.low_bits else model.levels - 1
+        levels = 2 * ONE * np.arange(white + 1)
+        self.inputs = ((2 * levels + white) // (2 * white) - ONE).astype(np.float64)  # -1 to 1
         hidden = None if progress else True  # None: shown on a terminal
         self.progress = partial(tqdm, unit=" batches", disable=hidden)
         # A symbol takes at most 24 bits from the stack: a full batch, of z, k and y, leaves a
@@ -138,10 +115,22 @@ class Codec:
         self.start = np.append(np.frombuffer(random, "<u4"), 1).astype(np.uint32)
         self.least = self.z_dim + 4  # words without which something is wrong
 
-    def encode(self, images: ArrayLike, names: Sequence[str] = ()) -> bytes:
-        """See `compress.encode`; with the names of the files that the images are from, if any."""
-        images = checked_images(images, levels=2**self.bits)
-        form, stored = images.ndim, pack_pixels(images, self.bits)
+    def encode(
+        self,
+        images: ArrayLike,
+        names: Sequence[str] = (),
+        model_name: str = "",
+        with_model: bool = False,
+    ) -> bytes:
+        """See `compress.encode`.
+
+        Args:
+            names: of the files that the images are from, if any.
+            model_name: what is said of the model to who has another one.
+        """
+        levels = self.model.levels
+        images = checked_images(images, levels)
+        form, stored = images.ndim, pack_pixels(images, levels)
         try:
             startup, content = self._compress(images.reshape(-1, SIDE, SIDE))
         except EmptyStackError:  # a model that takes more bits back than its images cost
@@ -149,164 +138,112 @@ class Codec:
         if content is None or len(content) > len(stored):
             form, startup, content = form | STORED, 0, stored
         pixels = zlib.crc32(np.ascontiguousarray(images))
-        header = Header(self.bits, form, len(images), startup, self.weights, pixels)
-        return write_archive(Archive(header, content, names))
+        header = Header(levels - 1, form, len(images), startup, self.digest, pixels)
+        packed = self.model.packed if with_model else b""
+        return write_archive(Archive(header, content, names, model_name, packed))
 
-    def decode(self, archive: bytes) -> np.ndarray:
+    def decode(self, archive: bytes) -> NDArray[np.uint8]:
         """See `compress.decode`."""
-        header, content, _ = read_archive(archive)
-        if header.weights != self.weights:
+        header, content, _, model_name, _ = read_archive(archive)
+        if header.model != self.digest:
             raise InputError(
-                f"the archive was made with another checkpoint, of fingerprint "
-                f"{header.weights.hex()}, this one has {self.weights.hex()}: give that one"
+                f"the archive was made with another model, {model_name or 'without a name'}, of "
+                f"digest {header.model.hex()}, this one has {self.digest.hex()}: give that one"
             )
         if header.form & STORED:
-            images = unpack_pixels(content, self.bits)
+            images = unpack_pixels(content, header.levels)
         else:
             images = self._decompress(header.startup, content, header.count)
         if zlib.crc32(images) != header.pixels:
             raise InputError(
-                "the decoded pixels do not match the archive's checksum: decode it with the "
-                "versions of torch and constriction and on the kind of processor that it was made "
-                "with"
+                "the decoded pixels do not match the archive's checksum: it was not written by "
+                "compress.py, or this is a defect of it that its makers should hear of"
             )
         return images.reshape(header.shape)
 
-    def _compress(self, images: np.ndarray) -> tuple[int, bytes]:
+    def _compress(self, images: NDArray[np.uint8]) -> tuple[int, bytes]:
         """Images uint8 [N, 28, 28] to the words of the stack, and how many of them are random."""
         stack = Stack(self.start)
-        with reproducible_arithmetic():
-            if self.low_bits:
-                images = self.low_bits.push(stack, images, self.progress)
-            for part in self.progress(batches(len(images))[::-1], desc="encoding"):
-                self._push(stack, images[part])
+        if self.low_bits:
+            images = self.low_bits.push(stack, images, self.progress)
+        for part in self.progress(batches(len(images))[::-1], desc="encoding"):
+            self._push(stack, images[part])
         words = stack.get_compressed()
         overlap = min(len(words), len(self.start))
         same = words[:overlap] == self.start[:overlap]
         untouched = int(np.logical_and.accumulate(same).sum())
         return len(self.start) - untouched, words[untouched:].astype("<u4").tobytes()
 
-    def _decompress(self, startup: int, content: bytes, count: int) -> np.ndarray:
+    def _decompress(self, startup: int, content: bytes, count: int) -> NDArray[np.uint8]:
         """`_compress` backwards: uint8 [count, 28, 28]."""
         untouched = self.start[: len(self.start) - startup]
         words = np.frombuffer(content, "<u4").astype(np.uint32)
         stack = Stack(np.concatenate([untouched, words]))
         images = np.empty((count, SIDE, SIDE), np.uint8)
-        with reproducible_arithmetic():
-            for part in self.progress(batches(count), desc="decoding"):
-                images[part] = self._pop(stack, part.stop - part.start)
-            if self.low_bits:
-                images = self.low_bits.pop(stack, images, self.progress)
-        return images
+        for part in self.progress(batches(count), desc="decoding"):
+            images[part] = self._pop(stack, part.stop - part.start)
+        return self.low_bits.pop(stack, images, self.progress) if self.low_bits else images
 
-    def _push(self, stack: Stack, images: np.ndarray) -> None:
-        """A batch of 4-bit images, uint8 [B, 28, 28], onto the stack."""
-        z = self._posterior(images).pop(stack)
+    def _push(self, stack: Stack, images: NDArray[np.uint8]) -> None:
+        """A batch of images without low bits, uint8 [B, 28, 28], onto the stack."""
+        z = self._posterior(images).pop(stack).reshape(-1, self.z_dim)
         self._check_not_empty(stack)
-        stack.encode_reverse(images.ravel().astype(np.int32), TABLE, self._probabilities(z))
-        self._push_latents(stack, torch.from_numpy(z).view(-1, self.z_dim))
+        stack.encode_reverse(images.ravel().astype(np.int32), TABLE, self._pixel_weights(z))
+        self._push_latents(stack, z)
 
-    def _pop(self, stack: Stack, size: int) -> np.ndarray:
+    def _pop(self, stack: Stack, size: int) -> NDArray[np.uint8]:
         """`_push` backwards: uint8 [size, 28, 28] off the stack."""
-        z = self._pop_latents(stack, size).flatten().numpy()
-        pixels = stack.decode(TABLE, self._probabilities(z)).astype(np.uint8)
+        z = self._pop_latents(stack, size)
+        pixels = stack.decode(TABLE, self._pixel_weights(z)).astype(np.uint8)
         images = pixels.reshape(size, SIDE, SIDE)
-        self._posterior(images).push(stack, z)
+        self._posterior(images).push(stack, z.ravel())
         return images
 
-    def _push_latents(self, stack: Stack, z: Tensor) -> None:
+    def _push_latents(self, stack: Stack, z: NDArray[np.int32]) -> None:
         """Latents in bins, int32 [B, z_dim], onto the stack under the learned prior."""
-        y = pop_chosen(stack, self._class_probabilities(z))
-        mixtures = list(self._mixtures(y, z))
-        k = pop_chosen(stack, self._responsibilities(mixtures, z)).reshape(z.shape)
+        all_classes = self.prior.mixtures(z)
+        joint = all_classes.log_joint(z[:, np.newaxis])
+        y = pop_chosen(stack, self.prior.class_weights(all_classes, joint))
+        own = np.arange(len(z)), y
+        k = pop_chosen(stack, frequencies(joint[own].reshape(z.size, -1))).reshape(z.shape)
         self._check_not_empty(stack)
+        mixtures = all_classes.at(*own)
         for i in reversed(range(self.z_dim)):
-            chosen = np.ascontiguousarray(k[:, i])
-            latent = np.ascontiguousarray(z[:, i].numpy())
-            stack.encode_reverse(latent, GAUSSIAN, *mixtures[i].chosen(chosen))
-            push_chosen(stack, chosen, mixtures[i].weights)
+            mixture, chosen = mixtures.at(slice(None), i), np.ascontiguousarray(k[:, i])
+            stack.encode_reverse(z[:, i] + np.int32(RADIUS), TABLE, latent_weights(mixture, chosen))
+            push_chosen(stack, chosen, frequencies(mixture.log_weights))
         if self.class_model:
             stack.encode_reverse(y, self.class_model)
 
-    def _pop_latents(self, stack: Stack, size: int) -> Tensor:
+    def _pop_latents(self, stack: Stack, size: int) -> NDArray[np.int32]:
         """`_push_latents` backwards: int32 [size, z_dim]."""
         y = stack.decode(self.class_model, size) if self.class_model else np.zeros(size, np.int32)
-        z = torch.zeros(size, self.z_dim, dtype=torch.int32)
-        k = np.zeros((size, self.z_dim), np.int32)
-        mixtures = []
-        for i, mixture in enumerate(self._mixtures(y, z)):
-            k[:, i] = pop_chosen(stack, mixture.weights)
-            z[:, i] = torch.from_numpy(stack.decode(GAUSSIAN, *mixture.chosen(k[:, i])))
-            mixtures.append(mixture)
-        push_chosen(stack, k.ravel(), self._responsibilities(mixtures, z))
-        push_chosen(stack, y, self._class_probabilities(z))
+        z, k = (np.zeros((size, self.z_dim), np.int32) for _ in range(2))
+        for i, mixture in enumerate(self.prior.steps(y, z)):
+            k[:, i] = pop_chosen(stack, frequencies(mixture.log_weights))
+            z[:, i] = stack.decode(TABLE, latent_weights(mixture, k[:, i])) - RADIUS
+        all_classes = self.prior.mixtures(z)
+        joint = all_classes.log_joint(z[:, np.newaxis])
+        own = joint[np.arange(size), y]
+        push_chosen(stack, k.ravel(), frequencies(own.reshape(z.size, -1)))
+        push_chosen(stack, y, self.prior.class_weights(all_classes, joint))
         return z
 
     def _check_not_empty(self, stack: Stack) -> None:
         if stack.num_words() < self.least:
             raise EmptyStackError
 
-    def _posterior(self, images: np.ndarray) -> Posterior:
-        x = torch.from_numpy(images.reshape(-1, 1, SIDE, SIDE).astype(np.int64))
-        return Posterior.in_bins(*self.encoder(x))
+    def _posterior(self, images: NDArray[np.uint8]) -> Posterior:
+        outputs = self.encoder(self.inputs[images][..., np.newaxis])
+        return Posterior.of(outputs[:, : self.z_dim], outputs[:, self.z_dim :])
 
-    def _probabilities(self, z: np.ndarray) -> np.ndarray:
-        """Latents in bins, int32 [B * z_dim], to every pixel's: float32 [B * 784, 16]."""
-        logits = self.decoder(torch.from_numpy(z).view(-1, self.z_dim) * BIN)
-        check_finite(logits)
-        return logits.permute(0, 2, 3, 1).flatten(0, 2).softmax(dim=1).numpy()
-
-    def _class_probabilities(self, z: Tensor) -> np.ndarray:
-        """p(y|z) of latents in bins: float32 [B, num_classes]."""
-        num = self.prior.num_classes
-        classes = torch.arange(num).repeat(len(z))
-        log_pz = self.prior.log_prob((z * BIN).repeat_interleave(num, dim=0), classes)
-        check_finite(log_pz)
-        return log_pz.view(-1, num).softmax(dim=1).numpy()
-
-    def _mixtures(self, y: np.ndarray, z: Tensor) -> Iterator[Mixtures]:
-        """The mixture of every latent given the class, int32 [B], and the latents before it.
-
-        Latent i, in `z`, may be filled in when its mixture has been seen: so decoding does.
-        """
-        steps, sent = self.prior.autoregressive_steps(torch.from_numpy(y).long()), None
-        for i in range(self.z_dim):
-            yield Mixtures.in_bins(*steps.send(sent))
-            sent = z[:, i] * BIN
-
-    def _responsibilities(self, each: list[Mixtures], z: Tensor) -> np.ndarray:
-        """p(k|z,y) of latents in bins, int32 [B, z_dim]: float32 [B * z_dim, K]."""
-        mixtures = Mixtures(*(torch.stack(parts, dim=1) for parts in zip(*each, strict=True)))
-        return mixtures.responsibilities(z).flatten(0, 1).numpy()
+    def _pixel_weights(self, z: NDArray[np.int32]) -> NDArray[np.float64]:
+        """Latents in bins, int32 [B, z_dim], to every pixel's frequencies: [B * 784, L]."""
+        logits = self.decoder((BIN * z).astype(np.float64))
+        return frequencies(logits.reshape(-1, logits.shape[-1]))
 
 
-_one_thread_at_a_time = threading.Lock()  # torch's settings are those of the whole program
-
-
-def set_arithmetic(
-    threads: int, dtype: torch.dtype, mkldnn: bool, matmul: str, convolution: str
-) -> None:
-    torch.set_num_threads(threads)
-    torch.set_default_dtype(dtype)
-    torch.backends.mkldnn.enabled = mkldnn
-    torch.backends.mkldnn.matmul.fp32_precision = matmul
-    torch.backends.mkldnn.conv.fp32_precision = convolution
-
-
-def arithmetic() -> tuple[int, torch.dtype, bool, str, str]:
-    """What `set_arithmetic` sets."""
-    mkldnn = torch.backends.mkldnn
-    precisions = mkldnn.matmul.fp32_precision, mkldnn.conv.fp32_precision
-    return torch.get_num_threads(), torch.get_default_dtype(), mkldnn.enabled, *precisions
-
-
-@contextmanager
-def reproducible_arithmetic() -> Iterator[None]:
-    """No gradients, one thread, float32 throughout; then the caller's settings again."""
-    with _one_thread_at_a_time, torch.inference_mode(), torch.autocast("cpu", enabled=False):
-        before = arithmetic()
-        set_arithmetic(1, torch.float32, mkldnn=True, matmul="ieee", convolution="ieee")
-        try:
-            yield
-        finally:
-            set_arithmetic(*before)
+def latent_weights(mixture: Mixtures, k: NDArray[np.int32]) -> NDArray[np.float64]:
+    """Frequencies of every bin under Gaussian k of each mixture, int32 [B]: [B, 513]."""
+    chosen = mixture.at(np.arange(len(k)), k)
+    return gaussian(chosen.means, chosen.stds, ANYWHERE)

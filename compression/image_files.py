@@ -15,17 +15,15 @@ from fmnist import SIDE, four_bit
 from inputs.command_line import InputError, check_output, one_line
 from inputs.files import read_idx, write_whole
 
-PNG_SCALE = 17  # 16 levels in 8 bits: 0 to 255
-
 
 def read_images(
-    path: Path, levels: int | None, discretize: bool
+    path: Path, levels: int | None, discretize: bool, usual: int = 16
 ) -> tuple[np.ndarray, int, list[str]]:
     """Images from a .npy or IDX file, a PNG file or a folder of PNG files.
 
     Args:
-        levels: 16 or 256, how many grey levels the file has: 0..15 or 0..255, and multiples of 17
-            for PNG files of 16. Without, a .npy file has 16 and others have 256.
+        levels: 2, 16 or 256, how many grey levels the file has: 0..levels-1; in PNG files they are
+            spread over 0..255. Without, a .npy file has `usual` ones and others have 256.
         discretize: bring 256 levels down to 16.
     Returns:
         uint8 [N, 28, 28] or [N, 1, 28, 28]; how many levels they have now; and the names of a
@@ -34,14 +32,18 @@ def read_images(
         InputError: the file cannot be read or contains something else.
     """
     try:
-        images, scale, usual, names = read_file(path)
-        levels = levels or usual
-        if discretize and levels == 16:
-            raise ValueError("it has 16 levels already; if not, say --levels 256 --discretize")
-        if levels == 16 and scale > 1:
-            if (images % scale).any():
-                raise ValueError(f"it has other grey values than {scale} times a level of 16")
-            images = images // scale
+        images, is_array, is_picture, names = read_file(path)
+        levels = levels or (usual if is_array else 256)
+        if discretize and levels < 256:
+            raise ValueError(
+                f"it has {levels} levels already; if not, say --levels 256 --discretize"
+            )
+        if is_picture:
+            if (images % spread(levels)).any():
+                raise ValueError(
+                    f"it has other grey values than {spread(levels)} times a level of {levels}"
+                )
+            images = images // spread(levels)
         images = checked_images(images, levels)
         return (four_bit(images), 16, names) if discretize else (images, levels, names)
     except Exception as error:  # there is no end to what a damaged file can raise
@@ -49,18 +51,23 @@ def read_images(
         raise InputError(f"{path} cannot be used: {one_line(why)}") from error
 
 
-def read_file(path: Path) -> tuple[np.ndarray, int, int, list[str]]:
-    """The values in a file or folder, what 16 levels are multiplied by, usual levels, names."""
+def spread(levels: int) -> np.uint8:
+    """What levels are multiplied by in a PNG file, so that the highest is 255."""
+    return np.uint8(255 // (levels - 1))
+
+
+def read_file(path: Path) -> tuple[np.ndarray, bool, bool, list[str]]:
+    """The values in a file or folder, whether it is .npy, whether it is PNG, the names in it."""
     if path.is_dir():
         images, names = read_pngs(path)
-        return images, PNG_SCALE, 256, names
+        return images, False, True, names
     with open(path, "rb") as file:
         start = file.read(8)
     if start.startswith(b"\x93NUMPY"):
-        return np.load(path, allow_pickle=False), 1, 16, []
+        return np.load(path, allow_pickle=False), True, False, []
     if start == b"\x89PNG\r\n\x1a\n":
-        return read_png(path)[np.newaxis], PNG_SCALE, 256, []
-    return read_idx(path), 1, 256, []
+        return read_png(path)[np.newaxis], False, True, []
+    return read_idx(path), False, False, []
 
 
 def numbers(count: int) -> list[str]:
@@ -129,7 +136,7 @@ def write_images(path: Path, images: np.ndarray, levels: int, names: Sequence[st
     """A .npy or IDX file of the levels, one PNG file or a new folder of them, as the name says.
 
     IDX files end with `ubyte`, as MNIST's do, or `.idx`; any other name is a folder's. In PNG files
-    16 levels are multiplied by 17.
+    levels are spread over 0..255.
 
     Args:
         names: of the pictures in a folder; without, they are numbered.
@@ -137,7 +144,7 @@ def write_images(path: Path, images: np.ndarray, levels: int, names: Sequence[st
         OSError: it cannot be written, or the folder is there already and has something in it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    pictures = images.reshape(-1, SIDE, SIDE) * np.uint8(PNG_SCALE if levels == 16 else 1)
+    pictures = images.reshape(-1, SIDE, SIDE) * spread(levels)
     file = io.BytesIO()
     if path.suffix == ".npy":
         np.save(file, images)

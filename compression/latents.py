@@ -1,22 +1,36 @@
-"""How latents are coded: in bins, under the encoder's posterior and the learned prior's mixtures.
+"""How latents are coded: on a grid, under the encoder's posterior and the learned prior's mixtures.
 
-Nothing here knows of images: `Posterior` and `Mixtures` take what the networks give.
+A latent is a whole number of bins of 1/64. What the entropy coder is handed are whole numbers in
+proportion to a Gaussian's density at every bin, from a table: see exact.py.
 """
 
+from collections.abc import Iterator
+from decimal import Context, Decimal, localcontext
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
-import torch
 from constriction import stream
-from torch import Tensor
+from numpy.typing import NDArray
 
-from inputs.checks import check_finite
+from compression.exact import (
+    EXP,
+    ONE,
+    WEIGHT_ONE,
+    Array,
+    dense,
+    frequencies,
+    linear,
+    log_sum_exp,
+    silu,
+)
 
 Stack = stream.stack.AnsCoder
+TABLE = stream.model.Categorical(perfect=False)  # divides and adds, no more, to make probabilities
 
-# Each latent is coded as a whole number of bins of width BIN. A finer grid is not better.
-BIN = 2.0**-6
-RADIUS = 256  # bins from 0 that a posterior mean may be away: -4 to 4
+BIN = ONE // 64  # a finer grid is not better
+RADIUS = 256  # bins from 0 that a latent may be away: -4 to 4
+ANYWHERE = np.arange(-RADIUS, RADIUS + 1)
 
 # constriction gives every bin a probability of at least 2^-24. Among all bins, one draw of z in a
 # thousand would fall where the decoder knows nothing, and its image would cost a hundred times the
@@ -24,90 +38,171 @@ RADIUS = 256  # bins from 0 that a posterior mean may be away: -4 to 4
 # either side that is at least TAILS standard deviations.
 WINDOWS = (32, 64, 128, RADIUS)
 TAILS = 8
-POSTERIOR = {window: stream.model.QuantizedGaussian(-window, window) for window in WINDOWS}
-GAUSSIAN = stream.model.QuantizedGaussian(-2 * RADIUS, 2 * RADIUS)  # of the prior's mixtures
-TABLE = stream.model.Categorical(perfect=False)
+
+STD_STEP = ONE // 16  # log stds are multiples of 1/16; that costs some 0.0003 nats per latent
+LOG_STDS = range(-100, 34)  # of these: an eighth of a bin to 512 bins; of no use outside of this
 
 
-def push_chosen(stack: Stack, chosen: np.ndarray, probabilities: np.ndarray) -> None:
-    """Choices int32 [N] under float32 [N, K] each; where there is but one, it needs no bits."""
-    if probabilities.shape[1] > 1:
-        stack.encode_reverse(chosen, TABLE, probabilities)
+def gaussian_tables() -> tuple[Array, NDArray[np.int64], Array]:
+    """Of every std: 1 / (2 std^2) for -log N, its window, and frequencies by BIN and distance."""
+    with localcontext(Context(prec=30)):
+        stds = [(Decimal(n) / 16).exp() for n in LOG_STDS]
+        steepness = np.array([float(1 / (2 * ONE * std * std)) for std in stds])
+        reach = [next((w for w in WINDOWS if w >= TAILS * 64 * std), RADIUS) for std in stds]
+    bins = np.arange(-3 * RADIUS, 3 * RADIUS + 1)  # means reach to twice the radius
+    distance = BIN * bins - np.arange(BIN)[:, np.newaxis]
+    nats = np.floor(distance.astype(float) ** 2 * steepness[:, np.newaxis, np.newaxis] + 0.5)
+    return steepness, np.array(reach), EXP.take(nats.astype(np.int64), mode="clip")
 
 
-def pop_chosen(stack: Stack, probabilities: np.ndarray) -> np.ndarray:
+STEEPNESS, REACH, DENSITY = gaussian_tables()
+
+
+def gaussian(mean: Array, std: NDArray[np.int64], bins: NDArray[np.int64]) -> Array:
+    """Frequencies of bins under Gaussians.
+
+    Args:
+        mean: [N], whole numbers of 1/256, up to 2 * RADIUS bins.
+        std: [N], places in LOG_STDS.
+        bins: [N or 1, W], up to RADIUS each.
+    Returns:
+        [N, W]
+    """
+    mean = mean.astype(np.int64)
+    middle = mean // BIN
+    row = (std * BIN + mean % BIN) * DENSITY.shape[2] + DENSITY.shape[2] // 2
+    return DENSITY.take((row - middle)[:, np.newaxis] + bins)
+
+
+def std_of(log_std: Array, most: int = LOG_STDS[-1]) -> NDArray[np.int64]:
+    """Log stds, whole numbers of 1/256, to the places in LOG_STDS that are closest."""
+    nearest = np.floor(log_std / STD_STEP + 0.5)
+    return np.clip(nearest, LOG_STDS[0], most).astype(np.int64) - LOG_STDS[0]
+
+
+def push_chosen(stack: Stack, chosen: NDArray[np.int32], weights: Array) -> None:
+    """Choices int32 [N] under frequencies [N, K] each; where there is but one, it needs no bits."""
+    if weights.shape[1] > 1:
+        stack.encode_reverse(chosen, TABLE, weights)
+
+
+def pop_chosen(stack: Stack, weights: Array) -> NDArray[np.int32]:
     """`push_chosen` backwards: int32 [N]."""
-    if probabilities.shape[1] > 1:
-        return stack.decode(TABLE, probabilities)
-    return np.zeros(len(probabilities), np.int32)
+    if weights.shape[1] > 1:
+        return stack.decode(TABLE, weights)
+    return np.zeros(len(weights), np.int32)
 
 
 class Posterior(NamedTuple):
-    """q(z|x) of every latent of a batch in bins, float32 [B * z_dim] each, as it is coded.
+    """q(z|x) of every latent of a batch, [B * z_dim] each, as it is coded.
 
-    The latent is `centre`, a whole number, and an offset from it of -window..window.
+    The latent is `centre`, in bins, and an offset from it of -window..window.
     """
 
-    centre: np.ndarray
-    window: np.ndarray
-    mean: np.ndarray  # of the offset
-    std: np.ndarray
+    mean: Array
+    std: NDArray[np.int64]
+    centre: NDArray[np.int32]
+    window: NDArray[np.int64]
 
     @classmethod
-    def in_bins(cls, mean: Tensor, log_std: Tensor) -> "Posterior":
-        """That of the encoder's mean and log_std, float32 [B, z_dim] each."""
-        check_finite(mean, log_std)
-        mean = (mean.flatten() / BIN).clamp(-RADIUS, RADIUS)
-        std = (log_std.flatten().exp() / BIN).clamp(1 / 8, RADIUS)  # of no use outside of this
-        windows = torch.tensor(WINDOWS)
-        fits = torch.bucketize(TAILS * std, windows).clamp(max=len(WINDOWS) - 1)
-        window = windows[fits]
-        centre = mean.round().clamp(window - RADIUS, RADIUS - window)
-        return cls(*(part.numpy() for part in (centre, window, mean - centre, std)))
+    def of(cls, mean: Array, log_std: Array) -> "Posterior":
+        """That of what the encoder gives, [B, z_dim] each."""
+        mean = np.clip(mean.ravel(), -RADIUS * BIN, RADIUS * BIN)
+        std = std_of(log_std.ravel(), most=22)  # 256 bins
+        window = REACH[std]
+        centre = np.clip(np.floor(mean / BIN + 0.5), window - RADIUS, RADIUS - window)
+        return cls(mean, std, centre.astype(np.int32), window)
 
-    def pop(self, stack: Stack) -> np.ndarray:
+    def pop(self, stack: Stack) -> NDArray[np.int32]:
         """Draws the latents with the bits of the stack: int32 [B * z_dim]."""
-        z = self.centre.astype(np.int32)
-        for window, model in POSTERIOR.items():
-            here = self.window == window
-            z[here] += stack.decode(model, self.mean[here], self.std[here])
+        z = self.centre.copy()
+        for window in WINDOWS:
+            here, weights = self._weights(window)
+            z[here] += stack.decode(TABLE, weights) - window
         return z
 
-    def push(self, stack: Stack, z: np.ndarray) -> None:
+    def push(self, stack: Stack, z: NDArray[np.int32]) -> None:
         """Puts these bits back: `pop` backwards."""
-        offset = z - self.centre.astype(np.int32)
-        for window, model in reversed(POSTERIOR.items()):
-            here = self.window == window
-            # Others are there only where this machine rounds differently from the encoder's.
-            offsets = offset[here].clip(-window, window)
-            stack.encode_reverse(offsets, model, self.mean[here], self.std[here])
+        for window in reversed(WINDOWS):
+            here, weights = self._weights(window)
+            # Others than these are there only in an archive that nobody has encoded.
+            offset = (z - self.centre)[here].clip(-window, window)
+            stack.encode_reverse(offset + np.int32(window), TABLE, weights)
+
+    def _weights(self, window: int) -> tuple[NDArray[np.bool_], Array]:
+        here = self.window == window
+        bins = self.centre[here, np.newaxis] + np.arange(-window, window + 1)
+        return here, gaussian(self.mean[here], self.std[here], bins)
 
 
 class Mixtures(NamedTuple):
-    """The prior's Gaussians for every latent of a batch in bins, float32 [..., K] each."""
+    """Gaussians of the learned prior, [..., K] each."""
 
-    log_weights: Tensor
-    means: Tensor
-    stds: Tensor
+    log_weights: Array
+    means: Array
+    stds: NDArray[np.int64]
 
     @classmethod
-    def in_bins(cls, log_weights: Tensor, means: Tensor, log_stds: Tensor) -> "Mixtures":
-        """Those of `LatentPrior`, in its units."""
-        check_finite(log_weights, means, log_stds)
-        means = (means / BIN).clamp(-2 * RADIUS, 2 * RADIUS)
-        stds = (log_stds.exp() / BIN).clamp(1 / 8, 2 * RADIUS)  # of no use outside of this
-        return cls(log_weights, means, stds)
+    def of(cls, outputs: Array, num_latents: int) -> "Mixtures":
+        """What the network gives, [..., num_latents * 3 * K], to mixtures [..., num_latents, K]."""
+        parts = outputs.reshape(*outputs.shape[:-1], num_latents, 3, -1)
+        log_weights, means, log_stds = np.moveaxis(parts, -2, 0)
+        return cls(
+            log_weights, np.clip(means, -2 * RADIUS * BIN, 2 * RADIUS * BIN), std_of(log_stds)
+        )
 
-    @property
-    def weights(self) -> np.ndarray:
-        return self.log_weights.exp().numpy()
+    def at(self, *index: object) -> "Mixtures":
+        return Mixtures(*(part[index] for part in self))
 
-    def chosen(self, k: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Mean and standard deviation of Gaussian k of each mixture, int32 [B]: float32 [B]."""
-        index = torch.from_numpy(k).long().unsqueeze(1)
-        return tuple(part.gather(1, index).squeeze(1).numpy() for part in (self.means, self.stds))
+    def log_joint(self, z: NDArray[np.int32]) -> Array:
+        """log p(k, z) of latents [...] in bins, but for a constant: [..., K]."""
+        distance = (BIN * z)[..., np.newaxis] - self.means
+        nats = np.floor(distance * distance * STEEPNESS.take(self.stds) + 0.5)
+        return self.log_weights - nats - STD_STEP * self.stds
 
-    def responsibilities(self, z: Tensor) -> Tensor:
-        """p(k|z,y), that z comes from this Gaussian: float [..., K] for z in bins, int [...]."""
-        distance = (z.unsqueeze(-1) - self.means) / self.stds
-        return (self.log_weights - 0.5 * distance.square() - self.stds.log()).softmax(dim=-1)
+
+class Prior:
+    """p(z|y) of prior.py on whole numbers.
+
+    Args:
+        weights: of the classes' embedding, the first, the middle and the last layer. A hidden unit
+            of degree d sees the first d latents; they are in the order of their degrees.
+    """
+
+    def __init__(self, weights: Iterator[NDArray[np.int32]]):
+        self.classes = np.floor(next(weights) * (ONE / WEIGHT_ONE) + 0.5)
+        self.first, self.middle, self.last = (dense(weights) for _ in range(3))
+        self.z_dim, width = self.first[0].shape
+        degrees = np.arange(width) * self.z_dim // width
+        self.stops = np.bincount(degrees, minlength=self.z_dim).cumsum().tolist()
+
+    def mixtures(self, z: NDArray[np.int32]) -> Mixtures:
+        """Of all classes, in one pass: latents in bins [B, z_dim] to [B, classes, z_dim, K]."""
+        hidden = silu(linear(BIN * z, *self.first)[:, np.newaxis] + self.classes)
+        outputs = linear(silu(linear(hidden, *self.middle)), *self.last)
+        return Mixtures.of(outputs, self.z_dim)
+
+    def steps(self, y: NDArray[np.int32], z: NDArray[np.int32]) -> Iterator[Mixtures]:
+        """The same of class y, int32 [B], latent by latent: [B, K].
+
+        Latent i, in z, may be filled in when its mixture has been seen: so decoding does.
+        """
+        (first, first_bias), (middle, middle_bias), (last, last_bias) = (
+            self.first,
+            self.middle,
+            self.last,
+        )
+        classes, size = self.classes[y], last.shape[1] // self.z_dim
+        below, above = np.zeros_like(classes), np.zeros_like(classes)
+        for i, (start, stop) in enumerate(pairwise([0, *self.stops])):
+            new, rows = slice(start, stop), slice(i * size, (i + 1) * size)
+            seen = linear(BIN * z, first[:, new], first_bias[new])
+            below[:, new] = silu(seen + classes[:, new])
+            above[:, new] = silu(linear(below[:, :stop], middle[:stop, new], middle_bias[new]))
+            outputs = linear(above[:, :stop], last[:stop, rows], last_bias[rows])
+            yield Mixtures.of(outputs, 1).at(slice(None), 0)
+
+    def class_weights(self, mixtures: Mixtures, log_joint: Array) -> Array:
+        """p(y|z), frequencies [B, classes], of what `mixtures` and `log_joint` give."""
+        log_pz = log_sum_exp(log_joint) - log_sum_exp(mixtures.log_weights)
+        return frequencies(log_pz.sum(-1))

@@ -1,4 +1,4 @@
-"""The low bits of 8-bit pixels when the 4-bit image is known; low_bits_training.py fits the model.
+"""The low bits of 8-bit pixels when the 4-bit image is known.
 
 A level of the 4-bit images stands for 8, 16 or 24 of the 256 grey levels. What is left to say
 about a pixel is its offset, its value less the smallest one of its level. `LowBits` gives the
@@ -13,41 +13,54 @@ back at the earlier pixels of its level, and each votes for its own offset, with
 much the surroundings of the two are alike: attention (https://arxiv.org/abs/1706.03762) that
 copies, as a pointer network does (https://arxiv.org/abs/1506.03134).
 
-Pixels of level 0 with only such pixels around them, two thirds of all, are 0 as good as always.
-They have a fixed probability, and the network is not run for them.
+Pixels of level 0 with only such pixels around them, two thirds of all, are nearly always 0. They
+have a fixed probability, and the network is not run for them.
+
+benchmarks/low_bits_training.py trains the network; here it runs on whole numbers, see exact.py.
 """
 
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
-import torch
-import torch.nn.functional as F
 from constriction import stream
-from torch import Tensor, nn
+from numpy.typing import NDArray
 
+from compression.exact import (
+    EXP,
+    LIMIT,
+    ONE,
+    WEIGHT_ONE,
+    Array,
+    dense,
+    frequencies,
+    linear,
+    log,
+    relu,
+)
 from compression.latents import TABLE, Stack
 from fmnist import SIDE, four_bit
-from inputs.checkpoints import load_shipped
+from inputs.command_line import InputError, one_line
 
-WEIGHTS = Path(__file__).resolve().parent.parent / "pretrained" / "low_bits.pt"
+WEIGHTS = Path(__file__).resolve().parent.parent / "pretrained" / "low_bits.npz"
 
-LEVEL = torch.from_numpy(four_bit(np.arange(256, dtype=np.uint8))).long()  # of every value
-SIZE = LEVEL.bincount()  # values in a level: 8, 14 times 16, 24
-SMALLEST = SIZE.cumsum(0) - SIZE  # value of every level
-OFFSET = torch.arange(256) - SMALLEST[LEVEL]  # of every value
+LEVEL = four_bit(np.arange(256, dtype=np.uint8))  # of every value
+SIZE = np.bincount(LEVEL)  # values in a level: 8, 14 times 16, 24
+SMALLEST = SIZE.cumsum() - SIZE  # value of every level
+OFFSET = np.arange(256) - SMALLEST[LEVEL]  # of every value
 OFFSETS = 24  # most values that a level has
-# What the network sees of a value that is known, [256, 2]: its offset from its level's middle, 0
-# for the value 0, and whether it is another value of level 0.
-FROM_MIDDLE = ((OFFSET - (SIZE[LEVEL] - 1) / 2) / 8).masked_fill(torch.arange(256) == 0, 0)
-SEEN = torch.stack([FROM_MIDDLE, ((LEVEL == 0) & (OFFSET > 0)).float()], dim=1)
-IMPOSSIBLE = torch.arange(OFFSETS) >= SIZE.unsqueeze(1)  # [16, 24], the offsets of other levels
+# What the network sees of a value that is known, [256, 2]: its offset from its level's middle in
+# eighths, 0 for the value 0, and whether it is another value of level 0.
+FROM_MIDDLE = np.where(np.arange(256) == 0, 0, (OFFSET - (SIZE[LEVEL] - 1) / 2) / 8)
+SEEN = np.stack([FROM_MIDDLE, (LEVEL == 0) & (OFFSET > 0)], axis=1)
+IMPOSSIBLE = np.arange(OFFSETS) >= SIZE[:, np.newaxis]  # [16, 24], the offsets of other levels
 
 REACH = 3  # the surroundings of a pixel are 7x7
 WIDE = SIDE + 2 * REACH  # side of an image with a margin for them
-AROUND = torch.tensor(
-    [row * WIDE + column for row in range(-REACH, REACH + 1) for column in range(-REACH, REACH + 1)]
-)
+AROUND = (np.arange(-REACH, REACH + 1)[:, np.newaxis] * WIDE + np.arange(-REACH, REACH + 1)).ravel()
 BEFORE = AROUND[AROUND < 0]
 VOTERS = 64  # the latest pixels of the same level that a pixel looks back at
 CHUNK = 1024  # pixels that are looked at together, few enough for the processor's cache
@@ -57,18 +70,22 @@ FROM_EDGE = 22  # distances to the digit's edges that are told apart; a digit is
 # more, which take about 300 MB.
 MOST_IMAGES, MOST_PIXELS = 256, 2**15
 
-# The offset of a pixel that `Pixels` leaves out is 0 as good as always.
-BLACK = np.array([1] + [2**-16] * (int(SIZE[0]) - 1), np.float32)
-PLAINLY_BLACK = stream.model.Categorical(BLACK / BLACK.sum(), perfect=False)
+# The offset of a pixel that `Pixels` leaves out is nearly always 0.
+BLACK = np.array([2.0**16] + [1] * (int(SIZE[0]) - 1))
+PLAINLY_BLACK = stream.model.Categorical(BLACK, perfect=False)
+
+MOST_ALIKE = 8 * ONE  # logs of votes' weights are cut off at 8, and at 8 - 30 ln 2 they are 0
 
 
-def near_ink(levels: Tensor) -> Tensor:
-    """The pixels that the network is run for, all but those of level 0 amid level 0: bool.
+def near_ink(levels: NDArray) -> NDArray[np.bool_]:
+    """The pixels that the network is run for, all but those of level 0 amid level 0.
 
     Args:
         levels: [B, 28, 28], values 0..15.
     """
-    return F.max_pool2d((levels > 0).float(), kernel_size=3, stride=1, padding=1) > 0
+    ink = np.pad(levels > 0, ((0, 0), (1, 1), (1, 1)))
+    rows = ink[:, :-2] | ink[:, 1:-1] | ink[:, 2:]
+    return rows[:, :, :-2] | rows[:, :, 1:-1] | rows[:, :, 2:]
 
 
 class Pixels:
@@ -78,185 +95,163 @@ class Pixels:
     of those that can be coded at once. Every step has one pixel of each image, or none.
 
     Args:
-        levels: long [B, 28, 28], values 0..15.
+        levels: [B, 28, 28], values 0..15.
     """
 
-    def __init__(self, levels: Tensor):
-        near = near_ink(levels)
-        image, row, column = near.nonzero(as_tuple=True)
-        per_image = near.flatten(1).sum(1)
-        step = torch.arange(len(image)) - (per_image.cumsum(0) - per_image)[image]
-        order = step.argsort(stable=True)
+    def __init__(self, levels: NDArray):
+        near, levels = near_ink(levels), levels.astype(np.int64)
+        image, row, column = near.nonzero()
+        per_image = near.sum((1, 2))
+        step = np.arange(len(image)) - (per_image.cumsum() - per_image)[image]
+        order = step.argsort(kind="stable")
         self.near = near
         self.image, self.row, self.column = image[order], row[order], column[order]
         self.where = self.image, self.row, self.column  # in the batch
         self.level = levels[self.where]
-        stops = step.bincount().cumsum(0).tolist()
-        self.steps = [slice(start, stop) for start, stop in zip([0, *stops], stops, strict=False)]
+        self.steps = [slice(*ends) for ends in pairwise([0, *np.bincount(step).cumsum().tolist()])]
         # Position in the flattened batch with margins
         self.place = (self.image * WIDE + self.row + REACH) * WIDE + self.column + REACH
-        self.canvas = F.pad(levels, (REACH,) * 4).flatten()
+        self.canvas = np.pad(levels, ((0, 0), (REACH, REACH), (REACH, REACH))).ravel()
         self.edges = self._from_edges(levels)
         self._look_back()
 
-    def _from_edges(self, levels: Tensor) -> Tensor:
-        """How far from the digit's first and last row and column: long [N, 4], 0..21."""
+    def _from_edges(self, levels: NDArray[np.int64]) -> NDArray[np.int64]:
+        """How far from the digit's first and last row and column: [N, 4], 0..21."""
         edges = []
         for axis, position in ((2, self.row), (1, self.column)):
-            inside = (levels > 0).any(axis).int()
-            first, last = inside.argmax(1), SIDE - 1 - inside.flip(1).argmax(1)
+            inside = (levels > 0).any(axis)
+            first, last = inside.argmax(1), SIDE - 1 - inside[:, ::-1].argmax(1)
             edges += [position - first[self.image], last[self.image] - position]
-        return (torch.stack(edges, dim=1) + 1).clamp(0, FROM_EDGE - 1)
+        return (np.stack(edges, axis=1) + 1).clip(0, FROM_EDGE - 1)
 
-    def known(self, part: slice) -> Tensor:
-        """What is known of some pixels from the levels alone: float [n, 251].
+    def known(self, part: slice) -> Array:
+        """What is known of some pixels from the levels alone, in whole numbers of 1/256: [n, 251].
 
-        The 7x7 levels around it, which of them are black and white, its own level one-hot, and how
-        far it is from the first and last row and column of the digit, one-hot.
+        The 7x7 levels around it (1 is white), which of them are black and white, its own level
+        one-hot, and how far it is from the first and last row and column of the digit, one-hot.
         """
-        around = (self.place[part, None] + AROUND).flatten()
-        around = self.canvas.index_select(0, around).view(-1, len(AROUND))
-        return torch.cat(
-            [
-                around / 15,
-                around == 0,
-                around == 15,
-                F.one_hot(self.level[part], 16),
-                F.one_hot(self.edges[part], FROM_EDGE).flatten(1),
-            ],
-            dim=1,
-        )
+        around = self.canvas.take(self.place[part, np.newaxis] + AROUND)
+        edges = self.edges[part, :, np.newaxis] == np.arange(FROM_EDGE)
+        own = self.level[part, np.newaxis] == np.arange(16)
+        hot = np.concatenate([around == 0, around == 15, own, edges.reshape(len(own), -1)], axis=1)
+        grey = (2 * ONE * around + 15) // 30  # rounded
+        return np.concatenate([grey, ONE * hot], axis=1).astype(np.float64)
 
     def _look_back(self) -> None:
-        """Pairs of a pixel and one that votes for its offset: long [M] each, ordered by pixel."""
+        """Pairs of a pixel and one that votes for its offset: [M] each, ordered by pixel."""
         group = self.image * 16 + self.level
-        order = group.argsort(stable=True)
-        index = torch.arange(len(group))
-        sizes = group.bincount()
-        place = torch.empty_like(index).scatter(0, order, index)  # in that order
-        earlier = place - (sizes.cumsum(0) - sizes)[group]  # pixels of the group before this one
+        order = group.argsort(kind="stable")
+        index = np.arange(len(group))
+        sizes = np.bincount(group)
+        place = np.empty_like(index)
+        place[order] = index  # in that order
+        earlier = place - (sizes.cumsum() - sizes)[group]  # pixels of the group before this one
         # Black pixels need no votes, their offset is nearly always 0.
-        voters = earlier.clamp(max=VOTERS) * (self.level > 0)
-        self.stops = [0, *voters.cumsum(0).tolist()]
-        self.pixel = index.repeat_interleave(voters)
-        nth = torch.arange(len(self.pixel)) - (voters.cumsum(0) - voters)[self.pixel]
-        self.voter = order.index_select(0, nth.add_((place - voters).index_select(0, self.pixel)))
+        voters = earlier.clip(max=VOTERS) * (self.level > 0)
+        self.stops = [0, *voters.cumsum().tolist()]
+        self.pixel = index.repeat(voters)
+        nth = np.arange(len(self.pixel)) - (voters.cumsum() - voters)[self.pixel]
+        self.voter = order.take(nth + (place - voters).take(self.pixel))
         # 0..27 rows and -27..27 columns apart
         where = self.row * (2 * SIDE - 1) + self.column
-        self.apart = where.index_select(0, self.pixel) - where.index_select(0, self.voter)
-        self.apart += SIDE - 1
+        self.apart = where.take(self.pixel) - where.take(self.voter) + SIDE - 1
+
+    def chunks(self) -> Iterator[slice]:
+        for start in range(0, len(self.level), CHUNK):
+            yield slice(start, min(start + CHUNK, len(self.level)))
 
 
-class LowBits(nn.Module):
-    """The context model.
+class LowBits:
+    """The network.
 
     Args:
-        width: of the hidden layers.
-        heads: ways in which pixels can be alike.
-        key_dim: numbers by which each is judged.
+        weights: whole numbers of 2^-12: `apart`, a row for every distance and a column for each
+            head, a way in which pixels can be alike; `doubt`, the log of the weight of a uniform
+            vote; then matrix and bias of the layers, in the order of LAYERS.
     """
 
-    def __init__(self, width: int = 192, heads: int = 4, key_dim: int = 16):
-        super().__init__()
-        self.heads, self.key_dim = heads, key_dim
-        known = 3 * len(AROUND) + 16 + 4 * FROM_EDGE
-        self.embed = nn.Linear(known, width)
-        self.query = nn.Linear(width, heads * key_dim)
-        self.key = nn.Linear(width, heads * key_dim)
-        self.apart = nn.Parameter(torch.zeros(SIDE * (2 * SIDE - 1), heads))
-        self.doubt = nn.Parameter(torch.full((heads,), -3.0))  # log of a uniform vote's weight
-        self.static = nn.Linear(width, width)
-        self.dynamic = nn.Linear(2 * len(BEFORE) + (OFFSETS + 1) * heads, width, bias=False)
-        self.hidden = nn.Linear(width, width)
-        self.out = nn.Linear(width, OFFSETS)
-        self.trust = nn.Linear(width, heads)
-        nn.init.zeros_(self.trust.weight)
-        nn.init.constant_(self.trust.bias, 0.3)
+    LAYERS = ("embed", "query", "key", "static", "dynamic", "hidden", "out", "trust")
 
-    def look(self, pixels: Pixels) -> tuple[Tensor, Tensor, Tensor]:
+    def __init__(self, weights: Iterator[NDArray[np.int32]]):
+        scale = ONE / WEIGHT_ONE
+        self.apart, doubt = next(weights) * scale + 0.5, np.floor(next(weights) * scale + 0.5)
+        self.heads = len(doubt)
+        self.doubt = EXP.take((MOST_ALIKE - doubt).astype(np.int64), mode="clip").clip(1)
+        self.embed, self.query, self.key, self.static = (dense(weights) for _ in range(4))
+        self.dynamic, self.hidden, self.out, self.trust = (dense(weights) for _ in range(4))
+        self.scale = 1 / (ONE * math.sqrt(self.query[0].shape[1] / self.heads))
+
+    def look(self, pixels: Pixels) -> tuple[Array, Array, Array]:
         """What depends on the levels alone: a hidden layer's part, queries and keys."""
-        shape, parts = (-1, self.heads, self.key_dim), []
-        for start in range(0, max(1, len(pixels.level)), CHUNK):
-            embedded = self.embed(pixels.known(slice(start, start + CHUNK))).relu()
-            query, key = self.query(embedded).view(shape), self.key(embedded).view(shape)
-            parts.append((self.static(embedded), query / self.key_dim**0.5, key))
-        return tuple(torch.cat(part) for part in zip(*parts, strict=True))
+        parts = []
+        for part in pixels.chunks():
+            seen = relu(linear(pixels.known(part), *self.embed))
+            query, key = linear(seen, *self.query), linear(seen, *self.key)
+            shape = (len(seen), self.heads, -1)
+            # Products of keys and queries of up to LIMIT each are whole and below 2^53.
+            query, key = (x.clip(-LIMIT, LIMIT).reshape(shape) for x in (query, key))
+            parts.append((linear(seen, *self.static), query, key))
+        return tuple(np.concatenate(part) for part in zip(*parts, strict=True))
 
-    def votes(self, weights: Tensor, pixel: Tensor, offset: Tensor, count: int) -> Tensor:
+    def votes(self, weights: Array, pixel: NDArray, offset: NDArray, count: int) -> Array:
         """Log of the weighted share of each offset, and last of their weight in all.
 
         Args:
-            weights: float [M, heads], of each pair.
-            pixel, offset: long [M], the pixel and its voter's offset.
+            weights: [M, heads], of each pair.
+            pixel, offset: [M], the pixel and its voter's offset.
         Returns:
-            float [count, 25, heads]
+            [count, 25, heads]
         """
-        table = weights.new_zeros(count * OFFSETS, self.heads)
-        table = table.index_add(0, pixel * OFFSETS + offset, weights)
-        table = table.view(count, OFFSETS, self.heads)
-        doubt = self.doubt.exp()
-        total = table.sum(1, keepdim=True) + doubt
-        return torch.cat([(OFFSETS * table + doubt).log() - total.log(), total.log()], dim=1)
+        place = (pixel * OFFSETS + offset)[:, np.newaxis] * self.heads + np.arange(self.heads)
+        # Whole numbers: at most 64 of up to 2^30, in any order.
+        table = np.bincount(place.ravel(), weights.ravel(), count * OFFSETS * self.heads)
+        table = table.reshape(count, OFFSETS, self.heads)
+        total = log(table.sum(1, keepdims=True) + self.doubt)
+        shares = log(OFFSETS * table + self.doubt) - total
+        return np.concatenate([shares, total + MOST_ALIKE], axis=1)
 
-    def logits(self, looked, pixels: Pixels, step: slice, canvas: Tensor, offset: Tensor) -> Tensor:
-        """Of the offsets of the pixels in a step: float [n, 24].
+    def logits(self, looked: tuple, pixels: Pixels, part: slice, canvas: Array, offset: NDArray):
+        """Of the offsets of some pixels: [n, 24].
 
         Args:
-            canvas: float [B * 34 * 34, 2], `SEEN` of the values; later pixels may have any.
-            offset: long [N], likewise.
+            canvas: [B * 34 * 34, 2], `SEEN` of the values; later pixels may have any.
+            offset: [N], likewise.
         """
         static, query, key = looked
-        pairs = slice(pixels.stops[step.start], pixels.stops[step.stop])
+        pairs = slice(pixels.stops[part.start], pixels.stops[part.stop])
         pixel, voter = pixels.pixel[pairs], pixels.voter[pairs]
-        alike = (query.index_select(0, pixel) * key.index_select(0, voter)).sum(2)
-        alike = alike + self.apart.index_select(0, pixels.apart[pairs])
-        level = pixels.level[step]
-        voted = offset.index_select(0, voter)
-        votes = self.votes(alike.clamp(-15, 8).exp(), pixel - step.start, voted, len(level))
-        before = (pixels.place[step, None] + BEFORE).flatten()
-        before = canvas.index_select(0, before).view(len(level), -1)
-        seen = torch.cat([before, votes.flatten(1)], dim=1)
-        hidden = self.hidden((static[step] + self.dynamic(seen)).relu()).relu()
-        copied = (votes[:, :OFFSETS] @ self.trust(hidden).unsqueeze(2)).squeeze(2)
-        impossible = IMPOSSIBLE.index_select(0, level)
-        return (self.out(hidden) + copied).masked_fill(impossible, -torch.inf)
+        alike = np.einsum("mhd,mhd->mh", query.take(pixel, axis=0), key.take(voter, axis=0))
+        alike = np.floor(alike * self.scale + self.apart.take(pixels.apart[pairs], axis=0))
+        weights = EXP.take((MOST_ALIKE - alike).astype(np.int64), mode="clip")
+        level = pixels.level[part]
+        votes = self.votes(weights, pixel - part.start, offset.take(voter), len(level))
+        before = canvas.take(pixels.place[part, np.newaxis] + BEFORE, axis=0)
+        seen = np.concatenate([before.reshape(len(level), -1), votes.reshape(len(level), -1)], 1)
+        hidden = relu(linear(relu(static[part] + linear(seen, *self.dynamic)), *self.hidden))
+        trust = linear(hidden, *self.trust).clip(-LIMIT, LIMIT)[..., np.newaxis]
+        copied = np.floor((votes[:, :OFFSETS] @ trust)[..., 0] / ONE + 0.5)
+        return np.where(IMPOSSIBLE[level], -(2.0**40), linear(hidden, *self.out) + copied)
 
-    def forward(self, values: Tensor) -> Tensor:
-        """The cost of the offsets, in nats.
-
-        Args:
-            values: long [B, 28, 28], 0..255.
-        Returns:
-            float [N], for every pixel that is not plainly black.
-        """
-        pixels = Pixels(LEVEL[values])
-        offset = OFFSET[values][pixels.where]
-        canvas = torch.zeros(len(pixels.canvas), 2)
-        canvas[pixels.place] = SEEN[values[pixels.where]]
-        whole = slice(0, len(offset))
-        logits = self.logits(self.look(pixels), pixels, whole, canvas, offset)
-        return F.cross_entropy(logits, offset, reduction="none")
-
-    def conditionals(self, pixels: Pixels, offset: Tensor) -> Iterator[tuple[slice, Tensor]]:
-        """The probabilities of the offsets, step by step.
-
-        Encoding and decoding run the same operations on the same shapes, and so see the same
-        numbers.
+    def conditionals(
+        self, pixels: Pixels, offset: NDArray[np.int64], parts: Sequence[slice]
+    ) -> Iterator[tuple[slice, Array]]:
+        """The frequencies of the offsets, part by part.
 
         Args:
-            offset: long [N], of all pixels; those of a step may be filled in when its
-                probabilities have been seen.
+            offset: [N], of all pixels; those of a part of one step may be filled in when its
+                frequencies have been seen.
+            parts: slices of the pixels, `pixels.steps` or larger ones.
         Yields:
-            the step, and float [n, 24], the probabilities of one pixel's offset in each of n
-            images.
+            the part, and the frequencies of its pixels' offsets, [n, 24].
         """
         looked = self.look(pixels)
-        canvas = torch.zeros(len(pixels.canvas), 2)
-        for step in pixels.steps:
-            yield step, self.logits(looked, pixels, step, canvas, offset).softmax(1)
-            canvas[pixels.place[step]] = SEEN[SMALLEST[pixels.level[step]] + offset[step]]
+        canvas = np.zeros((len(pixels.canvas), 2))
+        canvas[pixels.place] = ONE * SEEN[SMALLEST[pixels.level] + offset]
+        for part in parts:
+            yield part, frequencies(self.logits(looked, pixels, part, canvas, offset))
+            canvas[pixels.place[part]] = ONE * SEEN[SMALLEST[pixels.level[part]] + offset[part]]
 
-    def push(self, stack: Stack, images: np.ndarray, progress: Callable) -> np.ndarray:
+    def push(self, stack: Stack, images: NDArray[np.uint8], progress: Callable) -> NDArray:
         """The low bits of 8-bit images [N, 28, 28] onto the stack.
 
         Args:
@@ -264,35 +259,33 @@ class LowBits(nn.Module):
         Returns:
             the 4-bit images, uint8 [N, 28, 28].
         """
-        levels = four_bit(images)
+        levels = LEVEL[images]
         for part in progress(together(levels)[::-1], desc="encoding low bits"):
-            values = torch.from_numpy(images[part]).long()
-            pixels, offsets = Pixels(LEVEL[values]), OFFSET[values]
+            pixels, offsets = Pixels(levels[part]), OFFSET[images[part]]
             offset = offsets[pixels.where]
-            probabilities = [each for _, each in self.conditionals(pixels, offset)]
-            if probabilities:
-                stack.encode_reverse(to_symbols(offset), TABLE, torch.cat(probabilities).numpy())
-            stack.encode_reverse(to_symbols(offsets[~pixels.near]), PLAINLY_BLACK)
+            coded = list(self.conditionals(pixels, offset, pixels.chunks()))
+            for here, weights in reversed(coded):
+                stack.encode_reverse(offset[here].astype(np.int32), TABLE, weights)
+            stack.encode_reverse(offsets[~pixels.near].astype(np.int32), PLAINLY_BLACK)
         return levels
 
-    def pop(self, stack: Stack, levels: np.ndarray, progress: Callable) -> np.ndarray:
+    def pop(self, stack: Stack, levels: NDArray[np.uint8], progress: Callable) -> NDArray:
         """`push` backwards: the 4-bit images to the 8-bit images, uint8 [N, 28, 28]."""
         images = np.empty_like(levels)
         for part in progress(together(levels), desc="decoding low bits"):
-            known = torch.from_numpy(levels[part]).long()
-            pixels, offsets = Pixels(known), torch.zeros_like(known)
+            pixels, offsets = Pixels(levels[part]), np.zeros(levels[part].shape, np.int64)
             black = stack.decode(PLAINLY_BLACK, int((~pixels.near).sum()))
-            offsets[~pixels.near] = torch.from_numpy(black).long()
-            offset = torch.zeros_like(pixels.level)
-            for step, probabilities in self.conditionals(pixels, offset):
-                offset[step] = torch.from_numpy(stack.decode(TABLE, probabilities.numpy())).long()
+            offsets[~pixels.near] = black
+            offset = np.zeros_like(pixels.level)
+            for step, weights in self.conditionals(pixels, offset, pixels.steps):
+                offset[step] = stack.decode(TABLE, weights)
             offsets[pixels.where] = offset
-            images[part] = (SMALLEST[known] + offsets).numpy()
+            images[part] = SMALLEST[levels[part]] + offsets
         return images
 
 
-def together(levels: np.ndarray) -> list[np.ndarray]:
-    """Which images are coded together, in the order of decoding: long arrays of their indices.
+def together(levels: NDArray[np.uint8]) -> list[NDArray[np.int64]]:
+    """Which images are coded together, in the order of decoding: arrays of their indices.
 
     Images with about as many pixels for the network go together, so that hardly a step is left to
     a few of them.
@@ -300,19 +293,25 @@ def together(levels: np.ndarray) -> list[np.ndarray]:
     Args:
         levels: the 4-bit images, uint8 [N, 28, 28].
     """
-    if len(levels) == 0:
-        return []
-    parts = torch.from_numpy(levels).split(MOST_IMAGES)
-    count, order = torch.cat([near_ink(part).flatten(1).sum(1) for part in parts]).sort(stable=True)
-    group = count.cumsum(0) // MOST_PIXELS
-    groups = order.split(group.bincount().tolist())
-    return [part.numpy() for group in groups for part in group.split(MOST_IMAGES)]
+    count = near_ink(levels).sum((1, 2))
+    order = count.argsort(kind="stable")
+    group = count[order].cumsum() // MOST_PIXELS
+    groups = np.split(order, np.flatnonzero(np.diff(group)) + 1)
+    return [part[i : i + MOST_IMAGES] for part in groups for i in range(0, len(part), MOST_IMAGES)]
 
 
-def to_symbols(values: Tensor) -> np.ndarray:
-    return values.numpy().astype(np.int32)
+def load(path: Path = WEIGHTS) -> list[NDArray[np.int32]]:
+    """The shipped weights, as `LowBits` takes them.
 
-
-def load(path: Path = WEIGHTS) -> LowBits:
-    """Raises InputError where the file is missing or holds another model."""
-    return load_shipped(LowBits(), path)
+    Raises:
+        InputError: the file is missing or holds something else.
+    """
+    try:
+        with np.load(path) as file:
+            weights = list(file.values())
+        LowBits(iter(weights))
+    except (OSError, ValueError, EOFError, KeyError, StopIteration, BadZipFile) as error:
+        raise InputError(
+            f"{path} cannot be used ({one_line(error)}): take it from the repository again"
+        ) from error
+    return weights

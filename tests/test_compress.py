@@ -3,6 +3,7 @@
 import gzip
 import struct
 import unittest
+from functools import cache
 from pathlib import Path
 from unittest import mock
 
@@ -15,8 +16,10 @@ import compress
 import fmnist
 from compress import encode
 from compression.archive import Archive, read_archive, write_archive
-from compression.codec import Codec, fingerprint
+from compression.codec import Codec
+from compression.whole_model import whole_model
 from inputs.command_line import InputError
+from vae import PRETRAINED, load_model
 
 
 class CommandLine(InFolder):
@@ -24,7 +27,8 @@ class CommandLine(InFolder):
 
     def setUp(self):
         super().setUp()
-        self.model = small_model()
+        self.enterContext(mock.patch.object(compress, "load_model", cache(load_model)))
+        self.model = small_model(width=512)  # that of every checkpoint
         self.checkpoint = save_model(self.model, self.folder / "small.ckpt")
         self.images = dark(20)
         self.input = self.folder / "images.npy"
@@ -76,7 +80,8 @@ class TestFiles(CommandLine):
             self.succeed("decode", self.archive, self.output, "--force")
             self.assertEqual(np.load(self.output).shape, images.shape)
             self.assertTrue(np.array_equal(np.load(self.output), images))
-            self.assertEqual(self.archive.read_bytes(), encode(images, self.model))
+            encoded = read_archive(self.archive.read_bytes()).content
+            self.assertEqual(encoded, read_archive(encode(images, self.model)).content)
 
     def test_an_idx_file_comes_back_byte_for_byte_or_as_an_array(self):
         zipped = self.folder / f"{self.idx.name}.gz"
@@ -136,26 +141,55 @@ class TestFiles(CommandLine):
         self.assert_refused("has 4.*folder", "decode", self.archive, self.folder / "four.png")
         self.assert_refused("without .gz", "decode", self.archive, self.folder / "back-ubyte.gz")
 
-    def test_pictures_of_every_grey_format_come_back(self):
-        folder, expected = self.folder / "mixed", []
-        folder.mkdir()
-        for mode, bits, white in (("1", 1, 255), ("P", 2, 3), ("P", 4, 15), ("L", 8, 255)):
-            levels = noise(1, 2**bits)[0]
-            expected.append(levels * np.uint8(white // (2**bits - 1)))
-            path = folder / f"{bits}.png"
-            Image.fromarray(expected[-1]).convert(mode).save(path, bits=bits)
-            with Image.open(path) as picture:
-                self.assertEqual(picture.mode, mode)
-        self.assertTrue(np.array_equal(np.load(self.there_and_back(folder, "back.npy")), expected))
-
     def test_info_tells_what_is_in_an_archive_without_the_model(self):
         self.succeed("encode", self.input, self.archive)
         said = self.succeed("info", self.archive)
-        for words in ("[20, 28, 28]", fingerprint(self.model).hex(), "20 images", "start up"):
+        for words in (
+            "[20, 28, 28]",
+            whole_model(self.model).digest.hex(),
+            "20 images",
+            "start up",
+        ):
             self.assertIn(words, said)
         np.save(self.input, noise(3))
         self.succeed("encode", self.input, self.archive, "--force")
         self.assertIn("as they are", self.succeed("info", self.archive))
+
+    def test_an_archive_of_a_run_names_the_checkpoint_to_keep(self):
+        folder = self.folder / "logs" / "version_0" / "checkpoints"
+        folder.mkdir(parents=True)
+        self.checkpoint.rename(folder / "best_val_bpd_3.0.ckpt")
+        self.checkpoint = folder.parent
+        said = self.succeed("encode", self.input, self.archive)
+        self.assertIn(f"keep {folder / 'best_val_bpd_3.0.ckpt'}", said)
+        wanted = "logs/version_0/checkpoints/best_val_bpd_3.0.ckpt"
+        self.assertIn(wanted, self.succeed("info", self.archive))
+        decoding = ("decode", self.archive, self.output)
+        self.assert_refused(f"another model, {wanted}", *decoding, checkpoint=PRETRAINED)
+
+    def test_an_archive_with_its_model_outlives_the_checkpoint(self):
+        said = self.succeed("encode", self.input, self.archive, "--with_model")
+        self.assertIn("contains its model", said)
+        self.assertIn("in the archive", self.succeed("info", self.archive))
+        self.checkpoint.unlink()
+        self.succeed("decode", self.archive, self.output)
+        self.assertTrue(np.array_equal(np.load(self.output), self.images))
+
+    def test_another_model_hears_of_the_shipped_one(self):
+        self.archive.write_bytes(encode(self.images, load_model(PRETRAINED)))
+        self.assert_refused("the shipped model", "decode", self.archive, self.output)
+
+    def test_images_of_two_levels_come_back_and_others_are_refused(self):
+        self.model = small_model(num_levels=2, width=512)
+        save_model(self.model, self.checkpoint)
+        np.save(self.input, noise(3, 2))
+        back = self.there_and_back(self.input, "back")
+        again = self.there_and_back(back, "again.npy", "--levels", 2)
+        self.assertTrue(np.array_equal(np.load(again), noise(3, 2)))
+        other = self.folder / "other.vae"
+        self.assert_refused("with 2 grey levels, got 256", "encode", self.idx, other)
+        decoding = ("decode", self.archive, self.folder / "x.npy")
+        self.assert_refused("got 2; .*with small.ckpt", *decoding, checkpoint=PRETRAINED)
 
 
 def pictures_in(folder: Path) -> dict[str, list]:
@@ -252,11 +286,11 @@ class TestRefusals(CommandLine):
     def test_bad_archives_are_refused_with_nothing_written(self):
         self.succeed("encode", self.input, self.archive)
         whole = self.archive.read_bytes()
-        other = save_model(small_model(seed=1), self.folder / "other.ckpt")
+        other = save_model(small_model(seed=1, width=512), self.folder / "other.ckpt")
         decoding = ("decode", self.archive, self.output)
-        self.assert_refused("another checkpoint", *decoding, checkpoint=other)
+        self.assert_refused("another model, small.ckpt", *decoding, checkpoint=other)
         self.assert_refused("nothing.ckpt", *decoding, checkpoint=self.folder / "nothing.ckpt")
-        header, content, _ = read_archive(whole)
+        header, content, *_ = read_archive(whole)
         for archive, said in (
             (whole[:-1], "truncated or altered"),
             (b"", "no archive"),
