@@ -36,10 +36,13 @@ def read_pictures(path: Path, like_mnist: bool = True, bits: int = 4) -> tuple[l
     files = visible(path) if path.is_dir() else [path]
     if not files:
         raise InputError(f"argument --images: {path} has no pictures: put some into it")
-    try:
-        images = [read_picture(file, like_mnist) for file in files]
-    except ValueError as error:
-        raise InputError(f"argument --images: {error}: take it out, or save it as a PNG") from error
+    images = []
+    for file in files:
+        try:
+            images.append(read_picture(file, like_mnist))
+        except ValueError as error:
+            remedy = "take it out, or save it as a PNG"
+            raise InputError(f"argument --images: {file}: {error}: {remedy}") from error
     data = as_bits(np.stack(images), np.zeros(len(images), np.int64), (), bits)
     folder = path if path.is_dir() else path.parent
     return [str(file.relative_to(folder)) for file in files], data.images

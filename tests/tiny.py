@@ -5,10 +5,11 @@ As a command it runs the program on the images: python tests/tiny.py --epochs 2 
 
 import argparse
 import atexit
+import csv
 import sys
 import tempfile
 import unittest
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from functools import cache
 from io import StringIO
@@ -129,6 +130,11 @@ def run_command(main: Callable[[list[str]], None], *arguments: object) -> tuple[
     return code, output.getvalue(), error.getvalue()
 
 
+def rows(path: Path) -> list[dict[str, str]]:
+    """A table in a CSV file."""
+    return list(csv.DictReader(path.read_text().splitlines()))
+
+
 class InFolder(unittest.TestCase):
     """A test with a folder of its own, which is removed afterwards."""
 
@@ -136,6 +142,12 @@ class InFolder(unittest.TestCase):
         temporary = tempfile.TemporaryDirectory()
         self.addCleanup(temporary.cleanup)
         self.folder = Path(temporary.name)
+
+    def assert_refused(self, main: Callable, arguments: Sequence[object], *said: str) -> None:
+        """A command ends with exit code 2 and, as all that it says, a line with these words."""
+        code, output, complaint = run_command(main, *arguments)
+        self.assertEqual(output, "")
+        self.assert_ends((code, complaint), 2, *said)
 
     def assert_ends(self, ending: tuple[int, str], code: int, *said: str) -> None:
         """A command's exit code is this, and its only line of complaint has these words."""
