@@ -1,4 +1,9 @@
-"""One thing on paper as MNIST's digits are: in a box of 20x20 in the middle of 28x28."""
+"""Things on paper as MNIST's digits are: in a box of 20x20 in the middle of 28x28.
+
+page/paper.js does the same with a photo, step by step.
+"""
+
+from collections.abc import Callable
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -7,6 +12,105 @@ from fmnist import SIDE
 
 BOX = 20  # pixels of the box that MNIST's digits are fitted into
 LIGHT = 127  # grey levels above are light
+LOOKED_AT, CELLS = 512, 64  # pixels of a photo's longer side; squares that things are told apart by
+FAINT = 0.12  # the share of the way from the paper to the darkest below which there is no ink
+
+
+def photographed(grey: np.ndarray) -> list[np.ndarray]:
+    """The things on a photo of paper, each as MNIST's digits are.
+
+    The paper is what stays where all that is narrower than two sevenths of the photo is taken away
+    (an opening, Serra 1982): shadows and the edge of a table stay, strokes do not. Whether they are
+    dark or light is told by the third moment around local means, as strokes are few and far off.
+
+    Args:
+        grey: uint8 [H, W] of any size, dark on light or light on dark.
+    Returns:
+        uint8 [28, 28] each, light on dark: the largest thing near the middle, then those at least
+        half as large, from left to right. None where nothing stands out.
+    """
+    step = -(-max(grey.shape) // LOOKED_AT)
+    height, width = (side // step for side in grey.shape)
+    blocks = grey[: height * step, : width * step].reshape(height, step, width, step)
+    seen = blocks.mean(axis=(1, 3))
+    smooth, radius = mean_around(seen, 1), max(1, max(seen.shape) // 7)
+    nearness = np.outer(*(1 - (np.arange(0.5, n) / n * 2 - 1) ** 2 for n in seen.shape))
+    if (nearness * (smooth - mean_around(smooth, radius)) ** 3).sum() < 0:
+        seen, smooth = 255 - seen, 255 - smooth
+    paper = windowed(windowed(smooth, radius, np.minimum), radius, np.maximum)
+    ink, smooth = ((part - paper).clip(0) / (256 - paper) for part in (seen, smooth))
+    if smooth.max() < FAINT:
+        return []
+    side = -(-max(seen.shape) // CELLS)
+    marked = np.pad(smooth > 0.3 * smooth.max(), [(0, -n % side) for n in seen.shape])
+    marked = marked.reshape(-(-height // side), side, -(-width // side), side).any(axis=(1, 3))
+    found = []
+    for thing in things(marked):
+        near = np.zeros(marked.shape, bool)
+        near[tuple(thing.T)] = True
+        near = windowed(near, 1, np.maximum).repeat(side, 0).repeat(side, 1)[:height, :width]
+        strokes = near * ((ink / (smooth * near).max() - 0.2) * 2).clip(0, 1)
+        found.append(centred(strokes, strokes > 0.3))
+    return found
+
+
+def windowed(values: np.ndarray, radius: int, best: Callable) -> np.ndarray:
+    """np.minimum or np.maximum of all values of [H, W] up to a radius away, along both axes."""
+    for axis in (0, 1):
+        found = np.pad(np.moveaxis(values, axis, 0), [(radius, radius), (0, 0)], "edge")
+        size, window = 1, 2 * radius + 1
+        while size < window:
+            further = min(size, window - size)
+            found, size = best(found[:-further], found[further:]), size + further
+        values = np.moveaxis(found, 0, axis)
+    return values
+
+
+def mean_around(values: np.ndarray, radius: int) -> np.ndarray:
+    """The mean of all values of [H, W] up to a radius away, along both axes."""
+    window = 2 * radius + 1
+    for axis in (0, 1):
+        sums = np.pad(np.moveaxis(values, axis, 0), [(radius + 1, radius), (0, 0)], "edge")
+        sums = sums.cumsum(axis=0)
+        values = np.moveaxis((sums[window:] - sums[:-window]) / window, 0, axis)
+    return values
+
+
+def things(marked: np.ndarray) -> list[np.ndarray]:
+    """Groups of touching squares, with what lies in a group's box; see `photographed`.
+
+    Args:
+        marked: bool [H, W].
+    Returns:
+        int [n, 2] each, rows and columns.
+    """
+
+    def weight(group: np.ndarray) -> float:
+        """Its size, less far from the middle, and hardly anything at the edge."""
+        away = np.abs((group.mean(axis=0) + 0.5) / marked.shape - 0.5).max()
+        at_edge = group.min() == 0 or (group.max(axis=0) == np.array(marked.shape) - 1).any()
+        return len(group) * (1 - 1.6 * away) * (0.02 if at_edge else 1)
+
+    left, groups = dict.fromkeys(map(tuple, np.argwhere(marked).tolist())), []
+    while left:
+        group = [left.popitem()[0]]
+        for row, column in group:  # which grows while it is gone through
+            near = [(row + n // 3 - 1, column + n % 3 - 1) for n in range(9)]
+            group += [place for place in near if left.pop(place, True) is None]
+        groups.append(np.array(group))
+    whole = []
+    for group in sorted(groups, key=weight, reverse=True):
+        for n, thing in enumerate(whole):
+            low, high = thing.min(axis=0), thing.max(axis=0)
+            reach = max(1, 0.2 * (high - low + 1).max())  # a stroke of its own
+            if (group >= low - reach).all() and (group <= high + reach).all():
+                whole[n] = np.concatenate([thing, group])
+                break
+        else:
+            whole.append(group)
+    least, size = weight(whole[0]) / 4, np.ptp(whole[0], axis=0).max() / 2
+    others = [t for t in whole[1:] if weight(t) >= least and np.ptp(t, axis=0).max() >= size]
+    return [whole[0], *sorted(others, key=lambda thing: thing[:, 1].min())]
 
 
 def edge(grey: np.ndarray) -> np.ndarray:
@@ -34,7 +138,12 @@ def mnist_form(grey: np.ndarray) -> np.ndarray:
     ink = np.clip(grey - np.median(edge(grey)), 0, None)
     if ink.max() < 32:
         raise ValueError("nothing is on it")
-    rows, columns = np.nonzero(ink > ink.max() / 5)  # fainter is the paper's grain
+    return centred(ink, ink > ink.max() / 5)  # fainter is the paper's grain
+
+
+def centred(ink: np.ndarray, marked: np.ndarray) -> np.ndarray:
+    """Ink, float [H, W], of which the marked is fitted into the box: uint8 [28, 28] in 0..255."""
+    rows, columns = np.nonzero(marked)
     ink = ink[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1]
     height, width = (max(1, round(BOX * side / max(ink.shape))) for side in ink.shape)
     picture = Image.fromarray(ink.astype(np.float32))

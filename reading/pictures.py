@@ -12,7 +12,7 @@ from inputs.command_line import one_line
 from reading.arrays import needed
 from reading.names import PARTS, part_of, some, words
 from reading.parts import Found, Part
-from reading.photo import LIGHT, fitted, light_on_dark, mnist_form
+from reading.photo import LIGHT, fitted, light_on_dark, photographed
 from reading.tables import labels_of
 
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP", "PPM")  # some others run code
@@ -89,14 +89,17 @@ def read_picture(path: Path, like_mnist: bool) -> np.ndarray:
         ImportError: a package is needed for it.
     """
     grey = read_grey(path)
-    return mnist_form(grey) if like_mnist else fitted(grey)
+    if not like_mnist:
+        return fitted(light_on_dark(grey))
+    if found := photographed(grey):
+        return found[0]
+    raise ValueError("nothing is on it")
 
 
 def read_grey(path: Path) -> np.ndarray:
-    """A picture in any colours, as uint8 [H, W] in 0..255, light on dark; see `read_picture`.
+    """A picture in any colours, as uint8 [H, W] in 0..255; see `read_picture`.
 
-    What is transparent is background. Where three quarters of the edge are light, it is dark ink on
-    light paper, and is turned around.
+    What is transparent is background: light, if the rest is dark, and the other way round.
     """
     formats = FORMATS
     if path.suffix.lower() in HEIF:
@@ -108,7 +111,7 @@ def read_grey(path: Path) -> np.ndarray:
             if picture.mode.startswith(("I", "F")):
                 raise ValueError("it has more than 8 bits for a colour: save it with 8")
             if not picture.has_transparency_data:
-                return light_on_dark(np.asarray(picture.convert("L")))
+                return np.asarray(picture.convert("L"))
             grey, opaque = np.moveaxis(
                 np.asarray(picture.convert("RGBA").convert("LA"), float), 2, 0
             )
@@ -119,4 +122,4 @@ def read_grey(path: Path) -> np.ndarray:
     opaque /= 255
     dark = (grey * opaque).sum() <= LIGHT * opaque.sum()
     grey = grey * opaque + (255 if dark else 0) * (1 - opaque)
-    return light_on_dark(grey.round().astype(np.uint8))
+    return grey.round().astype(np.uint8)
