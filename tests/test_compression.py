@@ -8,6 +8,7 @@ from pathlib import Path
 from unittest import mock
 
 import numpy as np
+import tiny  # noqa: F401  for the path of what is tested
 import torch
 from torch import nn
 
