@@ -44,6 +44,7 @@ def read_result(folder: Path) -> dict[str, object]:
     try:
         result = json.loads((folder / RESULT).read_text())
         options, data = result["options"] | result["model"], result["trained_on"]
+        options["seeded"] = result.get("seeded", True)  # the weights at the start are the seed's
         for name in ("parameters", "flops_per_image"):  # of each part of the model
             result[name] = sum(result[name].values())
         measures = {name: float(result[name]) for name in MEASURES if name in result}
@@ -87,7 +88,8 @@ def compare(folders: Sequence[Path]) -> list[dict[str, object]]:
     for runs in groups.values():
         for run, other in combinations(runs, 2):
             both = f"{run['folder']} and {other['folder']} have the same options and"
-            if run["options"].get("seed") == other["options"].get("seed"):
+            seeds = run["options"].get("seed"), other["options"].get("seed")
+            if run["options"]["seeded"] and seeds[0] == seeds[1]:
                 raise InputError(f"{both} seed: leave one out")
             if run["parameters"] != other["parameters"]:
                 raise InputError(f"{both} other networks: compare runs of one model")

@@ -388,3 +388,31 @@ class MNISTDataModule(pl.LightningDataModule):
     def _processes(self) -> tuple[int, int]:
         """How many there are, and which of them this is; a single one without a trainer."""
         return (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
+
+
+class ImagesDataModule(MNISTDataModule):
+    """The three loaders of any images; see `MNISTDataModule`.
+
+    Args:
+        name: of the data set, for records and tables.
+        train, val, test: of the same classes and number of levels.
+        how: batch_size, num_workers and seed; in a run they are the run's options.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        train: DiscreteImages,
+        val: DiscreteImages,
+        test: DiscreteImages,
+        **how: int,
+    ):
+        super().__init__(dataset=name, bits=(train.num_levels - 1).bit_length(), **how)
+        self.classes, self.num_levels = train.classes, train.num_levels
+        self.parts = train, val, test
+
+    def prepare_data(self) -> None:
+        pass
+
+    def read(self) -> tuple[DiscreteImages, DiscreteImages, DiscreteImages]:
+        return self.parts

@@ -5,16 +5,19 @@ file (its training), fmnist.py (the data).
 """
 
 import argparse
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loggers import Logger
+from torch import nn
 
 from fmnist import DATA_DIR, DATASETS
+from inputs.checkpoints import read_checkpoint
 from inputs.command_line import (
     InputError,
     OneLineParser,
+    add_model,
     given_options,
     path_name,
     positive_number,
@@ -27,12 +30,13 @@ from judging.samples import CLASSIFIED_DATASET, CLASSIFIER, judge_run, load_clas
 from judging.size import flops_per_image
 from pictures.in_training import GenerateCallback, LossCurves, show_latents
 from reading.choice import add_own_data, data_module
-from runs.logs import open_logs, print_once
+from runs.checkpoints import built, maker_of
+from runs.logs import open_logs
 from runs.result import finish, test_best
-from runs.run import open_run
+from runs.run import Run, open_run
 from runs.stopping import explained_end, stop_on_signals, told_by_rank_zero
 from runs.trainer import add_trainer_options, compile_networks, make_trainer, restored_process
-from vae import PRETRAINED, VAE, load_model
+from vae import PRETRAINED, VAE, load_model, try_out
 
 __all__ = ["PRETRAINED", "VAE", "GenerateCallback", "load_model", "main", "train_vae"]
 
@@ -44,7 +48,8 @@ def train_vae(
     args: argparse.Namespace,
     callbacks: Callback | Iterable[Callback] = (),
     logger: Logger | Iterable[Logger] | None = None,
-    model: VAE | None = None,
+    model: VAE | Callable[..., VAE] = VAE,
+    data: pl.LightningDataModule | None = None,
 ) -> list[dict[str, float]]:
     """Trains, tests the best checkpoint, leaves pictures and logs, and returns the test result.
 
@@ -56,32 +61,37 @@ def train_vae(
         callbacks: one or more of Lightning's callbacks. A resumed run needs the same again.
         logger: one or several of Lightning's in place of TensorBoard's. They get all metrics and
             options; pictures are for TensorBoard. The run's folder is the same with any.
-        model: in place of `VAE(args.num_filters, args.z_dim, args.lr, args.beta)`: one with other
-            networks, or of a subclass. The options that describe a model are those of its
-            hyperparameters. A resumed run needs the same model again.
+        model: the class, or a function that makes a VAE. It is called when the seed is set, with
+            those of args.num_filters, z_dim, lr, beta and beta_warmup that are given, and the
+            images' num_classes and num_levels, as far as it has arguments of these names. An object
+            can be given too; then the seed does not cover its weights, as result.json says. A
+            resumed run needs the same again.
+        data: in place of the images that args name: an `ImagesDataModule` of fmnist.py, or any that
+            has its `classes`, `num_levels` and, after setup, `train`, `val` and `test`.
     Returns:
         Lightning's test result: a list of one dict with test_bpd and its parts.
     Raises:
-        InputError: an option, data files, the log directory or the run to resume cannot be used.
+        InputError: an option, model, data files, the log directory or the run to resume cannot be
+            used.
         FloatingPointError: the loss is no longer a finite number.
         WorkError: the log directory can no longer be written, or another process has ended.
     """
-    if not (model is None or isinstance(model, VAE)):
-        raise InputError(f"model: give a VAE of train_pl.py or of a subclass, not {model!r:.80}")
-    of_model = {} if model is None else {name: model.hparams[name] for name in OF_MODEL}
+    of_model = {name: model.hparams[name] for name in OF_MODEL} if isinstance(model, VAE) else {}
     options = vars(args) | of_model
     with restored_process(), stop_on_signals(), open_run(make_parser(), options) as run:
         s = run.settings
         pl.seed_everything(s.seed, verbose=False)
-        data = data_module(s)
-        if s.data is not None:
-            print_once(f"{s.data}: {data.own.summary()}")
-        of_data = {"num_classes": max(1, len(data.classes)), "num_levels": data.num_levels}
-        model = model or VAE(**{n: getattr(s, n) for n in OF_MODEL}, **of_data)
-        for name, value in of_data.items():
-            if model.hparams[name] != value:
-                raise InputError(f"model: the images need VAE({name}={value}, ...)")
-        known = (s.data, s.dataset, s.bits) == (None, CLASSIFIED_DATASET, 4) and CLASSIFIER.exists()
+        if model is not VAE or data is not None:
+            run.maker = None if data or isinstance(model, VAE) else maker_of(model)
+        if not run.resumed:
+            run.state.seeded = not isinstance(model, VAE)
+        of_mnist = (s.data, s.dataset, s.bits) == (None, CLASSIFIED_DATASET, 4) and data is None
+        if data is None:
+            data = data_module(s)
+        for name in ("batch_size", "num_workers", "seed"):
+            setattr(data, name, getattr(s, name))
+        model = model_for(run, model, options, data)
+        known = of_mnist and CLASSIFIER.exists()
         classifier = load_classifier() if known else None  # now, as a bad file ends the program
         callbacks = [callbacks] if isinstance(callbacks, Callback) else callbacks
         pictures = [GenerateCallback(save_to_disk=True), LossCurves()]
@@ -93,6 +103,7 @@ def train_vae(
         run.begin(trainer.world_size)
         with explained_end(run):
             open_logs(run, trainer, logger)
+            model.trained_in = str(run.folder)
             run.fit(trainer, model, data)
             test = test_best(run, trainer, model, data)
             model.eval()  # which Lightning has put back into training
@@ -100,10 +111,42 @@ def train_vae(
             if classifier is not None and trainer.is_global_zero:
                 result["samples"] = judge_run(model, classifier, data.train, data.test, s.seed)
             result["flops_per_image"] = flops_per_image(model)
+            result["seeded"] = run.state.seeded
             if note := beta_note(model.hparams.beta):
                 result["note"] = note
             finish(run, trainer, model, result)
     return [test]
+
+
+def model_for(
+    run: Run, given: VAE | Callable[..., VAE], options: Mapping[str, object], data: object
+) -> VAE:
+    """The model of a run: the object itself, or what a class or function makes; see `train_vae`.
+
+    The run's options become those of the model.
+    """
+    images = {"num_classes": max(1, len(data.classes)), "num_levels": data.num_levels}
+    model, continued = given, run.resumed and run.state.step > 0
+    is_other_class = isinstance(given, type) and not issubclass(given, VAE)
+    if callable(given) and not isinstance(given, nn.Module) and not is_other_class:
+        sizes = {name: getattr(run.settings, name) for name in OF_MODEL if name in options}
+        if run.resumed:
+            sizes = read_checkpoint(run.last)["hyper_parameters"]
+        model = built(given, {**sizes, **images})
+    if not isinstance(model, VAE):
+        raise InputError(f"model: give a VAE or what makes one, not {model!r:.80}")
+    if hasattr(model, "trained_in") and not continued:
+        raise InputError(f"model: it was trained in {model.trained_in}: give its class or another")
+    for name, value in images.items():
+        if model.hparams[name] != value:
+            raise InputError(f"model: the images need VAE({name}={value}, ...)")
+    for name in OF_MODEL:
+        if name in options and getattr(run.settings, name) != model.hparams[name]:
+            own = f"the model has {model.hparams[name]} and does not take it: leave it out"
+            raise InputError(f"argument --{name}: {own}")
+        setattr(run.settings, name, model.hparams[name])
+    try_out(model)
+    return model
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -149,10 +192,12 @@ def make_parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> None:
     """The command line: see `run_main`."""
     parser = make_parser()
+    add_model(parser)
 
     @told_by_rank_zero()
     def work() -> None:
-        train_vae(argparse.Namespace(**given_options(parser, argv)))
+        given = given_options(parser, argv)
+        train_vae(model=given.pop("model", VAE), args=argparse.Namespace(**given))
 
     run_main(parser, work)
 

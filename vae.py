@@ -14,8 +14,9 @@ from pytorch_lightning.utilities.seed import isolate_rng
 from torch import Tensor, nn
 
 from cnn_encoder_decoder import CNNDecoder, CNNEncoder
+from fmnist import SIDE
 from inputs.checks import check_positive, check_tensors
-from inputs.command_line import InputError
+from inputs.command_line import InputError, one_line
 from muon import Muon, warmup_and_line
 from prior import LatentPrior, check_prior
 from runs.checkpoints import check_classes, classes_of, find_checkpoint, read_model
@@ -299,6 +300,32 @@ class VAE(pl.LightningModule):
         }
         self.log_dict(losses, on_step=False, on_epoch=True, sync_dist=True, batch_size=count)
         return losses
+
+
+@torch.no_grad()
+def try_out(model: VAE) -> None:
+    """One image through a model, before a run begins; modes and random streams are left alone.
+
+    Raises:
+        InputError: its parts do not fit together, or what is reported would not be the ELBO.
+    """
+    if type(model).elbo_terms is not VAE.elbo_terms:
+        raise InputError(
+            "model: elbo_terms is what is reported: another loss is for `objective`, another "
+            "likelihood for the decoder or `log_px`"
+        )
+    imgs, training = torch.zeros(1, 1, SIDE, SIDE, dtype=torch.long), model.training
+    try:
+        with isolate_rng(), torch.compiler.set_stance("force_eager"):
+            L_rec, L_reg, z, *_ = model.eval().elbo_terms(imgs)
+            log_pz = model.prior.log_prob(z), model.prior.log_prob(z, imgs[:, 0, 0, 0])
+            check_tensors("log p(x|z), KL and log p(z)", (1,), L_rec, L_reg, *log_pz)
+            check_tensors("mean images", tuple(imgs.shape), model.mean_image(z))
+            check_tensors("z of the prior", tuple(z.shape), model.sample_latents(1))
+    except (RuntimeError, TypeError, ValueError) as error:
+        raise InputError(f"model: {one_line(error)}") from error
+    finally:
+        model.train(training)
 
 
 def check_logits(model: VAE, what: str) -> None:

@@ -5,26 +5,19 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from fmnist import DATA_DIR, DATASETS, DiscreteImages, MNISTDataModule
+from fmnist import DATA_DIR, DATASETS, DiscreteImages, ImagesDataModule, MNISTDataModule
 from inputs.checkpoints import read_checkpoint
 from inputs.command_line import InputError, path_name
 from reading.own import OwnData, read_own
 
 
-class OwnDataModule(MNISTDataModule):
+class OwnDataModule(ImagesDataModule):
     """The three loaders of one's own images; see `MNISTDataModule`."""
 
     def __init__(self, own: OwnData, batch_size: int = 32, num_workers: int = 0, seed: int = 42):
-        bits = own.record["bits"]
-        super().__init__(batch_size=batch_size, num_workers=num_workers, seed=seed, bits=bits)
-        self.own, self.classes = own, own.data.classes
+        how = {"batch_size": batch_size, "num_workers": num_workers, "seed": seed}
+        super().__init__(own.record["dataset"], *own.split(), **how)
         self.save_hyperparameters(own.record)  # so that other commands find them again
-
-    def prepare_data(self) -> None:
-        pass
-
-    def read(self) -> tuple[DiscreteImages, DiscreteImages, DiscreteImages]:
-        return self.own.split()
 
     def state_dict(self) -> dict[str, str]:
         return {"digest": self.hparams.digest}

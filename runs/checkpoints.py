@@ -1,6 +1,7 @@
 """Checkpoints of runs: the one that is meant, the model in it, and how Lightning writes them."""
 
 import inspect
+import os
 import sys
 from collections.abc import Callable, Mapping
 from io import BytesIO
@@ -48,19 +49,29 @@ def built(make: Callable[..., Model], values: Mapping[str, object]) -> Model:
     return make(**values)
 
 
-def name_in_file(made: Callable) -> str:
-    """A class or function as the option --model names it, without the folder: "file.py:name"."""
-    file = getattr(sys.modules.get(made.__module__), "__file__", None) or "file.py"
-    return f"{Path(file).name}:{made.__qualname__}"
+def file_of(made: Callable) -> str | None:
+    """The file of a class or function; none of a notebook's."""
+    return getattr(sys.modules.get(getattr(made, "__module__", None)), "__file__", None)
+
+
+def maker_of(make: Callable) -> str | None:
+    """What --model needs to find a class or function: None where it has no file or name."""
+    make = getattr(make, "func", make)  # that of a functools.partial
+    name, file = getattr(make, "__qualname__", "<object>"), file_of(make)
+    return None if file is None or "<" in name else f"{os.path.relpath(file)}:{name}"
 
 
 def classes_of(model: nn.Module) -> dict[str, str]:
-    """The classes of a model and of its parts, as names for a checkpoint."""
-    parts = {"model": model, **dict(model.named_children())}
-    return {part: name_in_file(type(module)) for part, module in parts.items()}
+    """The classes of a model and of its parts, "file.py:Name" each, as a checkpoint says them."""
+    kinds = {"model": type(model)}
+    kinds |= {part: type(module) for part, module in model.named_children()}
+    files = {part: Path(file_of(kind) or "FILE").name for part, kind in kinds.items()}
+    return {part: f"{files[part]}:{kind.__qualname__}" for part, kind in kinds.items()}
 
 
-def check_classes(model: nn.Module, checkpoint: Mapping[str, object]) -> None:
+def check_classes(
+    model: nn.Module, checkpoint: Mapping[str, object], where: str = "the checkpoint"
+) -> None:
     """Raises InputError where a checkpoint says that it is of other classes: by name, in any file.
 
     Without this, weights that happen to fit would be used by networks that compute something else.
@@ -69,8 +80,10 @@ def check_classes(model: nn.Module, checkpoint: Mapping[str, object]) -> None:
     for part, name in checkpoint.get("model_classes", {}).items():
         if name.split(":")[-1] != own.get(part, "").split(":")[-1]:
             if part == "model":
-                raise InputError(f"it is of a {name}: give --model {name}")
-            raise InputError(f"its {part} is a {name}: name what made it, --model FILE:NAME")
+                raise InputError(f"{where} is of a {name}: give --model {name}")
+            raise InputError(
+                f"{where} has a {name} as {part}: give what made it, --model FILE:NAME"
+            )
 
 
 def read_model(make: Callable[..., Model], path: Path, **more: object) -> Model:
@@ -86,13 +99,13 @@ def read_model(make: Callable[..., Model], path: Path, **more: object) -> Model:
     checkpoint = read_checkpoint(path)
     try:
         model = built(make, {**checkpoint["hyper_parameters"], **more})
-        check_classes(model, checkpoint)
+        check_classes(model, checkpoint, f"checkpoint {path}")
         model.load_state_dict(checkpoint["state_dict"])
         for name, weights in model.state_dict().items():
             if not weights.isfinite().all():
                 raise ValueError(f"{name} has values that are not finite")
-    except InputError as error:
-        raise InputError(f"checkpoint {path}: {error}") from error
+    except InputError:
+        raise
     except (KeyError, RuntimeError, TypeError, ValueError) as error:
         raise InputError(
             f"checkpoint {path} is of another model ({one_line(error)}): give one that this "

@@ -58,6 +58,7 @@ class State:
     Attributes:
         argv: the options, as a command line.
         processes: how many trained together.
+        seeded: whether the seed covers the model's weights at the start.
         step, epochs: optimiser steps and whole epochs that are done.
         seconds: since the run began, without the time between its parts.
         rows: of `metrics.csv`.
@@ -67,6 +68,7 @@ class State:
 
     argv: list[str] = field(default_factory=list)
     processes: int = 1
+    seeded: bool = True
     step: int = 0
     epochs: int = 0
     seconds: float = 0.0
@@ -88,6 +90,7 @@ class Run:
         folder: of a new run only from `begin` on.
         state: as of the last epoch; in a resumed run first as of its last checkpoint.
         resumed: whether it was there before.
+        maker: what --model needs to continue; "" nothing, None where the command cannot do it.
         restoring: whether Lightning is reading the last checkpoint; `RunCheckpoint` ends it.
     """
 
@@ -98,7 +101,7 @@ class Run:
         for name in options.keys() - known.keys():
             nearest = difflib.get_close_matches(name, known, n=1, cutoff=0)[0]
             raise InputError(f"there is no option {name!r}: did you mean {nearest!r}?")
-        self.state, self.held, argv = State(), held, to_argv(options)
+        self.state, self.held, argv, self.maker = State(), held, to_argv(options), ""
         self.settings = parser.parse_args(argv)
         self.resumed = self.settings.resume is not False
         if self.resumed:
@@ -130,8 +133,13 @@ class Run:
         """How to go on after its end by whatever cause."""
         if not self.last.exists():
             return "no checkpoint is left: start again"
-        more = f" --epochs {self.settings.epochs}" if self.resumed else ""
-        return f"continue with: python train_pl.py --resume {shlex.quote(str(self.folder))}{more}"
+        more, folder = f" --epochs {self.settings.epochs}" if self.resumed else "", str(self.folder)
+        if self.maker is None:
+            return (
+                f"continue with train_vae(Namespace(resume={folder!r}), ...), given the same again"
+            )
+        more += f" --model {shlex.quote(self.maker)}" if self.maker else ""
+        return f"continue with: python train_pl.py --resume {shlex.quote(folder)}{more}"
 
     def _hold(self, folder: Path) -> None:
         self.folder = folder

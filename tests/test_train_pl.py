@@ -249,7 +249,7 @@ def fit(*callbacks: Callback, seed: int = 0, batch_size: int = 50, **settings: o
 
 
 def train(
-    folder: Path, model: VAE | None = None, pictures: bool = False, **options: object
+    folder: Path, model: VAE | type[VAE] = VAE, pictures: bool = False, **options: object
 ) -> dict[str, float]:
     """train_vae on the tiny data: the test result."""
     args = argparse.Namespace(log_dir=str(folder), accelerator="cpu", **options)
@@ -578,11 +578,11 @@ class TestOwnNetworks(InFolder):
         run = self.train(VAE(z_dim=3, **own_networks(3)), epochs=1)
         loaded = load_model(run, **own_networks(3))
         self.assertEqual(loaded.encoder[1].out_features, 6)
-        with self.assertRaisesRegex(InputError, "its encoder is a .*Sequential: .*--model"):
+        with self.assertRaisesRegex(InputError, "container.py:Sequential as encoder: .*--model"):
             load_model(run)
 
     def test_something_that_is_no_vae_is_refused_in_one_line(self):
-        for model in (nn.Linear(2, 2), pl.LightningModule(), VAE):
+        for model in (nn.Linear(2, 2), pl.LightningModule, "VAE", lambda: None):
             with self.assertRaisesRegex(InputError, "model: .* VAE"):
                 self.train(model)
 
