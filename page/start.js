@@ -171,7 +171,8 @@ $("paper").addEventListener("blur", () => {
 async function take(file) {
   try {
     const bitmap = await createImageBitmap(file);
-    act("picture", levelsOfPicture(bitmap));
+    const [levels = null, ...others] = levelsOfPicture(bitmap);
+    act("picture", levels, others.length);
   } catch {
     state.message = "This file is no picture that the browser can read.";
     redraw();

@@ -109,13 +109,14 @@ const ACTIONS = {
     state.strokes = [];
     read({ kind: "test", levels: testImage(n), label: PAGE.labels[n], n });
   },
-  picture(levels) {
+  picture(levels, others = 0) {
     if (levels === null) {
       state.message = "Nothing in this picture stands out from its paper.";
       return;
     }
     state.strokes = [];
     read({ kind: "picture", levels, label: null });
+    if (others) state.message = `Of ${others + 1} things in this picture, the largest is taken.`;
   },
   reread() { read(state.x); },
 

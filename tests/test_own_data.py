@@ -14,6 +14,7 @@ from unittest import mock
 
 import numpy as np
 import torch
+from photos import PHOTOS, photo
 from PIL import Image
 from tiny import InFolder, save_model
 
@@ -27,7 +28,7 @@ from inputs.files import read_idx
 from judging.samples import classify, load_classifier
 from reading.choice import OwnDataModule, data_for
 from reading.own import read_own
-from reading.photo import mnist_form
+from reading.photo import mnist_form, photographed
 from reading.pictures import FORMATS, HEIF
 from reading.sources import ARCHIVES, READERS, TABLES
 
@@ -364,6 +365,21 @@ class TestPictures(OwnDataTest):
         save_pngs(self.folder / "parts", DIGITS[:2], LABELS[:2])
         with self.assertRaisesRegex(InputError, "not clear which folders are classes"):
             read_own(self.folder / "parts")
+
+
+class TestPhotos(unittest.TestCase):
+    def test_shadows_tables_lines_and_other_digits_do_not_keep_a_digit_from_being_read(self):
+        labels = read_idx(RAW / "t10k-labels-idx1-ubyte.gz")
+        for number, kind in PHOTOS:
+            with self.subTest(number=number, kind=kind):
+                grey = np.asarray(Image.fromarray(photo(number, kind)).convert("L"))
+                images = torch.from_numpy(four_bit(np.stack(photographed(grey)))).unsqueeze(1)
+                found = classify(load_classifier(), images)[1].argmax(dim=1).tolist()
+                self.assertEqual(found, labels[number:][: 1 + (kind == "two")].tolist())
+
+    def test_nothing_is_found_on_empty_paper(self):
+        for paper in (np.zeros((50, 50), np.uint8), np.full((600, 800), 240, np.uint8)):
+            self.assertEqual(photographed(paper), [])
 
 
 class TestMnistForm(unittest.TestCase):
