@@ -197,32 +197,48 @@ def up(x: Array, matrix: Array, bias: Array, scale: int) -> Array:
     return squares.swapaxes(2, 3).reshape(batch, height * scale, width * scale, -1)
 
 
+def clip(x: Array) -> Array:
+    return x.clip(-LIMIT, LIMIT)
+
+
 def flatten(x: Array) -> Array:
-    return np.clip(x.transpose(0, 3, 1, 2).reshape(len(x), -1), -LIMIT, LIMIT)
+    return x.transpose(0, 3, 1, 2).reshape(len(x), -1)
 
 
-def unflatten(x: Array, *sizes: int) -> Array:
-    return x.reshape(-1, *sizes).transpose(0, 2, 3, 1)
+def unflatten(x: Array, channels: int, height: int, width: int) -> Array:
+    return x.reshape(-1, channels, height, width).transpose(0, 2, 3, 1)
 
 
-def prepare(layers: list[list], weights: Iterator[NDArray[np.int32]]) -> Callable[[Array], Array]:
+def residual(x: Array, inner: Callable[[Array], Array]) -> Array:
+    return x + inner(x)
+
+
+def prepare(
+    layers: list[list], weights: Iterator[NDArray[np.int32]], limited: bool = True
+) -> Callable[[Array], Array]:
     """A network of `describe` as a function of whole numbers; images are [B, H, W, channels].
 
+    Args:
+        limited: what it is given is within LIMIT. Where that is not sure, it is made so before it
+            is multiplied; behind SiLU and ReLU it is sure.
     Raises:
         InputError: see `dense`.
     """
     steps: list[Callable[[Array], Array]] = []
     for kind, *sizes in layers:
-        if kind == "residual":
-            steps.append(partial(lambda inner, x: x + inner(x), prepare(sizes[0], weights)))
-        elif kind in ("linear", "conv", "up"):
+        if kind in ("linear", "conv", "up"):
             matrix, bias = dense(weights)
             run = {"linear": linear, "conv": convolve, "up": up}[kind]
-            names = {"linear": (), "conv": ("stride", "padding"), "up": ("scale",)}[kind]
-            more = dict(zip(names, sizes, strict=True))
+            names = ("scale",) if kind == "up" else ("stride", "padding")
+            more = dict(zip(names, sizes, strict=kind != "linear"))
+            steps += [] if limited else [clip]
             steps.append(partial(run, matrix=matrix, bias=bias, **more))
+        elif kind == "residual":
+            steps.append(partial(residual, inner=prepare(sizes[0], weights, limited=False)))
         elif kind == "unflatten":
-            steps.append(partial(lambda sizes, x: unflatten(x, *sizes), sizes))
+            channels, height, width = sizes
+            steps.append(partial(unflatten, channels=channels, height=height, width=width))
         else:
             steps.append({"silu": silu, "relu": relu, "flatten": flatten}[kind])
+        limited = kind in ("silu", "relu") or (limited and kind in ("flatten", "unflatten"))
     return lambda x: reduce(lambda x, step: step(x), steps, x)

@@ -106,6 +106,12 @@ class TestExact(unittest.TestCase):
             found = linear(x[:, columns].astype(float), matrix[0][columns], matrix[1])
             self.assertTrue((found.astype(np.int64) == expected).all())
 
+    def test_no_layer_is_given_more_than_the_limit(self):
+        large, zero = np.full((1, 1), 2**30, np.int32), np.zeros(1, np.int32)
+        for between in ([], [["residual", []]], [["relu"]], [["silu"]]):
+            network = prepare([["linear"], *between, ["linear"]], iter([large, zero] * 2))
+            self.assertEqual(network(np.full((1, 1), 1.0 * LIMIT)), LIMIT * 2.0**18)
+
     def test_weights_beyond_exact_sums_or_no_numbers_are_refused(self):
         column = np.full((2**7, 1), 2**31 - 1, np.int32)
         with self.assertRaisesRegex(InputError, "too large"):
