@@ -17,7 +17,6 @@ from inputs.checks import check_finite
 from judging.percentiles import hundredths
 from page.layers import networks, packed, weights_at
 from pictures.figures import CLASS_COLOURS
-from prior import LatentPrior
 from reading.choice import DataSets
 from utils import KLD, elbo_to_bpd, kl_per_dimension, reconstruction_loss
 
@@ -25,8 +24,7 @@ PARTS = Path(__file__).resolve().parent  # page.html and what it takes in
 NUM_JUDGED = 2000  # test images that say what is usual
 PER_CLASS = 2  # test images in the page, from each of the classes; the self-test uses them
 NUM_POINTS = 1500  # test images shown as points in a latent plane
-CHECKED = 16  # the self-test compares every 16th pixel's logits, of other pixels for every image
-CHECKED_THEN = 2  # images that the self-test takes for each epoch that was kept
+CHECKED = 16  # the self-test compares every 16th pixel's logits, for every image of other pixels
 NUM_DRAWS = 5000  # from the learned prior, for the ends of the sliders
 SEED = 42
 NOUNS = {"MNIST": "digit", "FashionMNIST": "garment", "KMNIST": "character"}
@@ -97,24 +95,20 @@ def typical(model: nn.Module, data: DiscreteImages) -> dict[str, object]:
     }
 
 
-def networks_test(found: dict[str, Tensor]) -> dict[str, object]:
-    """What the page's own encoder and decoder are compared with."""
+@torch.no_grad()
+def reference(model: nn.Module, imgs: Tensor, labels: Tensor) -> dict[str, object]:
+    """What the page's own networks and prior are compared with; each list goes image by image."""
+    found = outputs(model, imgs)
     pixels = found["logits"].flatten(2).mT  # [N, 784, 16]
-    checked = [image[-n % CHECKED :: CHECKED] for n, image in enumerate(pixels)]
     return {
-        "images": len(pixels),
+        "images": len(imgs),
         "every": CHECKED,
         **{name: packed(found[name]) for name in ("noise", "mean", "logStd")},
-        "logits": packed(torch.cat(checked)),
+        "logits": packed(torch.cat([p[n % CHECKED :: CHECKED] for n, p in enumerate(pixels)])),
         "bpd": found["bpd"].tolist(),
+        "mixtures": packed(torch.stack(model.prior.conditionals(found["z"], labels), dim=2)),
+        "logPrior": model.prior.log_prob(found["z"], labels).tolist(),
     }
-
-
-@torch.no_grad()
-def prior_test(prior: LatentPrior, z: Tensor, labels: Tensor) -> dict[str, object]:
-    """What the page's own prior is compared with: z float [N, z_dim], labels long [N]."""
-    mixtures = torch.stack(prior.conditionals(z, labels), dim=2)
-    return {"mixtures": packed(mixtures), "logPrior": prior.log_prob(z, labels).tolist()}
 
 
 @torch.no_grad()
@@ -128,20 +122,18 @@ def points(model: nn.Module, data: DiscreteImages) -> dict[str, object] | None:
 
 def describe_model(shown: Shown, data: DiscreteImages, chosen: DiscreteImages) -> dict[str, object]:
     """One model of the page; `chosen` are the images that are in it."""
-    model, imgs = shown.model, chosen.images.long()
-    judged, found = data.subset(torch.arange(len(data))[:NUM_JUDGED]), outputs(model, imgs)
+    model, judged = shown.model, data.subset(torch.arange(len(data))[:NUM_JUDGED])
     return {
         "name": shown.name,
         **networks(model),
         "typical": typical(model, judged),
         "points": points(model, data),
-        "check": {**networks_test(found), **prior_test(model.prior, found["z"], chosen.labels)},
+        "check": reference(model, chosen.images.long(), chosen.labels),
         "epochs": [
             {
                 "epoch": epoch,
                 "bpd": outputs(then, judged.images.long())["bpd"].mean().item(),
                 "weights": weights_at(then),
-                "check": networks_test(outputs(then, imgs[:CHECKED_THEN])),
             }
             for epoch, then in shown.epochs
         ],
@@ -169,6 +161,7 @@ def contents(models: list[Shown], sets: DataSets) -> dict[str, object]:
         "trainImages": len(sets.train),
         "classes": class_names(sets.name, sets.test),
         "colours": CLASS_COLOURS,
+        "levels": models[0].model.hparams.num_levels,
         "images": packed(chosen.images, "u1"),
         "labels": chosen.labels.tolist(),
         "models": [describe_model(shown, sets.test, chosen) for shown in models],
@@ -178,10 +171,7 @@ def contents(models: list[Shown], sets: DataSets) -> dict[str, object]:
 def page(known: dict[str, object]) -> str:
     """The whole page of these `contents`: page.html with all that it takes in."""
     model_json = json.dumps(known, separators=(",", ":")).replace("<", r"\u003c")  # ends no script
-    values = {"model": model_json, "noun": known["noun"]}
-
-    def value(found: re.Match) -> str:
-        name = found[1]
-        return values[name] if name in values else (PARTS / name).read_text(encoding="utf-8")
-
-    return re.sub("@@(.+?)@@", value, (PARTS / "page.html").read_text(encoding="utf-8"))
+    values = {"model": model_json, "noun": known["noun"], "levels": str(known["levels"])}
+    files = {part.name: part.read_text(encoding="utf-8") for part in PARTS.glob("*.*s*")}
+    html = (PARTS / "page.html").read_text(encoding="utf-8")
+    return re.sub("@@(.+?)@@", lambda found: (values | files)[found[1]], html)

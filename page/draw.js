@@ -18,6 +18,10 @@ function tell(id, text) {
   if ($(id).textContent !== text) $(id).textContent = text; // or it would be read aloud again
 }
 
+function press(id, isPressed) { // of the buttons in an element those for which it holds
+  [...$(id).children].forEach((button, n) => { button.ariaPressed = isPressed(n, button); });
+}
+
 // Draws grey levels 0..15 onto a canvas, black where there are none; a place is {left, top} for
 // one tile among many.
 function paint(canvas, levels, { left = 0, top = 0 } = {}) {
@@ -77,8 +81,6 @@ const NAMED = PAGE.classes.length > 10 || PAGE.classes.some((name) => name.lengt
 const latentsOf = ({ zDim }) => zDim === 1 ? "one latent" : `${zDim} latents`;
 
 // ---- what follows from the state ---------------------------------------------------------------
-
-const logitsNow = () => once("logits", [state.model, state.z], () => decode(state.model, state.z));
 
 // What the prior reads in latents: p(class | z), the most probable class and the next one, and
 // log p(z). Arrays of latents are never altered, and each belongs to one model.
@@ -143,19 +145,12 @@ function nameOfX(x) {
 }
 
 function nameOfZ({ origin: { kind, label }, morph }) {
+  if (kind === "new") return `a new ${className(label)}`;
+  if (kind === "morph") return `${percent(morph.share)} of the way to ${className(label)}`;
   return {
-    empty: () => "nothing to decode",
-    zero: () => "all latents at 0",
-    drawing: () => "decoded from its latents",
-    test: () => "decoded from its latents",
-    picture: () => "decoded from its latents",
-    hand: () => "moved by hand",
-    map: () => "a place of the map",
-    link: () => "latents of a link",
-    new: () => `a new ${className(label)}`,
-    unit: () => "a draw from N(0, I)",
-    morph: () => `${percent(morph.share)} of the way to ${className(label)}`,
-  }[kind]();
+    empty: "nothing to decode", zero: "all latents at 0", hand: "moved by hand",
+    map: "a place of the map", link: "latents of a link", unit: "a draw from N(0, I)",
+  }[kind] ?? "decoded from its latents";
 }
 
 // ---- the parts ---------------------------------------------------------------------------------
@@ -231,7 +226,7 @@ function drawImage() {
   if (!changed("image", model, z, drawnPixels, origin.kind)) return;
   const levels = origin.kind === "empty" ? null : shownLevels();
   for (const canvas of [$("image"), $("mini-image")]) paint(canvas, levels);
-  $("drawn").setAttribute("aria-pressed", drawnPixels !== null);
+  $("drawn").ariaPressed = drawnPixels !== null;
 }
 
 // What the image in view reads as; no class where it is like hardly any test image.
@@ -241,8 +236,8 @@ function drawGuess() {
   const { shares, best, logProb } = reading(z), named = place && !place.unusual;
   const said = !place ? ["nothing to read"] : place.unusual ? [`not like a ${PAGE.noun}`]
     : [make("b", {}, className(best)), ` · ${percent(shares[best])}`];
-  $("guess").replaceChildren(...named ? [make("span", { className: "wide" }, "reads as ")] : [],
-    ...said);
+  if (named) said.unshift(make("span", { className: "wide" }, "reads as "));
+  $("guess").replaceChildren(...said);
   tell("mini-name", $("guess").textContent);
   const ranks = [...shares.keys()].sort((a, b) => shares[b] - shares[a]);
   ranks.forEach((label, rank) => {
@@ -251,19 +246,16 @@ function drawGuess() {
     bar.style.order = NAMED ? rank : label; // of long names, the most probable stand in rows
     bar.classList.toggle("best", named && rank === 0);
   });
-  const scale = (id, value, among, text) => {
-    const at = (value - among[0]) / (among.at(-1) - among[0]), band = $(id).children[1].style;
-    const middle = (among[49] - among[0]) / (among.at(-1) - among[0]);
-    band.setProperty("--at", clamped(0.25 + at / 2, 0, 1));
-    band.setProperty("--middle", 0.25 + middle / 2);
-    $(id).lastElementChild.textContent = text;
-    $(id).classList.toggle("none", !Number.isFinite(place?.[id]));
+  const scale = (id, value, among, unit) => {
+    const { children: [, band, text], classList } = $(id), above = place?.[id];
+    const share = (v) => clamped(0.25 + (v - among[0]) / (among[99] - among[0]) / 2, 0, 1);
+    band.style = `--at: ${share(value)}; --middle: ${share(among[49])}`;
+    text.textContent = place ? unit + (above === null ? "a mean image" : `above ${above} %`) : "–";
+    classList.toggle("none", !Number.isFinite(above));
   };
   const { logProbs, costs } = model.typical;
-  scale("likely", logProb, logProbs,
-    place ? `${number(logProb, 1)} nats, above ${place.likely} %` : "–");
-  const rank = place?.dear === null ? "of a mean image" : `above ${place?.dear} %`;
-  scale("dear", cost?.bpd, costs, place ? `${number(cost.bpd, 2)} bits, ${rank}` : "–");
+  scale("likely", logProb, logProbs, `${number(logProb, 1)} nats, `);
+  scale("dear", cost?.bpd, costs, cost && `${number(cost.bpd, 2)} bits, `);
 }
 
 function drawMorph() {
@@ -271,9 +263,7 @@ function drawMorph() {
   $("way").style.visibility = morph ? "visible" : "hidden";
   $("share").value = morph?.share ?? 0;
   tell("morph-end", morph ? className(morph.label) : "");
-  [...$("targets").children].forEach((button, label) => {
-    button.setAttribute("aria-pressed", morph?.label === label);
-  });
+  press("targets", (label) => morph?.label === label);
 }
 
 // ---- from the image to z and back --------------------------------------------------------------
@@ -305,14 +295,13 @@ function drawHeart() {
   for (const { index, picture, kl } of bells) {
     const dots = draws.map((z) => `<circle cx="${100 + PER_UNIT * z[index]}" cy="34" r="2.5"/>`);
     const q = view && bell("q", view.posterior.mean[index], Math.exp(view.posterior.logStd[index]));
-    picture.innerHTML = `<svg viewBox="0 0 200 40" aria-hidden="true"><path d="M0 34H200M100 30V38"/>`
+    picture.innerHTML = `<svg viewBox="0 0 200 40"><path d="M0 34H200M100 30V38"/>`
       + `${bell("prior", 0, 1)}${q ?? ""}${dots.reverse().join("")}</svg>`;
     kl.textContent = cost ? number(cost.kl[index], 1) : "–";
   }
   const rest = cost && cost.regularization - bells.reduce((sum, b) => sum + cost.kl[b.index], 0);
-  const more = model.zDim - bells.length;
-  tell("bells-rest", `q(z | x) and N(0, I), with the KL in nats${more > 0 && cost
-    ? `, ${number(rest, 1)} more in ${more === 1 ? "one more latent" : `${more} more latents`}` : ""}`);
+  const others = model.zDim > bells.length && cost ? ` (all others: ${number(rest, 1)})` : "";
+  tell("bells-rest", `q(z | x), N(0, I), and the KL in nats${others}`);
   [[cost?.regularization, cost?.bpd], [cost?.learned, cost?.learnedBpd]].forEach(([kl, bpd], n) => {
     const [, bits, bar, text] = $("sums").children[n].children;
     [cost?.reconstruction, kl].forEach((part, i) => {
@@ -325,10 +314,11 @@ function drawHeart() {
   $("again").disabled = !view;
   if (model.points) {
     const place = (z) => onMap(model, z).map((share, i) => 100 * (i ? 1 - share : share));
-    const ring = view && Array.from({ length: 60 }, (_, i) => place(view.posterior.mean.map((m, d) =>
-      m + 2 * Math.exp(view.posterior.logStd[d]) * Math.sin(2 * Math.PI * i / 60 + (d ? 0 : 1.5708)))));
-    $("map-q").innerHTML = view ? `<path d="M${ring.join("L")}Z"/>` + draws.map((z) =>
-      `<path class="dot" d="M${place(z)}h.01"/>`).join("") : "";
+    const turns = Array.from({ length: 60 }, (_, i) => 2 * Math.PI * i / 60); // at two stds
+    const ring = view && turns.map((t) =>
+      place(drawOf(view.posterior, [2 * Math.cos(t), 2 * Math.sin(t)])));
+    const dots = draws.map((z) => `<path class="dot" d="M${place(z)}h.01"/>`);
+    $("map-q").innerHTML = view ? `<path d="M${ring.join("L")}Z"/>${dots.join("")}` : "";
   }
 }
 
@@ -341,17 +331,15 @@ function buildSliders(model) {
   $("sliders").replaceChildren();
   $("more-sliders").replaceChildren();
   latents.forEach(({ index, kl }, rank) => {
-    const input = make("input", { type: "range", min: -reach, max: reach, step: 0.01 });
-    input.setAttribute("aria-label", `z[${index}], tells ${kl.toFixed(1)} nats`);
+    const ariaLabel = `z[${index}], tells ${kl.toFixed(1)} nats`;
+    const input = make("input", { type: "range", min: -reach, max: reach, step: 0.01, ariaLabel });
     Object.assign(input.dataset, { set: "slide", index });
     const strip = make("canvas", { width: STRIP.length * SIDE, height: SIDE, className: "strip" });
-    const texts = [make("code", {}, `z[${index}]`), strip, make("span"),
-      make("span", {}, kl.toFixed(1))];
-    for (const text of texts) text.setAttribute("aria-hidden", true);
-    const [name, , value, told] = texts;
-    const track = make("span", { className: "track" }, input);
-    $(rank < FIRST_SLIDERS ? "sliders" : "more-sliders")
-      .append(make("li", {}, name, strip, track, value, told));
+    const value = make("span", { ariaHidden: true });
+    $(rank < FIRST_SLIDERS ? "sliders" : "more-sliders").append(make("li", {},
+      make("code", { ariaHidden: true }, `z[${index}]`), strip,
+      make("span", { className: "track" }, input), value,
+      make("span", { ariaHidden: true }, kl.toFixed(1))));
     sliders.push({ index, input, value, strip });
   });
   const rest = latents.length - FIRST_SLIDERS;
@@ -369,38 +357,25 @@ function drawSliders() {
 }
 
 function drawMap() {
-  const { model, z, dots } = state;
+  const { model, z } = state;
   if (changed("map", model)) {
     paintMap(model, $("map-image"));
     paintDots(model, $("map-points"));
   }
-  $("map-points").hidden = !dots;
   const [right, up] = onMap(model, z);
-  $("map-place").style.left = `${100 * right}%`;
-  $("map-place").style.top = `${100 * (1 - up)}%`;
+  $("map-place").style = `left: ${100 * right}%; top: ${100 * (1 - up)}%`;
 }
-
-const LESSONS = {
-  learned: () => "Nobody wrote these: of four draws from the learned prior, each is the likeliest. "
-    + "Click to take one.",
-  unit: () => "Each latent on its own from N(0, I): nothing makes them go together, and many are no "
-    + `${PAGE.noun}s.`,
-};
 
 function drawTiles() {
   const { model, tiles, z } = state;
-  [...$("tiles").children].forEach((button, n) => {
-    button.setAttribute("aria-pressed", tiles.each[n].z === z);
-  });
+  press("tiles", (n) => tiles.each[n].z === z);
   if (!changed("tiles", tiles)) return;
-  tell("lesson", LESSONS[tiles.choice === "unit" ? "unit" : "learned"]());
-  for (const button of $("classes").children) {
-    button.setAttribute("aria-pressed", button.value === String(tiles.choice));
-  }
+  tell("lesson", tiles.choice === "unit"
+    ? `Each latent on its own from N(0, I): nothing makes them fit, and many are no ${PAGE.noun}s.`
+    : "Nobody wrote these: each is the likeliest of four draws from the learned prior.");
+  press("classes", (_, { value }) => value === JSON.stringify(tiles.choice));
   [...$("tiles").children].forEach((button, n) => {
-    const { kind, label } = tiles.each[n];
-    const what = kind === "unit" ? "a draw from N(0, I)" : `a new ${className(label)}`;
-    button.setAttribute("aria-label", `${n + 1} of ${TILES}: ${what}`);
+    button.ariaLabel = `${n + 1} of ${TILES}: ${nameOfZ({ origin: tiles.each[n] })}`;
     paint(button.firstElementChild, null);
   });
   inSlices("tiles", TILES, (n) => {
@@ -433,10 +408,8 @@ const CHALLENGES = [
 function drawChallenge() {
   const { challenge } = state, chosen = CHALLENGES[challenge], met = chosen?.done(state);
   if (!changed("challenge", challenge, met)) return;
-  [...$("goals").children].forEach((button, n) => {
-    button.setAttribute("aria-pressed", n === challenge);
-  });
-  tell("goal", !chosen ? "Choose one." : met ? "Done! “Copy link” shows it to others." : chosen.how);
+  press("goals", (n) => n === challenge);
+  tell("goal", met ? "Done! “Copy link” shows it to others." : chosen?.how ?? "Choose one.");
 }
 
 // The 24 latents that are looked at while it learns: from the trained prior, each class in turn.
@@ -463,8 +436,8 @@ function drawLearning() {
 // What is read aloud, the address, of which browsers allow few changes, and many small images.
 let restTimer = 0;
 function whenStill() {
-  const { model, x, z, noises, challenge, drawnPixels, moment } = state, more = $("more").open;
-  if (!changed("still", model, x, z, noises, challenge, drawnPixels, moment, more)) return;
+  const { model, x, z, noises, challenge, drawnPixels } = state, more = $("more").open;
+  if (!changed("still", model, x, z, noises, challenge, drawnPixels, more)) return;
   clearTimeout(restTimer);
   runs.small = null; // or they would go on beside what comes
   restTimer = setTimeout(() => {
@@ -474,23 +447,16 @@ function whenStill() {
   }, 250);
 }
 
-// The ten draws, the image in view as it was, and beside the sliders the image with each latent's
-// value another.
+// The ten draws, and beside the sliders the image with each latent's value another.
 function drawSmall() {
-  const { model, z, noises, moment } = state, view = inView();
+  const { model, z, noises } = state, view = inView();
   const shown = $("more").open ? sliders : sliders.slice(0, FIRST_SLIDERS);
-  const decoded = (networks, z) => expectedLevels(decode(networks, z));
+  const decoded = (z) => expectedLevels(decode(model, z));
   const jobs = [...$("draws").children].map((canvas, n) => () =>
-    paint(canvas, view && decoded(model, drawOf(view.posterior, noises[n]))));
-  if (LEARNER) {
-    const then = LEARNER.epochs[moment];
-    jobs.push(() => paint($("then-x"), view?.levels));
-    jobs.push(() =>
-      paint($("then-again"), view && decoded(then, encode(then, view.levels).mean)));
-  }
+    paint(canvas, view && decoded(drawOf(view.posterior, noises[n]))));
   for (const { index, strip } of shown) {
     STRIP.forEach((value, k) => jobs.push(() =>
-      paint(strip, decoded(model, z.with(index, value)), { left: k * SIDE })));
+      paint(strip, decoded(z.with(index, value)), { left: k * SIDE })));
   }
   return inSlices("small", jobs.length, (n) => jobs[n]());
 }

@@ -7,7 +7,7 @@
 
 "use strict";
 
-const LEVELS = 16, SIDE = 28, PIXELS = SIDE * SIDE;
+const SIDE = 28, PIXELS = SIDE * SIDE; // LEVELS, how many grey levels there are, the page says
 const NATS_PER_BIT = Math.LN2;
 
 // rows [M][K] times columns [N][K], plus a bias per row: result [N][M]. Convolutions of all kinds
@@ -238,7 +238,8 @@ function loss(model, levels, posterior, noise) {
   const z = drawOf(posterior, noise), logits = decode(model, z), kl = klPerLatent(posterior);
   const reconstruction = reconstructionLoss(logits, levels);
   const regularization = kl.reduce((sum, each) => sum + each, 0);
-  return { z, logits, kl, reconstruction, regularization, bpd: inBpd(reconstruction + regularization) };
+  const bpd = inBpd(reconstruction + regularization);
+  return { z, logits, kl, reconstruction, regularization, bpd };
 }
 
 // ---- the learned prior: LatentPrior in prior.py ------------------------------------------------

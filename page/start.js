@@ -13,8 +13,8 @@ function act(name, ...given) {
 MODELS.forEach((model, n) => {
   const input = make("input", { type: "radio", name: "model", value: n });
   input.dataset.set = "model";
-  const alike = MODELS.filter(({ zDim }) => zDim === model.zDim).length > 1;
-  const text = alike ? model.name : `${latentsOf(model)}${model.points ? ": a map" : ""}`;
+  const alike = MODELS.some((other) => other !== model && other.zDim === model.zDim);
+  const text = alike ? model.name : latentsOf(model) + (model.points ? ": a map" : "");
   $("models").append(make("label", { title: model.name }, input, make("span", {}, text)));
 });
 $("models").hidden = MODELS.length === 1;
@@ -40,10 +40,9 @@ if (LEARNER) {
   $("epoch").max = LEARNER.epochs.length - 1;
   $("learn-title").textContent = `Watch ${latentsOf(LEARNER)} learn`;
 }
-$("raw-bits").textContent = `${LEVELS} grey levels take ${Math.log2(LEVELS)} bits`;
 
 function button(action, value, content) {
-  const element = make("button", { type: "button", value: String(value) }, content);
+  const element = make("button", { type: "button", value: JSON.stringify(value) }, content);
   element.dataset.do = action;
   return element;
 }
@@ -68,42 +67,27 @@ function oneStop(container) {
 // Buttons that do more than to change the state.
 const OTHERS = {
   choose() { $("file").click(); },
-  save() {
-    const large = make("canvas", { width: 10 * SIDE, height: 10 * SIDE });
-    const context = large.getContext("2d");
-    context.imageSmoothingEnabled = false;
-    context.drawImage($("image"), 0, 0, large.width, large.height);
-    make("a", { download: `${PAGE.noun}.png`, href: large.toDataURL("image/png") }).click();
-  },
   async link() {
     history.replaceState(null, "", addressOf(state));
-    try {
-      await navigator.clipboard.writeText(location.href);
-      state.message = "The link is copied.";
-    } catch {
-      state.message = "The link is in the address bar.";
-    }
+    const copied = navigator.clipboard?.writeText(location.href) ?? Promise.reject();
+    state.message = await copied.then(() => "The link is copied.",
+      () => "The link is in the address bar.");
     redraw();
   },
   check() { tellCheck(); },
   top() { $("draw").scrollIntoView({ behavior: still ? "instant" : "smooth" }); },
 };
 
-const CHOICES = { null: null, unit: "unit" }; // values of buttons that are no numbers
-
 document.addEventListener("click", (event) => {
   const button = event.target.closest("button[data-do]");
   if (!button) return;
-  const { do: name } = button.dataset;
-  const { value } = button, given = value in CHOICES ? CHOICES[value] : Number(value);
-  if (name in OTHERS) OTHERS[name](); else act(name, ...value === "" ? [] : [given]);
+  const { value, dataset: { do: name } } = button;
+  if (name in OTHERS) OTHERS[name](); else act(name, ...value === "" ? [] : [JSON.parse(value)]);
 });
 
 document.addEventListener("input", ({ target }) => {
   const { set, index } = target.dataset;
-  if (!set) return;
-  const value = target.type === "checkbox" ? target.checked : Number(target.value);
-  act(set, ...(index === undefined ? [value] : [Number(index), value]));
+  if (set) act(set, ...(index === undefined ? [] : [Number(index)]), Number(target.value));
 });
 
 $("more").addEventListener("toggle", redraw);
@@ -114,11 +98,9 @@ addEventListener("keydown", (event) => {
     act("undo");
   }
   if (event.key !== "Escape") return;
-  const { activeElement } = document;
-  document.body.classList.add("quiet"); // explanations under the mouse
-  if (activeElement.matches("dfn")) activeElement.blur();
-  const note = activeElement.closest("section")?.querySelector("details.note");
-  if (note) note.open = false;
+  document.body.classList.add("quiet"); // explanations that the mouse is on
+  if (document.activeElement.matches("dfn")) document.activeElement.blur();
+  for (const note of document.querySelectorAll(".note")) note.open = false;
 });
 addEventListener("pointermove", () => document.body.classList.remove("quiet"));
 
@@ -126,34 +108,40 @@ addEventListener("pointermove", () => document.body.classList.remove("quiet"));
 new IntersectionObserver(([{ isIntersecting }]) => { $("mini").hidden = isIntersecting; },
   { threshold: 0.3 }).observe($("image"));
 
-// ---- the paper ---------------------------------------------------------------------------------
+// ---- paper and map -----------------------------------------------------------------------------
 
-const placeIn = (event, element) => {
-  const box = element.getBoundingClientRect();
-  return { x: (event.clientX - box.left) / box.width, y: (event.clientY - box.top) / box.height };
-};
+const ARROWS = { ArrowRight: [1, 0], ArrowLeft: [-1, 0], ArrowDown: [0, 1], ArrowUp: [0, -1] };
 
-$("paper").addEventListener("pointerdown", (event) => {
-  if (!event.isPrimary || event.button !== 0) return; // a second finger, another mouse button
-  event.target.setPointerCapture(event.pointerId);
-  act("penDown", placeIn(event, event.target));
-});
-$("paper").addEventListener("pointermove", (event) => {
-  if (!event.target.hasPointerCapture(event.pointerId) || !state.strokes.length) return;
-  const events = event.getCoalescedEvents?.() ?? [];
-  act("penMove", (events.length ? events : [event]).map((each) => placeIn(each, event.target)));
-});
+// Calls down and move with the places, in 0..1, where a pointer is put down and drawn.
+function follows(element, down, move) {
+  const placeIn = ({ clientX, clientY }) => {
+    const { left, top, width, height } = element.getBoundingClientRect();
+    return { x: (clientX - left) / width, y: (clientY - top) / height };
+  };
+  element.addEventListener("pointerdown", (event) => {
+    if (!event.isPrimary || event.button !== 0) return; // a second finger, another mouse button
+    element.setPointerCapture(event.pointerId);
+    down(placeIn(event));
+  });
+  element.addEventListener("pointermove", (event) => {
+    if (!element.hasPointerCapture(event.pointerId)) return;
+    const events = event.getCoalescedEvents?.() ?? [];
+    move((events.length ? events : [event]).map(placeIn));
+  });
+}
+
+follows($("paper"), (place) => act("penDown", place),
+  (places) => state.strokes.length && act("penMove", places));
 $("paper").addEventListener("keydown", (event) => {
-  const steps = { ArrowRight: [1, 0], ArrowLeft: [-1, 0], ArrowDown: [0, 1], ArrowUp: [0, -1] };
   const { pen } = state;
-  if (event.key in steps) {
-    const [right, down] = steps[event.key];
+  if (event.key in ARROWS) {
+    const [right, down] = ARROWS[event.key];
     pen.x = clamped(pen.x + right / 25, 0, 1);
     pen.y = clamped(pen.y + down / 25, 0, 1);
-    if (pen.down) act("penMove", [{ x: pen.x, y: pen.y }]);
+    if (pen.down) act("penMove", [pen]);
   } else if (event.key === " ") {
     pen.down = !pen.down;
-    if (pen.down) act("penDown", { x: pen.x, y: pen.y });
+    if (pen.down) act("penDown", pen);
   } else if (event.key === "Delete" || event.key === "Backspace") {
     act("clear");
   } else {
@@ -168,10 +156,10 @@ $("paper").addEventListener("blur", () => {
   redraw();
 });
 
-async function take(file) {
+async function take([file]) {
+  if (!file) return;
   try {
-    const bitmap = await createImageBitmap(file);
-    const [levels = null, ...others] = levelsOfPicture(bitmap);
+    const [levels = null, ...others] = levelsOfPicture(await createImageBitmap(file));
     act("picture", levels, others.length);
   } catch {
     state.message = "This file is no picture that the browser can read.";
@@ -179,35 +167,22 @@ async function take(file) {
   }
 }
 $("file").addEventListener("change", ({ target }) => {
-  if (target.files.length) take(target.files[0]);
+  take([...target.files]);
   target.value = "";
 });
-document.addEventListener("dragover", (event) => event.preventDefault());
-document.addEventListener("drop", (event) => { // anywhere: beside the paper it would open the file
+addEventListener("dragover", (event) => event.preventDefault());
+addEventListener("drop", (event) => { // anywhere: beside the paper it would open the file
   event.preventDefault();
-  if (event.dataTransfer.files.length) take(event.dataTransfer.files[0]);
+  take(event.dataTransfer.files);
 });
 
-// ---- the map -----------------------------------------------------------------------------------
-
-const field = $("map").firstElementChild;
-const followPointer = (event) => {
-  const { x, y } = placeIn(event, field);
-  act("place", atPlace(state.model, [x, 1 - y]));
-};
-field.addEventListener("pointerdown", (event) => {
-  if (!event.isPrimary || event.button !== 0) return;
-  field.setPointerCapture(event.pointerId);
-  followPointer(event);
-});
-field.addEventListener("pointermove", (event) => {
-  if (field.hasPointerCapture(event.pointerId)) followPointer(event);
-});
+const goTo = ({ x, y }) => act("place", atPlace(state.model, [x, 1 - y]));
+follows($("map").firstElementChild, goTo, (places) => goTo(places.at(-1)));
 $("map-place").addEventListener("keydown", (event) => {
-  const steps = { ArrowRight: [1, 0], ArrowLeft: [-1, 0], ArrowUp: [0, 1], ArrowDown: [0, -1] };
-  if (!(event.key in steps)) return;
+  if (!(event.key in ARROWS)) return;
   event.preventDefault();
-  act("place", state.z.map((z, d) => z + 0.05 * (steps[event.key][d] ?? 0)));
+  const [right, down] = ARROWS[event.key];
+  act("place", state.z.map((z, d) => z + 0.05 * [right, -down][d]));
 });
 
 // ---- what moves by itself ----------------------------------------------------------------------
@@ -229,10 +204,9 @@ requestAnimationFrame(tick);
 // ---- first -------------------------------------------------------------------------------------
 
 function openAddress() {
-  const linked = location.hash.length > 1, opened = linked && follow(location.hash);
-  if (linked && !opened) state.message = "This link is not of this page: nothing is opened.";
+  if (location.hash.length < 2) return;
+  state.message = follow(location.hash) ? "" : "This link is not of this page: nothing is opened.";
   redraw();
-  return opened;
 }
 addEventListener("hashchange", openAddress);
 

@@ -37,7 +37,6 @@ const state = {
   morph: null,      // {from, to, label, share, playing}
   drawnPixels: null, // noise, where grey levels are drawn; null for the mean
   tiles: { choice: null, each: [] }, // choice: a class, null for any, "unit" for N(0, I)
-  dots: true,       // on the map
   moment: LEARNER ? LEARNER.epochs.length - 1 : 0, // of LEARNER: the epoch that is shown
   challenge: null,  // a place in CHALLENGES
   nextTest: 2,      // MNIST's first test image, a 7
@@ -110,13 +109,11 @@ const ACTIONS = {
     read({ kind: "test", levels: testImage(n), label: PAGE.labels[n], n });
   },
   picture(levels, others = 0) {
-    if (levels === null) {
-      state.message = "Nothing in this picture stands out from its paper.";
-      return;
-    }
+    state.message = !levels ? "Nothing in this picture stands out from its paper."
+      : others ? `Of ${others + 1} things in this picture, the largest is taken.` : "";
+    if (!levels) return;
     state.strokes = [];
     read({ kind: "picture", levels, label: null });
-    if (others) state.message = `Of ${others + 1} things in this picture, the largest is taken.`;
   },
   reread() { read(state.x); },
 
@@ -161,8 +158,6 @@ const ACTIONS = {
     go(z, kind, label);
   },
 
-  dots(shown) { state.dots = shown; },
-
   epoch(n) { state.moment = n; },
 
   challenge(n) {
@@ -172,37 +167,34 @@ const ACTIONS = {
   },
 };
 
-// ---- the address: model, paper, latents and challenge ------------------------------------------
+// ---- the address: model, challenge, paper and latents ------------------------------------------
 
 // A place on the paper, 0..1, in the steps in which a link has it: two letters for each number.
 const STEPS = 36 ** 2 - 1;
-const inLink = ({ x, y }) => ({ x: toStep(x) / STEPS, y: toStep(y) / STEPS });
 const toStep = (value) => Math.round(clamped(value, 0, 1) * STEPS);
-const letters = (value) => toStep(value).toString(36).padStart(2, "0");
+const inLink = ({ x, y }) => ({ x: toStep(x) / STEPS, y: toStep(y) / STEPS });
+const letters = ({ x, y }) => [x, y].map((v) => toStep(v).toString(36).padStart(2, "0")).join("");
 const ofLetters = (text) => parseInt(text, 36) / STEPS;
 
 function addressOf({ model, x, strokes, posterior, z, origin, challenge }) {
-  const given = [`m=${MODELS.indexOf(model)}`];
-  if (x?.kind === "test") given.push(`test=${x.n}`);
-  if (x?.kind === "picture") {
-    given.push(`picture=${Array.from(x.levels, (level) => level.toString(LEVELS)).join("")}`);
-  }
-  const drawn = strokes.map((stroke) => stroke.map(({ x, y }) => letters(x) + letters(y)).join(""));
-  if (strokes.length) given.push(`drawing=${drawn.join("-")}`);
+  const given = { m: MODELS.indexOf(model) };
+  if (challenge !== null) given.c = challenge;
+  if (x?.kind === "test") given.test = x.n;
+  if (x?.kind === "picture") given.picture = Array.from(x.levels, (v) => v.toString(36)).join("");
+  if (strokes.length) given.drawing = strokes.map((s) => s.map(letters).join("")).join("-");
   if (origin.kind !== "empty" && z !== posterior?.mean) {
-    given.push(`z=${Array.from(z, (value) => Number(value.toFixed(3)))}`);
+    given.z = Array.from(z, (value) => Number(value.toFixed(3)));
   }
-  if (challenge !== null) given.push(`c=${challenge}`);
-  return `#${given.join("&")}`;
+  return `#${Object.entries(given).map((pair) => pair.join("=")).join("&")}`;
 }
 
-// What a part of an address has to look like, and what becomes of it.
+// What each part of an address has to look like, and what it does.
 const PARTS = {
   m: [/^\d$/, (text) => ACTIONS.model(Number(text))],
   c: [/^[0-2]$/, (text) => { state.challenge = Number(text); }],
   test: [/^\d{1,4}$/, (text) => ACTIONS.test(Number(text))],
-  picture: [RegExp(`^[0-9a-f]{${PIXELS}}$`), (text) => {
-    ACTIONS.picture(Uint8Array.from(text, (level) => parseInt(level, LEVELS)));
+  picture: [RegExp(`^[0-9a-z]{${PIXELS}}$`), (text) => {
+    ACTIONS.picture(Uint8Array.from(text, (v) => clamped(parseInt(v, 36), 0, LEVELS - 1)));
   }],
   drawing: [/^([0-9a-z]{4})+(-([0-9a-z]{4})+)*$/, (text) => {
     state.strokes = text.split("-").map((stroke) => stroke.match(/.{4}/g)
@@ -214,17 +206,14 @@ const PARTS = {
 
 // Does what an address says, or nothing if it does not fit this page; whether it did.
 function follow(address) {
-  const given = new URLSearchParams(address.slice(1)), parts = [...given];
-  const model = MODELS[given.get("m") ?? 0], z = given.get("z");
-  const fits = model && parts.every(([name, text]) => PARTS[name]?.[0].test(text))
-    && Number(given.get("test") ?? 0) < PAGE.labels.length
-    && (z === null || z.split(",").length === model.zDim);
+  const given = Object.fromEntries(new URLSearchParams(address.slice(1)));
+  const { m = 0, test = 0, z } = given, model = MODELS[m];
+  const fits = model && test < PAGE.labels.length && (!z || z.split(",").length === model.zDim)
+    && Object.entries(given).every(([name, text]) => PARTS[name]?.[0].test(text));
   if (!fits) return false;
-  ACTIONS.model(MODELS.indexOf(model));
+  ACTIONS.model(Number(m));
   ACTIONS.clear();
   state.challenge = null;
-  for (const [name, act] of Object.entries(PARTS)) {
-    if (given.has(name) && name !== "m") act[1](given.get(name));
-  }
+  for (const name in PARTS) if (name in given) PARTS[name][1](given[name]);
   return true;
 }
