@@ -45,6 +45,8 @@ def read_result(folder: Path) -> dict[str, object]:
         result = json.loads((folder / RESULT).read_text())
         options, data = result["options"] | result["model"], result["trained_on"]
         options["seeded"] = result.get("seeded", True)  # the weights at the start are the seed's
+        if len(lengths := result.get("lengths", [])) > 1:  # another training than one so long
+            options["epochs"] = ", then ".join(map(str, lengths))
         for name in ("parameters", "flops_per_image"):  # of each part of the model
             result[name] = sum(result[name].values())
         measures = {name: float(result[name]) for name in MEASURES if name in result}

@@ -11,9 +11,9 @@ from fmnist import DIGITS
 from inputs.command_line import InputError, OneLineParser, add_model, path_name, run_main
 from inputs.files import write_whole
 from page.contents import Shown, contents, page
+from pictures.epochs import kept_epochs
 from reading.choice import add_data_options, data_for, training_record
 from runs.checkpoints import find_checkpoint
-from runs.epochs import kept_epochs
 from vae import PRETRAINED, check_logits, load_model
 
 PLANE = PRETRAINED.parent / "plane"  # a run with --z_dim 2 --num_filters 12 --seed 0 --keep_epochs

@@ -6,6 +6,7 @@ file (its training), fmnist.py (the data).
 
 import argparse
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import ExitStack
 
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback
@@ -13,7 +14,7 @@ from pytorch_lightning.loggers import Logger
 from torch import nn
 
 from fmnist import DATA_DIR, DATASETS
-from inputs.checkpoints import read_checkpoint
+from from_checkpoint import built, maker_of
 from inputs.command_line import (
     InputError,
     OneLineParser,
@@ -25,16 +26,16 @@ from inputs.command_line import (
     share,
     whole_number,
 )
-from judging.report import beta_note
+from judging.report import beta_note, of_test
 from judging.samples import CLASSIFIED_DATASET, CLASSIFIER, judge_run, load_classifier
-from judging.size import flops_per_image
+from judging.size import flops_per_image, num_parameters
+from pictures.epochs import KeepEpochs
 from pictures.in_training import GenerateCallback, LossCurves, show_latents
 from reading.choice import add_own_data, data_module
-from runs.checkpoints import built, maker_of
 from runs.logs import open_logs
 from runs.result import finish, test_best
-from runs.run import Run, open_run
-from runs.stopping import explained_end, stop_on_signals, told_by_rank_zero
+from runs.run import Run
+from runs.stopping import StopOnSignal, explain_end
 from runs.trainer import add_trainer_options, compile_networks, make_trainer, restored_process
 from vae import PRETRAINED, VAE, load_model, try_out
 
@@ -78,7 +79,8 @@ def train_vae(
     """
     of_model = {name: model.hparams[name] for name in OF_MODEL} if isinstance(model, VAE) else {}
     options = vars(args) | of_model
-    with restored_process(), stop_on_signals(), open_run(make_parser(), options) as run:
+    with restored_process(), ExitStack() as held:
+        run = Run(make_parser(), options, held)
         s = run.settings
         pl.seed_everything(s.seed, verbose=False)
         if model is not VAE or data is not None:
@@ -94,27 +96,34 @@ def train_vae(
         known = of_mnist and CLASSIFIER.exists()
         classifier = load_classifier() if known else None  # now, as a bad file ends the program
         callbacks = [callbacks] if isinstance(callbacks, Callback) else callbacks
-        pictures = [GenerateCallback(save_to_disk=True), LossCurves()]
-        trainer = make_trainer(run, "val_bpd", [*pictures, *callbacks])
+        stop, pictures = StopOnSignal(), [GenerateCallback(save_to_disk=True), LossCurves()]
+        kept = [KeepEpochs()] if s.keep_epochs else []
+        trainer = make_trainer(run, "val_bpd", [stop, *pictures, *callbacks, *kept])
         if s.compile:
             compile_networks(trainer.strategy.root_device, model.encoder, model.decoder)
         if trainer.is_global_zero:
             data.prepare_data()  # before other processes start, which would wait for a failed one
-        run.begin(trainer.world_size)
-        with explained_end(run):
+        run.begin(trainer.world_size, model)
+        try:
+            stop.catch()
             open_logs(run, trainer, logger)
             model.trained_in = str(run.folder)
             run.fit(trainer, model, data)
             test = test_best(run, trainer, model, data)
             model.eval()  # which Lightning has put back into training
-            result = {**test, **show_latents(trainer, model, data.test, run.state.best_step)}
+            result = {**test, **show_latents(trainer, model, data.test)}
             if classifier is not None and trainer.is_global_zero:
                 result["samples"] = judge_run(model, classifier, data.train, data.test, s.seed)
+            parts = model.named_children()
+            result["parameters"] = {name: num_parameters(part) for name, part in parts}
             result["flops_per_image"] = flops_per_image(model)
             result["seeded"] = run.state.seeded
-            if note := beta_note(model.hparams.beta):
+            if note := beta_note(s.beta):
                 result["note"] = note
-            finish(run, trainer, model, result)
+            finish(run, trainer, model, result, of_test(result))
+        except BaseException as error:
+            explain_end(run, error, stop.number)
+            raise
     return [test]
 
 
@@ -131,7 +140,7 @@ def model_for(
     if callable(given) and not isinstance(given, nn.Module) and not is_other_class:
         sizes = {name: getattr(run.settings, name) for name in OF_MODEL if name in options}
         if run.resumed:
-            sizes = read_checkpoint(run.last)["hyper_parameters"]
+            sizes = run.state.hparams
         model = built(given, {**sizes, **images})
     if not isinstance(model, VAE):
         raise InputError(f"model: give a VAE or what makes one, not {model!r:.80}")
@@ -194,7 +203,6 @@ def main(argv: list[str] | None = None) -> None:
     parser = make_parser()
     add_model(parser)
 
-    @told_by_rank_zero()
     def work() -> None:
         given = given_options(parser, argv)
         train_vae(model=given.pop("model", VAE), args=argparse.Namespace(**given))

@@ -15,12 +15,12 @@ from torch import Tensor, nn
 
 from cnn_encoder_decoder import CNNDecoder, CNNEncoder
 from fmnist import SIDE
+from from_checkpoint import check_classes, classes_of, read_model
 from inputs.checks import check_positive, check_tensors
 from inputs.command_line import InputError, one_line
 from muon import Muon, warmup_and_line
 from prior import LatentPrior, check_prior
-from runs.checkpoints import check_classes, classes_of, find_checkpoint, read_model
-from runs.logs import RunningMeans
+from runs.checkpoints import find_checkpoint
 from utils import (
     KLD,
     draw_image,
@@ -35,6 +35,24 @@ from utils import (
 
 # The shipped model of the default run: what evaluate.py and compress.py use without a checkpoint.
 PRETRAINED = Path(__file__).resolve().parent / "pretrained" / "default.ckpt"
+
+
+class RunningMeans:
+    """Means over images of the losses that several steps gave, added up where they are."""
+
+    def __init__(self) -> None:
+        self.sums, self.count = 0.0, 0
+
+    def add(self, *losses: Tensor) -> None:
+        """Takes in the losses of a batch, float [B] each."""
+        self.sums = self.sums + torch.stack(losses).detach().sum(dim=1)
+        self.count += len(losses[0])
+
+    def take(self) -> tuple[Tensor, Tensor, int]:
+        """The mean of each loss and the number of images since it was last asked."""
+        means, count = self.sums / self.count, self.count
+        self.sums, self.count = 0.0, 0
+        return *means, count
 
 
 class VAE(pl.LightningModule):

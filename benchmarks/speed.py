@@ -38,9 +38,9 @@ from origin import OriginVAE, mean_bpd, origin_loaders  # noqa: E402
 import fmnist  # noqa: E402
 from inputs.checks import check_tensors  # noqa: E402
 from judging.bounds import DECODER_BATCH  # noqa: E402
+from judging.size import num_parameters  # noqa: E402
 from muon import Muon  # noqa: E402
 from runs.checkpoints import AtomicCheckpointIO  # noqa: E402
-from runs.result import num_parameters  # noqa: E402
 from runs.trainer import keep_freed_memory  # noqa: E402
 from train_pl import VAE, make_parser, train_vae  # noqa: E402
 from utils import (  # noqa: E402

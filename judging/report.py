@@ -35,6 +35,22 @@ def beta_note(beta: float) -> str:
     return f"trained with beta {beta:g}; all bounds are the ELBO's, where the KL has weight 1"
 
 
+def of_test(result: Mapping[str, object]) -> str:
+    """What a run says of its best model: both bounds, and a hint where the latents are not used."""
+    lines = [
+        "\nTest of the best checkpoint (by the validation bpd with the unit Gaussian):",
+        f"unit Gaussian  {result['test_bpd']:.4f} bpd"
+        f" = {result['test_reconstruction_loss']:.1f} nats reconstruction"
+        f" + {result['test_regularization_loss']:.1f} nats KL",
+        f"learned prior  {result['test_prior_bpd']:.4f} bpd",
+    ]
+    if "note" in result:
+        lines.append(f"Note:          {result['note']}")
+    if result.get("test_active_units") == 0:
+        lines.append("No latent is active, z says nothing: give more --epochs or a smaller --beta")
+    return "\n".join(lines)
+
+
 def table(metrics: dict[str, dict]) -> str:
     """The metrics for a reader."""
     codecs = ", ".join(f"{name} {bpd:.3f}" for name, bpd in metrics["codec_bpd"].items())

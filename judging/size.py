@@ -24,3 +24,7 @@ def flops_per_image(model: nn.Module) -> dict[str, int]:
             run()
         counts[name] = counter.get_total_flops()
     return counts
+
+
+def num_parameters(module: nn.Module) -> int:
+    return sum(p.numel() for p in module.parameters())

@@ -1,6 +1,5 @@
 """Pictures of a training: samples after some epochs, and where the latents are at its end."""
 
-import csv
 import math
 from collections.abc import Iterable
 from pathlib import Path
@@ -27,8 +26,7 @@ from pictures.figures import (
     rendered,
 )
 from pictures.of_model import beta_words, manifold_figure, samples_figure
-from runs.logs import log_folder, log_now, writers_of
-from runs.table import TABLE, log_step
+from runs.logs import log_folder, log_now, log_step, run_of, writers_of
 from utils import active_units, kl_per_dimension
 
 NUM_ENCODED = 2000  # validation images that latents are judged by; test images in the projector
@@ -130,7 +128,7 @@ def show(trainer: pl.Trainer, name: str, figure: Figure, step: int, file: Path |
 
 @torch.no_grad()
 def show_latents(
-    trainer: pl.Trainer, model: pl.LightningModule, data: DiscreteImages, step: int
+    trainer: pl.Trainer, model: pl.LightningModule, data: DiscreteImages
 ) -> dict[str, float]:
     """Where the test set lies in the latent space and, for two dimensions, the manifold there.
 
@@ -138,11 +136,10 @@ def show_latents(
 
     Args:
         data: the test set.
-        step: where the logs have this model.
     Returns:
         test_active_units, on rank zero.
     """
-    folder = log_folder(trainer)
+    folder, step = log_folder(trainer), trainer.global_step  # where Lightning logs its test
     bpd = trainer.callback_metrics.get("test_bpd")  # is averaged over the processes: all ask
     if not trainer.is_global_zero:
         return {}
@@ -161,7 +158,7 @@ def show_latents(
         figure = manifold_figure(model, f"The latent plane, decoded ({which})")
         show(trainer, "Manifold", figure, step, folder / "vae_manifold.png")
     latents = {"test_active_units": float(active_units(means))}
-    log_now(trainer, latents, trainer.global_step)  # beside Lightning's test result
+    log_now(trainer, latents, step)
     return latents
 
 
@@ -233,11 +230,8 @@ class LossCurves(Callback):
     """`losses.png` in a run's folder: what `metrics.csv` has, drawn anew for every epoch."""
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        folder = log_folder(trainer)
-        if trainer.is_global_zero and (folder / TABLE).exists():
-            with open(folder / TABLE, newline="") as file:
-                rows = [*csv.DictReader(file)]
-            if rows:
-                write_whole(folder / "losses.png", png(rendered(losses_figure(rows))))
+        run = run_of(trainer)
+        if run and run.state.rows and trainer.is_global_zero:
+            write_whole(run.folder / "losses.png", png(rendered(losses_figure(run.state.rows))))
 
     on_test_start = on_train_epoch_start  # after the last epoch

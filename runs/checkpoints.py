@@ -1,117 +1,50 @@
-"""Checkpoints of runs: the one that is meant, the model in it, and how Lightning writes them."""
+"""Checkpoints of runs: which one is meant, and when a run writes them."""
 
-import inspect
-import os
-import sys
-from collections.abc import Callable, Mapping
+import re
+from dataclasses import asdict
 from io import BytesIO
 from pathlib import Path
-from typing import TypeVar
 
+import pytorch_lightning as pl
 import torch
-from pytorch_lightning import LightningModule
+from pytorch_lightning.callbacks import Checkpoint
 from pytorch_lightning.plugins import TorchCheckpointIO
-from torch import nn
 
 from inputs.checkpoints import read_checkpoint
-from inputs.command_line import InputError, one_line
-from inputs.files import write_whole
+from inputs.command_line import InputError
+from inputs.files import write_csv, write_whole
+from runs.folders import CHECKPOINTS, LAST, TABLE
+from runs.logs import Board, epoch_metrics, epoch_row, log_step
+from runs.run import Run
 
-Model = TypeVar("Model", bound=LightningModule)
+BEST = re.compile(r"best_[A-Za-z_]+_\d+\.\d{4}\.ckpt")  # a caller's are often named nearly so
 
 
 def find_checkpoint(path: str | Path) -> Path:
     """The checkpoint file itself or, for a run's log directory, its best one.
+
+    Which one is the best says the run's last checkpoint. Where somebody kept only the best one, it
+    is known by its name.
 
     Raises:
         InputError: there is no such file, or the directory is not that of a run.
     """
     path = Path(path)
     if path.is_dir():
-        found = sorted(path.glob("checkpoints/best_val_bpd_*.ckpt"))
-        if not found:
+        last = path / CHECKPOINTS / LAST
+        if last.exists():
+            names = [read_checkpoint(last).get("run", {}).get("best_name")]
+        else:
+            names = sorted(f.name for f in path.glob(f"{CHECKPOINTS}/*") if BEST.fullmatch(f.name))
+        if not names or not names[0]:
             raise InputError(
-                f"{path} has no checkpoints/best_val_bpd_*.ckpt: give a checkpoint file or a run's "
-                "log directory, such as VAE_logs/version_0"
+                f"{path} has no best checkpoint: give a checkpoint file or the log directory of a "
+                "run that has finished an epoch, such as VAE_logs/version_0"
             )
-        path = found[0]  # the names sort by bpd
+        path = path / CHECKPOINTS / names[0]
     if not path.is_file():
         raise InputError(f"checkpoint {path} is no file: give a .ckpt file or a log directory")
     return path
-
-
-def built(make: Callable[..., Model], values: Mapping[str, object]) -> Model:
-    """What a class or function makes of those of the values, by name, that it has arguments for."""
-    arguments = inspect.signature(make).parameters.values()
-    if not any(argument.kind is argument.VAR_KEYWORD for argument in arguments):
-        known = {argument.name for argument in arguments}
-        values = {name: value for name, value in values.items() if name in known}
-    return make(**values)
-
-
-def file_of(made: Callable) -> str | None:
-    """The file of a class or function; none of a notebook's."""
-    return getattr(sys.modules.get(getattr(made, "__module__", None)), "__file__", None)
-
-
-def maker_of(make: Callable) -> str | None:
-    """What --model needs to find a class or function: None where it has no file or name."""
-    make = getattr(make, "func", make)  # that of a functools.partial
-    name, file = getattr(make, "__qualname__", "<object>"), file_of(make)
-    return None if file is None or "<" in name else f"{os.path.relpath(file)}:{name}"
-
-
-def classes_of(model: nn.Module) -> dict[str, str]:
-    """The classes of a model and of its parts, "file.py:Name" each, as a checkpoint says them."""
-    kinds = {"model": type(model)}
-    kinds |= {part: type(module) for part, module in model.named_children()}
-    files = {part: Path(file_of(kind) or "FILE").name for part, kind in kinds.items()}
-    return {part: f"{files[part]}:{kind.__qualname__}" for part, kind in kinds.items()}
-
-
-def check_classes(
-    model: nn.Module, checkpoint: Mapping[str, object], where: str = "the checkpoint"
-) -> None:
-    """Raises InputError where a checkpoint says that it is of other classes: by name, in any file.
-
-    Without this, weights that happen to fit would be used by networks that compute something else.
-    """
-    own = classes_of(model)
-    for part, name in checkpoint.get("model_classes", {}).items():
-        if name.split(":")[-1] != own.get(part, "").split(":")[-1]:
-            if part == "model":
-                raise InputError(f"{where} is of a {name}: give --model {name}")
-            raise InputError(
-                f"{where} has a {name} as {part}: give what made it, --model FILE:NAME"
-            )
-
-
-def read_model(make: Callable[..., Model], path: Path, **more: object) -> Model:
-    """The Lightning module in a checkpoint, on the CPU.
-
-    Args:
-        make: its class, or a function that makes it; gets the hyperparameters in the checkpoint.
-        more: arguments that it takes beside these.
-    Raises:
-        InputError: see `read_checkpoint`, and for a checkpoint of another model or with weights
-            that are not finite.
-    """
-    checkpoint = read_checkpoint(path)
-    try:
-        model = built(make, {**checkpoint["hyper_parameters"], **more})
-        check_classes(model, checkpoint, f"checkpoint {path}")
-        model.load_state_dict(checkpoint["state_dict"])
-        for name, weights in model.state_dict().items():
-            if not weights.isfinite().all():
-                raise ValueError(f"{name} has values that are not finite")
-    except InputError:
-        raise
-    except (KeyError, RuntimeError, TypeError, ValueError) as error:
-        raise InputError(
-            f"checkpoint {path} is of another model ({one_line(error)}): give one that this "
-            f"version of {make.__name__} wrote, or what made it by --model FILE:NAME"
-        ) from error
-    return model
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -132,3 +65,65 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         self, path: str | Path, map_location: object = None, weights_only: bool | None = None
     ) -> dict:
         return read_checkpoint(path)
+
+
+class RunCheckpoint(Checkpoint):
+    """Keeps the best model by a validation metric and, in `last.ckpt`, all that a run needs.
+
+    `last.ckpt` is written before the first epoch and after each whole one. Lightning's
+    ModelCheckpoint would remove the old best checkpoint before that, and remember folders by their
+    absolute names.
+
+    Args:
+        run: the run.
+        monitor: the metric, lower is better.
+    """
+
+    def __init__(self, run: Run, monitor: str):
+        super().__init__()
+        self.run, self.monitor = run, monitor
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        # Rank zero's folder, on every process.
+        self.run.folder = Path(trainer.strategy.broadcast(str(self.run.folder)))
+        if stage == "fit" and trainer.is_global_zero:
+            self.run.last.parent.mkdir(exist_ok=True)
+            self._remove_outdated()  # the best of an epoch that was not saved
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.global_step == 0:
+            self._save_last(trainer)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        state, metrics = self.run.state, epoch_metrics(trainer)
+        state.rows.append(epoch_row(trainer, metrics, self.run.seconds))
+        if (value := metrics[self.monitor]) < state.best:
+            state.best, state.best_name = value, f"best_{self.monitor}_{value:.4f}.ckpt"
+            state.best_epoch = trainer.current_epoch + 1
+            trainer.save_checkpoint(self.run.best, weights_only=True)
+        if trainer.is_last_batch:  # a callback may end an epoch early; resumed, it is trained anew
+            state.epochs, state.step = trainer.current_epoch + 1, trainer.global_step
+            self.run.discard_result()
+            self._save_last(trainer)
+        if trainer.is_global_zero:
+            write_csv(self.run.folder / TABLE, state.rows)
+
+    def _save_last(self, trainer: pl.Trainer) -> None:
+        for logger in trainer.loggers:
+            if isinstance(logger, Board):  # which Lightning gives them only after this
+                logger.log_metrics(epoch_metrics(trainer), log_step(trainer))
+            logger.save()  # writes what is waiting
+        self.run.state.seconds = self.run.seconds
+        trainer.save_checkpoint(self.run.last, weights_only=False)
+        if trainer.is_global_zero:
+            self._remove_outdated()
+
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict
+    ) -> None:
+        checkpoint["run"] = asdict(self.run.state)
+
+    def _remove_outdated(self) -> None:
+        for file in self.run.last.parent.iterdir():
+            if BEST.fullmatch(file.name) and file != self.run.best:
+                file.unlink()

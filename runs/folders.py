@@ -12,9 +12,9 @@ from inputs.command_line import InputError
 
 CHECKPOINTS = "checkpoints"
 LAST = "last.ckpt"
+TABLE = "metrics.csv"
 RESULT = "result.json"  # results and options, written when there is nothing left to do
 SETTINGS = "hparams.yaml"  # TensorBoard's logger writes it where it is missing
-RESULT_LOGS = ".result"  # how the names of TensorBoard's files with results end
 
 
 def find_run(where: str | bool, log_dir: str | Path) -> Path:
@@ -75,7 +75,7 @@ def locked(folder: Path) -> AbstractContextManager:
         ) from error
 
 
-def new_run_folder(log_dir: str | Path) -> Path:
+def new_folder(log_dir: str | Path) -> Path:
     """Makes the next `version_N`; no two processes get the same one."""
     Path(log_dir).mkdir(parents=True, exist_ok=True)
     taken = [folder.name.removeprefix("version_") for folder in Path(log_dir).glob("version_*")]

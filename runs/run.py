@@ -1,7 +1,6 @@
 """What keeps a run from being lost: its folder, its last checkpoint, its lock.
 
-Nothing here knows what is trained. A run that is killed at any moment goes on from `last.ckpt` and
-ends with the same files, because
+A run that is killed at any moment goes on from `last.ckpt` and ends with the same files, because
 - all randomness of an epoch derives from (seed, epoch, process), never from what came before;
 - a file is complete beside its place before it is moved there (`write_whole`);
 - what `last.ckpt` does not know of is dropped: TensorBoard's `purge_step` hides the points after
@@ -15,8 +14,8 @@ import math
 import os
 import shlex
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -24,25 +23,9 @@ import pytorch_lightning as pl
 from pytorch_lightning.utilities import rank_zero_only
 
 from inputs.checkpoints import read_checkpoint
-from inputs.command_line import (
-    InputError,
-    check_writable,
-    given_options,
-    one_line,
-    to_argv,
-)
+from inputs.command_line import InputError, check_writable, given_options, one_line, to_argv
 from inputs.files import write_csv
-from runs.folders import (
-    CHECKPOINTS,
-    LAST,
-    RESULT,
-    RESULT_LOGS,
-    SETTINGS,
-    find_run,
-    locked,
-    new_run_folder,
-)
-from runs.table import TABLE
+from runs.folders import CHECKPOINTS, LAST, RESULT, SETTINGS, TABLE, find_run, locked, new_folder
 
 # Options that may be others when a run is resumed, as they do not change its result; of --devices
 # and --num_nodes only the product does, the number of processes.
@@ -53,45 +36,39 @@ PLACE = {"log_dir", "resume"}  # options that say where a run is, and are none o
 
 @dataclass
 class State:
-    """What a checkpoint holds of a run beside the state of Lightning's trainer.
+    """What a checkpoint holds of a run beside the state of Lightning's trainer."""
 
-    Attributes:
-        argv: the options, as a command line.
-        processes: how many trained together.
-        seeded: whether the seed covers the model's weights at the start.
-        step, epochs: optimiser steps and whole epochs that are done.
-        seconds: since the run began, without the time between its parts.
-        rows: of `metrics.csv`.
-        best, best_name, best_epoch, best_step: the best value of the monitored metric, the file of
-            that model, and when it was found: the epoch counted from 1, the step as in the logs.
-    """
-
-    argv: list[str] = field(default_factory=list)
-    processes: int = 1
-    seeded: bool = True
-    step: int = 0
+    options: dict[str, object] = field(default_factory=dict)
+    hparams: dict[str, object] = field(default_factory=dict)  # the model's, when the run began
+    seeded: bool = True  # whether the seed covers the model's weights at the start
+    lengths: list[int] = field(default_factory=list)  # epochs asked for, by each extension too
+    processes: int = 1  # that train together
+    step: int = 0  # optimiser steps and whole epochs that are done
     epochs: int = 0
-    seconds: float = 0.0
-    rows: list[dict[str, str]] = field(default_factory=list)
-    best: float = math.inf
+    seconds: float = 0.0  # since the run began, without the time between its parts
+    rows: list[dict[str, str]] = field(default_factory=list)  # of metrics.csv
+    best: float = math.inf  # value of the monitored metric, the file of that model, and its epoch
     best_name: str = ""
-    best_epoch: int = 0
-    best_step: int = 0
+    best_epoch: int = 0  # counted from 1
 
 
 class Run:
     """A run at work: its options, its folder and, if it is resumed, what its last checkpoint says.
 
     Args:
-        parser, options: see `open_run`.
-        held: holds the folder's lock.
+        parser: of the command line; its types and defaults are those of the options.
+        options: the options that are given, by name; others take the run's or the parser's values.
+        held: holds the folder's lock, so that no other process and no other thread works there.
+            Only rank zero holds it, and writes.
     Attributes:
         settings: all options.
         folder: of a new run only from `begin` on.
         state: as of the last epoch; in a resumed run first as of its last checkpoint.
         resumed: whether it was there before.
         maker: what --model needs to continue; "" nothing, None where the command cannot do it.
-        restoring: whether Lightning is reading the last checkpoint; `RunCheckpoint` ends it.
+    Raises:
+        InputError: an option makes no sense or contradicts those of the run to resume; that run
+            is not there, damaged, finished, or at work.
     """
 
     def __init__(
@@ -101,12 +78,13 @@ class Run:
         for name in options.keys() - known.keys():
             nearest = difflib.get_close_matches(name, known, n=1, cutoff=0)[0]
             raise InputError(f"there is no option {name!r}: did you mean {nearest!r}?")
-        self.state, self.held, argv, self.maker = State(), held, to_argv(options), ""
-        self.settings = parser.parse_args(argv)
+        self.state, self.held, self.maker = State(), held, ""
+        given = given_options(parser, to_argv(options))
+        self.settings = argparse.Namespace(**{**known, **given})
         self.resumed = self.settings.resume is not False
         if self.resumed:
             self._hold(find_run(self.settings.resume, self.settings.log_dir))
-            self._read(parser, given_options(parser, argv))
+            self._read(known, given)
         check_writable("--log_dir", self.settings.log_dir)
 
     @property
@@ -115,17 +93,14 @@ class Run:
 
     @property
     def best(self) -> Path:
-        """The checkpoint of the best epoch so far."""
         return self.folder / CHECKPOINTS / self.state.best_name
 
     @property
     def seconds(self) -> float:
-        """Since its beginning; a resumed run goes on from what its last checkpoint says."""
         return time.monotonic() - self.begun
 
     @property
     def options(self) -> dict[str, object]:
-        """What is set, without what only says where the run is."""
         return {k: v for k, v in vars(self.settings).items() if k not in PLACE}
 
     @property
@@ -146,98 +121,83 @@ class Run:
         if rank_zero_only.rank == 0:
             self.held.enter_context(locked(folder))
 
-    def _read(self, parser: argparse.ArgumentParser, given: dict[str, object]) -> None:
+    def _read(self, known: dict[str, object], given: dict[str, object]) -> None:
         """Takes the options from the run; those that are given must not contradict them."""
         content = read_checkpoint(self.last)
         try:
             self.state = State(**content["run"])
-            before = parser.parse_args(list(self.state.argv))
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise self._damaged(error) from error
-        before.log_dir = str(self.folder.parent)
+            before = {**self.state.options, "log_dir": str(self.folder.parent), "resume": False}
+            if before.keys() != known.keys():
+                raise ValueError("it has other options")
+        except (KeyError, TypeError, ValueError) as error:
+            raise InputError(
+                f"argument --resume: {self.last} is not of this version ({one_line(repr(error))}): "
+                "continue it with the version that began it"
+            ) from error
         if "log_dir" in given:
             given["log_dir"] = os.path.abspath(given["log_dir"])
         for name, value in given.items():
-            of_run = getattr(before, name)
-            more = name == "epochs" and value > of_run
-            if name not in MAY_DIFFER and value != of_run and not more:
+            more = name == "epochs" and value > before[name]
+            if name not in MAY_DIFFER and value != before[name] and not more:
                 raise InputError(
-                    f"argument --{name}: the run in {self.folder} has {of_run}, not {value}: "
+                    f"argument --{name}: the run in {self.folder} has {before[name]}, not {value}: "
                     f"leave it out{', or give more' if name == 'epochs' else ''}"
                 )
-        self.settings = argparse.Namespace(**{**vars(before), **given})
+        self.settings = argparse.Namespace(**{**before, **given})
         if (self.folder / RESULT).exists() and self.settings.epochs <= self.state.epochs:
             raise InputError(
                 f"argument --resume: the run in {self.folder} is finished: to train it for more "
-                f"than its {before.epochs} epochs, give --epochs"
+                f"than its {before['epochs']} epochs, give --epochs"
             )
         if self.state.best_name and not self.best.exists():
             raise InputError(f"argument --resume: {self.best}, the best so far, is missing")
 
-    def _damaged(self, error: Exception) -> InputError:
-        return InputError(
-            f"argument --resume: {self.last} cannot be continued ({one_line(repr(error))}): it is "
-            "damaged or of another version"
-        )
-
-    def begin(self, processes: int) -> None:
+    def begin(self, processes: int, model: pl.LightningModule) -> None:
         """Makes a new run's folder; a resumed one's table of epochs is again as it was saved.
 
         Raises:
-            InputError: the run to resume had another number of processes.
+            InputError: the run to resume had another number of processes, or another model.
         """
         first = rank_zero_only.rank == 0
         if not self.resumed:
             log_dir = Path(self.settings.log_dir)  # the others are told the folder by Lightning
-            self._hold(new_run_folder(log_dir) if first else log_dir / "none")
+            self._hold(new_folder(log_dir) if first else log_dir / "none")
+            self.state.hparams, self.state.processes = dict(model.hparams), processes
         elif (before := self.state.processes) != processes:
             raise InputError(
                 f"argument --devices: the run in {self.folder} has {before} processes, not "
                 f"{processes}: give as many, as the batches of a step depend on it"
             )
-        elif first:
-            write_csv(self.folder / TABLE, self.state.rows)
+        else:
+            self._check(model)
+            if first:
+                write_csv(self.folder / TABLE, self.state.rows)
         paths = {name: self.options[name] for name in ("data_dir", "data") if self.options[name]}
         absolute = {name: os.path.abspath(path) for name, path in paths.items()}
-        self.state.argv = to_argv(self.options | absolute)
-        self.state.processes = processes
+        self.state.options = self.options | absolute
+        if self.settings.epochs not in self.state.lengths[-1:]:
+            self.state.lengths.append(self.settings.epochs)
         self.begun = time.monotonic() - self.state.seconds
 
-    def fit(self, trainer: pl.Trainer, model: pl.LightningModule, data: object) -> None:
-        """`trainer.fit`, from the last checkpoint on.
+    def _check(self, model: pl.LightningModule) -> None:
+        """Raises InputError unless the run began with such a model."""
+        weights = read_checkpoint(self.last)["state_dict"], model.state_dict()
+        shapes = ({name: w.shape for name, w in each.items()} for each in weights)
+        for one, other in ((self.state.hparams, dict(model.hparams)), shapes):
+            if differ := [str(k) for k in one | other if one.get(k) != other.get(k)]:
+                raise InputError(
+                    f"argument --resume: the model of {self.folder} has another "
+                    f"{', '.join(differ[:3])}: continue it by train_vae(..., model=...) with the "
+                    "model that it began with"
+                )
 
-        Raises:
-            InputError: that checkpoint cannot be continued.
-        """
-        self.restoring = self.state.step > 0
-        path = self.last if self.restoring else None
-        try:
-            trainer.fit(model, datamodule=data, ckpt_path=path, weights_only=True)
-        except Exception as error:  # there is no end to what a damaged file can raise
-            if not self.restoring or isinstance(error, InputError):
-                raise
-            raise self._damaged(error) from error
+    def fit(self, trainer: pl.Trainer, model: pl.LightningModule, data: object) -> None:
+        """`trainer.fit`, from the last checkpoint on."""
+        path = self.last if self.state.step else None
+        trainer.fit(model, datamodule=data, ckpt_path=path, weights_only=True)
 
     def discard_result(self) -> None:
         """Removes what a finished run says of its end, as one more epoch or test replaces it."""
         if rank_zero_only.rank == 0:
-            for outdated in (RESULT, SETTINGS, f"*.tfevents.*{RESULT_LOGS}"):
-                for file in self.folder.glob(outdated):
-                    file.unlink()
-
-
-@contextmanager
-def open_run(parser: argparse.ArgumentParser, options: Mapping[str, object]) -> Iterator[Run]:
-    """Inside, no other process and no other thread can work in the run's folder, once it has one.
-
-    Only rank zero holds the lock and writes.
-
-    Args:
-        parser: of the command line; its types and defaults are those of the options.
-        options: the options that are given, by name; others take the run's or the parser's values.
-    Raises:
-        InputError: an option makes no sense or contradicts those of the run to resume; that run
-            is not there, damaged, finished, or at work.
-    """
-    with ExitStack() as held:
-        yield Run(parser, options, held)
+            for outdated in (RESULT, SETTINGS):
+                (self.folder / outdated).unlink(missing_ok=True)

@@ -1,10 +1,12 @@
 """How a run ends early: by a signal, by a loss that is not finite, by a disk that is full."""
 
+import errno
+import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
+from pathlib import Path
 from types import FrameType
 
 import pytorch_lightning as pl
@@ -15,12 +17,17 @@ from torch import Tensor
 from inputs.command_line import InputError, WorkError
 from runs.run import Run
 
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
+
 
 class StopIfNotFinite(Callback):
     """Ends the training when the loss is NaN or infinite.
 
     Args:
         monitor: a validation metric that must be finite too, or the epoch is not saved.
+    Raises:
+        InputError: in the check before the first step, the model does not log that metric.
     """
 
     EVERY = 50  # steps; to read the loss of an accelerator is to wait for it
@@ -46,7 +53,12 @@ class StopIfNotFinite(Callback):
             self._check(trainer, loss, f"the loss is not finite in step {step} of {steps}")
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        value = trainer.callback_metrics[self.monitor]
+        value = trainer.callback_metrics.get(self.monitor)
+        if value is None:
+            raise InputError(
+                f"model: {type(pl_module).__name__} does not log {self.monitor}, by which the best "
+                f"epoch is chosen: call self.log({self.monitor!r}, ...) in validation_step"
+            )
         self._check(trainer, value, "the validation loss is not finite")
 
     def _check(self, trainer: pl.Trainer, value: Tensor, otherwise: str) -> None:
@@ -62,118 +74,87 @@ class LostTrainingError(WorkError, FloatingPointError):
     """The loss is no longer a finite number."""
 
 
-class Stopped(SystemExit):
-    """A signal asks the program to end; the exit code is the shell's for it, 128 + its number."""
+class StopOnSignal(Callback):
+    """Ends a run after Ctrl-C or SIGTERM, at its next batch; a second one ends it at once.
 
-    message = "stopped before the run began"
-
-
-def _raise_stopped(number: int, frame: FrameType | None) -> None:
-    signal.signal(number, signal.SIG_DFL)  # a second one ends the program at once
-    if sys.stderr.isatty():
-        print(file=sys.stderr)  # below the ^C, which the terminal shows wherever it is
-    raise Stopped(128 + number)
-
-
-def catch_signals() -> dict[int, object]:
-    """From now on Ctrl-C and SIGTERM raise `Stopped` in the main thread, the only one to get them.
-
-    Returns:
-        what they did before.
+    Python ignores an exception that a signal's handler raises in some places, such as `__del__`. So
+    the handler leaves a note, and batches look at it. Where none will, it raises SystemExit itself.
     """
-    if threading.current_thread() is not threading.main_thread():
-        return {}
-    return {n: signal.signal(n, _raise_stopped) for n in (signal.SIGINT, signal.SIGTERM)}
 
+    def __init__(self) -> None:
+        self.number = 0  # of the signal that came
+        self.batches_look = False
 
-@contextmanager
-def stop_on_signals() -> Iterator[None]:
-    """Inside, Ctrl-C and SIGTERM raise `Stopped`; at the end rank zero says so in one line."""
-    handlers = catch_signals()
-    try:
-        yield
-    except Stopped as stopped:
-        if rank_zero_only.rank == 0:
-            with suppress(OSError):  # nobody may be reading any more
-                print(stopped.message, file=sys.stderr)
-        raise
-    finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
+    def catch(self) -> None:
+        """From now on signals come here, in the main thread, the only one to get them."""
+        if threading.current_thread() is threading.main_thread():
+            for number in SIGNALS:
+                signal.signal(number, self._note)
 
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self.number = number
+        signal.signal(number, signal.SIG_DFL)
+        if not self.batches_look:
+            self.look()
 
-@contextmanager
-def told_by_rank_zero() -> Iterator[None]:
-    """Inside, a loss that is not finite ends the processes other than rank zero without a word."""
-    try:
-        yield
-    except FloatingPointError:
-        if rank_zero_only.rank > 0:
-            sys.exit(1)
-        raise
+    def look(self, *_: object) -> None:
+        if self.number:
+            sys.exit(128 + self.number)  # as a shell says it
 
+    on_train_batch_start = on_validation_batch_start = on_test_batch_start = look
 
-class EndTogether(Callback):
-    """Ends all of a run's processes when one must end, by a signal or an error."""
-
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_train_start(self, *_: object) -> None:
         # Lightning's own answer to SIGTERM waits for the other processes, perhaps for ever. At the
         # end of fit and of test it puts back what was there before.
-        catch_signals()
+        self.catch()
+        self.batches_look = True
 
-    on_test_start = on_train_start
+    def on_train_end(self, *_: object) -> None:
+        self.batches_look = False
+        self.look()
+
+    on_test_start, on_test_end = on_train_start, on_train_end
 
     def on_exception(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
     ) -> None:
+        """Ends all of a run's processes when one must end, by a signal or an error."""
         if trainer.is_global_zero and trainer.strategy.launcher is not None:
             trainer.strategy.launcher.kill(signal.SIGKILL)  # they write nothing
 
 
-@contextmanager
-def explained_end(run: Run) -> Iterator[None]:
-    """Inside, whatever ends the run is told in one line that says how to continue.
+def explain_end(run: Run, error: BaseException, number: int) -> None:
+    """Says what ends a run in one line with the way to continue; of a mistake it says nothing.
 
+    Args:
+        number: of the signal that came before, or 0.
     Raises:
-        Stopped: by a signal, with the line as its message.
+        SystemExit: by a signal; rank zero has printed the line.
         LostTrainingError: the loss is not finite.
-        WorkError: the folder cannot be written, or another process has ended.
+        WorkError: a file of the run cannot be written, or another process has ended.
     """
-    hook = threading.excepthook
-    threading.excepthook = lambda failed: (
-        # TensorBoard's thread prints a traceback of what the main thread meets, too.
-        issubclass(failed.exc_type, OSError) or hook(failed)
-    )
-    try:
-        yield
-    except Stopped as stopped:
-        stopped.message = f"stopped; {run.remedy}"
-        raise
-    except InputError:
-        raise
-    except Exception as error:
-        if (message := failure(run, error)) is None:
-            raise
-        kind = LostTrainingError if isinstance(error, FloatingPointError) else WorkError
-        raise kind(message) from error
-    finally:
-        threading.excepthook = hook
-
-
-def failure(run: Run, error: BaseException) -> str | None:
-    """What an exception says of the run's end, in one line; None where it is a mistake."""
+    if number:
+        if rank_zero_only.rank == 0:
+            below = "\n" if sys.stderr.isatty() else ""  # the ^C, which the terminal shows
+            with suppress(OSError):  # nobody may be reading any more
+                print(f"{below}stopped; {run.remedy}", file=sys.stderr)
+        raise SystemExit(128 + number) from error
     if isinstance(error, FloatingPointError):
-        return f"{error}; the last good checkpoint is {run.last}"
-    if "by peer" in str(error):  # gloo's words, of no type of its own
-        return f"another process of this run has ended; {run.remedy}"
-    # Lightning passes the failure of TensorBoard's writer on as a ValueError.
-    while error is not None and not isinstance(error, OSError):
-        error = error.__cause__ or error.__context__
-    if error is None:
-        return None
-    if isinstance(error, BrokenPipeError):
-        return f"nobody reads the output any more; {run.remedy}"
-    return (
-        f"cannot write into {run.folder} ({error.strerror}): make room or restore the folder, "
-        f"then {run.remedy}"
-    )
+        if rank_zero_only.rank > 0:
+            raise SystemExit(1) from error
+        message = f"{error}; the last good checkpoint is {run.last}"
+        raise LostTrainingError(message) from error
+    if isinstance(error, WorkError):
+        raise WorkError(f"{error}; {run.remedy}") from error
+    if isinstance(error, RuntimeError) and run.state.processes > 1 and "by peer" in str(error):
+        raise WorkError(f"another process of this run has ended; {run.remedy}") from error
+    if isinstance(error, ValueError):  # as Lightning passes on what TensorBoard's writer fails of
+        error = error.__cause__
+    if isinstance(error, OSError):
+        name = os.fsdecode(error.filename or b"")
+        of_run = run.folder.absolute() in Path(name).absolute().parents
+        if of_run or (not name and error.errno in FULL):
+            raise WorkError(
+                f"cannot write {name or 'any more'} ({error.strerror}): make room or restore the "
+                f"folder, then {run.remedy}"
+            ) from error

@@ -5,6 +5,8 @@ import ctypes
 import logging
 import os
 import platform
+import signal
+import threading
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -12,21 +14,23 @@ from contextlib import ExitStack, contextmanager
 import numpy as np
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import Callback, LearningRateMonitor, WeightAveraging
+from pytorch_lightning.callbacks import (
+    Callback,
+    LearningRateMonitor,
+    StochasticWeightAveraging,
+    WeightAveraging,
+)
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.utilities.seed import isolate_rng
 from torch import nn
 
 from inputs.command_line import InputError, one_line, whole_number
-from runs.checkpointing import RunCheckpoint
-from runs.checkpoints import AtomicCheckpointIO
-from runs.epochs import KeepEpochs
+from runs.checkpoints import AtomicCheckpointIO, RunCheckpoint
 from runs.logs import Progress
 from runs.run import Run
-from runs.stopping import EndTogether, StopIfNotFinite
+from runs.stopping import SIGNALS, StopIfNotFinite
 
 OPTIONS = ("accelerator", "devices", "num_nodes", "strategy", "precision")  # handed through
-MOST_PROCESSES = 64  # on one machine
 LIGHTNING_LOG = logging.getLogger("pytorch_lightning.utilities.rank_zero")
 
 
@@ -56,9 +60,6 @@ def make_trainer(run: Run, monitor: str, callbacks: Iterable[Callback]) -> pl.Tr
             f"argument --strategy: {options['strategy']} trains in processes that end before the "
             "test: give ddp"
         )
-    devices = options["devices"].strip()
-    if devices.isdecimal() and int(devices) > MOST_PROCESSES:  # on the CPU, any number would start
-        raise InputError(f"argument --devices: {devices} are too many: at most {MOST_PROCESSES}")
     precision = options["precision"]
     if precision.endswith("16-true") or precision.startswith("transformer-engine"):
         raise InputError(
@@ -66,7 +67,8 @@ def make_trainer(run: Run, monitor: str, callbacks: Iterable[Callback]) -> pl.Tr
             "small updates near the end: give bf16-mixed"
         )
     callbacks = list(callbacks)
-    if any(isinstance(callback, WeightAveraging) for callback in callbacks):
+    averages = (WeightAveraging, StochasticWeightAveraging)
+    if any(isinstance(callback, averages) for callback in callbacks):
         raise InputError(
             "callbacks: the best checkpoint would not hold the averaged weights that were "
             "validated: average them with a pl.Trainer of your own"
@@ -77,13 +79,11 @@ def make_trainer(run: Run, monitor: str, callbacks: Iterable[Callback]) -> pl.Tr
         return pl.Trainer(
             **options,
             callbacks=[
-                EndTogether(),
                 SeedEpochs(settings.seed),
                 StopIfNotFinite(monitor),
                 *callbacks,
                 LearningRateMonitor("step"),
                 RunCheckpoint(run, monitor),
-                *([KeepEpochs()] if settings.keep_epochs else []),
                 Progress(settings.progress_bar),
             ],
             max_epochs=settings.epochs,
@@ -91,7 +91,7 @@ def make_trainer(run: Run, monitor: str, callbacks: Iterable[Callback]) -> pl.Tr
             plugins=[AtomicCheckpointIO()],
             enable_progress_bar=False,  # `Progress` is it
             enable_model_summary=False,
-            num_sanity_val_steps=0,  # nothing to find out: one data set, one model
+            num_sanity_val_steps=1,  # what the model does not log is said before the first step
         )
     except (ValueError, TypeError, RuntimeError, ImportError, MisconfigurationException) as error:
         given = " ".join(f"--{name} {value}" for name, value in options.items())
@@ -123,17 +123,28 @@ def quiet_lightning() -> None:
 
 @contextmanager
 def restored_process() -> Iterator[None]:
-    """Afterwards random streams, environment, warnings and Lightning's log are as before."""
+    """Afterwards random streams, environment, signals, warnings and Lightning's log are as before.
+
+    Inside, a thread that cannot write a file ends without a traceback: TensorBoard's tells the main
+    thread of it.
+    """
     level, environment, before = LIGHTNING_LOG.level, dict(os.environ), ExitStack()
+    handlers = {number: signal.getsignal(number) for number in SIGNALS}
+    hook = threading.excepthook
+    threading.excepthook = lambda failed: issubclass(failed.exc_type, OSError) or hook(failed)
     before.enter_context(isolate_rng())  # which restores nothing after an exception
     before.enter_context(warnings.catch_warnings())
     try:
         yield
     finally:
         before.close()
+        threading.excepthook = hook
         LIGHTNING_LOG.setLevel(level)
         os.environ.clear()
         os.environ.update(environment)
+        if threading.current_thread() is threading.main_thread():
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
 
 
 def compile_networks(device: torch.device, *networks: nn.Module) -> None:

@@ -29,7 +29,7 @@ from torch import Tensor
 
 import train_pl
 from runs import folders
-from runs.table import TABLE
+from runs.folders import TABLE
 
 OPTIONS = ["--num_filters", "4", "--z_dim", "3", "--batch_size", "30", "--lr", "0.01", "--epochs"]
 

@@ -17,7 +17,7 @@ from explore import PLANE
 from inputs.command_line import InputError
 from page import contents
 from page.layers import networks, weights_at
-from runs.epochs import kept_epochs
+from pictures.epochs import kept_epochs
 from runs.folders import LAST
 from train_pl import PRETRAINED, VAE, load_model
 

@@ -27,9 +27,9 @@ from fmnist import DIGITS, DiscreteImages
 from judging.samples import load_classifier
 from page import contents, layers
 from page.contents import Shown
+from pictures.epochs import kept_epochs
 from prior import LatentPrior
 from reading.choice import DataSets
-from runs.epochs import kept_epochs
 from train_pl import PRETRAINED, VAE, load_model
 from utils import KLD, elbo_to_bpd, gaussian_log_prob, mean_image, reconstruction_loss
 

@@ -1,6 +1,7 @@
 """The networks as they were on the way through a training: kept by a run, read by the page."""
 
 import copy
+import math
 from io import BytesIO
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from torch import nn
 from inputs.checkpoints import read_checkpoint
 from inputs.command_line import InputError, one_line
 from inputs.files import write_whole
+from runs.folders import CHECKPOINTS, LAST
 from runs.logs import log_folder
 
 FOLDER = "epochs"  # in that of the run
@@ -54,20 +56,24 @@ class KeepEpochs(Callback):
 def kept_epochs(run: Path, model: nn.Module) -> list[tuple[float, nn.Module]]:
     """What `KeepEpochs` kept of a run: epochs and models, from before training on.
 
+    What came after the run's last checkpoint, in an epoch that was interrupted, is left out.
+
     Args:
         run: the run's folder.
         model: that of the run, whose encoder and decoder take the weights that were kept.
     Raises:
         InputError: a file is damaged or of another model.
     """
-    found = []
+    found, last = [], run / CHECKPOINTS / LAST
+    whole = read_checkpoint(last)["run"]["epochs"] if last.exists() else math.inf
     for path in run.glob(f"{FOLDER}/epoch_*.pt"):
         kept, then = read_checkpoint(path), copy.deepcopy(model)
         try:
             others = then.load_state_dict(kept["state_dict"], strict=False)
             if others.unexpected_keys or any(k.startswith(NETWORKS) for k in others.missing_keys):
                 raise ValueError("it has other layers")
-            found.append((float(kept["epoch"]), then.eval()))
+            if kept["epoch"] <= whole:
+                found.append((float(kept["epoch"]), then.eval()))
         except (KeyError, RuntimeError, TypeError, ValueError) as error:
             raise InputError(
                 f"{path} is not of this run's model ({one_line(error)}): remove the folder {FOLDER}"

@@ -1,0 +1,65 @@
+"""Programs as a user starts them: from another folder, without a network, without a compiler."""
+
+import os
+import shutil
+import subprocess
+import sys
+import unittest
+from pathlib import Path
+
+import forked
+import tiny
+from tiny import InFolder
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+
+
+class TestPrograms(InFolder):
+    """In an empty folder, with no way to any other machine."""
+
+    NOWHERE = dict.fromkeys(("http_proxy", "https_proxy"), "http://127.0.0.1:9")
+
+    def python(self, *command: object, **env: object) -> subprocess.CompletedProcess:
+        return subprocess.run(
+            [sys.executable, *map(str, command)],
+            cwd=self.folder,
+            env={**os.environ, **self.NOWHERE, **env},
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+
+    def test_without_a_compiler_compile_is_refused(self):
+        cache = self.folder.with_name(f"{self.folder.name}-cache")
+        self.addCleanup(shutil.rmtree, cache, ignore_errors=True)
+        broken = {"PATH": str(self.folder), "TORCHINDUCTOR_CACHE_DIR": str(cache)}
+        options = ["--compile", "--accelerator", "cpu"]
+        code, _, said = forked.run(tiny.main, options, cwd=self.folder, env=broken)
+        self.assert_ends((code, said), 2, "--compile", "C++ compiler")
+        self.assertEqual(list(self.folder.iterdir()), [])
+
+    def test_a_default_run_from_another_folder_shows_no_warning(self):
+        program = (ROOT / "tests" / "tiny.py", "--epochs", 1, "--num_filters", 4, "--progress_bar")
+        result = self.python(*program)
+        self.assertEqual(result.returncode, 0, result.stderr)
+        self.assertIn("Test of the best checkpoint", result.stdout)
+        self.assertEqual(result.stderr, "")  # no bar, as it is no terminal, and no warning
+        self.assertTrue((self.folder / "VAE_logs" / "version_0" / "epoch_1_samples.png").exists())
+
+
+class TestImports(unittest.TestCase):
+    def test_the_maths_loads_torch_only_and_no_training_or_report_an_entropy_coder(self):
+        names = "print({name.split('.')[0] for name in sys.modules})"
+        loaded = f"import sys, utils; {names}; import evaluate, train_pl; {names}"
+        maths, all_of_it = subprocess.run(
+            [sys.executable, "-c", loaded], cwd=ROOT, check=True, capture_output=True, text=True
+        ).stdout.splitlines()
+        self.assertIn("'torch'", maths)
+        for name in ("matplotlib", "lightning"):
+            self.assertNotIn(name, maths)
+            self.assertIn(name, all_of_it)
+        self.assertNotIn("constriction", all_of_it)
+
+
+if __name__ == "__main__":
+    unittest.main()
