@@ -19,7 +19,8 @@ from compression.codec import Codec
 from compression.image_files import check_target, read_images, write_images
 from compression.whole_model import WholeModel, unpack, whole_model
 from fmnist import SIDE
-from inputs.command_line import InputError, OneLineParser, WorkError, add_model, run_main
+from from_checkpoint import add_model
+from inputs.command_line import InputError, OneLineParser, WorkError, run_main
 from inputs.files import write_whole
 from runs.checkpoints import find_checkpoint
 from vae import PRETRAINED, VAE, check_logits, load_model

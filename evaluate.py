@@ -12,10 +12,10 @@ import torch
 from lightning_fabric import Fabric
 
 from fmnist import DiscreteImages
+from from_checkpoint import add_checkpoint
 from inputs.command_line import (
     InputError,
     OneLineParser,
-    add_checkpoint,
     check_output,
     one_line,
     path_name,

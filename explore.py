@@ -8,7 +8,8 @@ import argparse
 from pathlib import Path
 
 from fmnist import DIGITS
-from inputs.command_line import InputError, OneLineParser, add_model, path_name, run_main
+from from_checkpoint import add_model
+from inputs.command_line import InputError, OneLineParser, path_name, run_main
 from inputs.files import write_whole
 from page.contents import Shown, contents, page
 from pictures.epochs import kept_epochs

@@ -21,11 +21,11 @@ import torch
 
 from exporting.files import from_file, largest_difference, to_file
 from exporting.programs import example, programs
+from from_checkpoint import add_checkpoint
 from inputs.command_line import (
     InputError,
     OneLineParser,
     WorkError,
-    add_checkpoint,
     check_writable,
     path_name,
     run_main,

@@ -1,5 +1,7 @@
-"""A model as its checkpoint says it is: its class, its arguments, its weights."""
+"""A model as its checkpoint says it is: its class, its arguments, its weights; also one's own."""
 
+import argparse
+import importlib.util
 import inspect
 import os
 import sys
@@ -11,9 +13,42 @@ from pytorch_lightning import LightningModule
 from torch import nn
 
 from inputs.checkpoints import read_checkpoint
-from inputs.command_line import InputError, one_line
+from inputs.command_line import InputError, one_line, path_name
 
 Model = TypeVar("Model", bound=LightningModule)
+
+
+def add_checkpoint(parser: argparse.ArgumentParser, default: Path) -> None:
+    """The argument of all commands that begin with a trained model."""
+    help = "a .ckpt file, or a run's log directory for its best one"
+    parser.add_argument("checkpoint", nargs="?", type=path_name, default=str(default), help=help)
+    add_model(parser)
+
+
+def add_model(parser: argparse.ArgumentParser) -> None:
+    """The option for models of one's own, beside every checkpoint that is given."""
+    help = "the class or function that makes your own model, such as research.py:Logistic"
+    parser.add_argument("--model", type=named_in_file, metavar="FILE:NAME", help=help)
+
+
+def named_in_file(text: str) -> Callable:
+    """An argparse type: what has this name in a Python file, "file.py:name", which it imports."""
+    file, _, name = text.rpartition(":")
+    path = Path(file).resolve()
+    if path.suffix != ".py" or not path.is_file():
+        raise argparse.ArgumentTypeError(f"{text!r}: give a Python file and a name in it, a.py:B")
+    known = (m for m in list(sys.modules.values()) if getattr(m, "__file__", None) == str(path))
+    module = next(known, None)
+    try:
+        if module is None:
+            sys.path.insert(0, str(path.parent))  # for what it imports, as `python file.py` does
+            spec = importlib.util.spec_from_file_location(path.stem, path)
+            module = sys.modules[path.stem] = importlib.util.module_from_spec(spec)
+            spec.loader.exec_module(module)
+        return getattr(module, name)
+    except Exception as error:  # anything, as it is the user's own code that runs
+        what = f"{type(error).__name__}: {one_line(error)}"
+        raise argparse.ArgumentTypeError(f"{text!r}: {what}: try `python {file}` alone") from error
 
 
 def built(make: Callable[..., Model], values: Mapping[str, object]) -> Model:

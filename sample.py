@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from from_checkpoint import add_checkpoint
 from inputs.command_line import (
     InputError,
     OneLineParser,
-    add_checkpoint,
     check_writable,
     path_name,
     run_main,

@@ -14,11 +14,10 @@ from pytorch_lightning.loggers import Logger
 from torch import nn
 
 from fmnist import DATA_DIR, DATASETS
-from from_checkpoint import built, maker_of
+from from_checkpoint import add_model, built, maker_of
 from inputs.command_line import (
     InputError,
     OneLineParser,
-    add_model,
     given_options,
     path_name,
     positive_number,

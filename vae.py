@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.callbacks import Timer
 from pytorch_lightning.utilities.seed import isolate_rng
 from torch import Tensor, nn
 
@@ -53,6 +54,15 @@ class RunningMeans:
         means, count = self.sums / self.count, self.count
         self.sums, self.count = 0.0, 0
         return *means, count
+
+
+def time_share(trainer: pl.Trainer) -> float | None:
+    """How much of a limit on the time has passed, 0 to 1: max_time, which is a Timer."""
+    for timer in trainer.callbacks:
+        if isinstance(timer, Timer) and (left := timer.time_remaining()) is not None:
+            passed = timer.time_elapsed()
+            return min(1, passed / (passed + left))
+    return None
 
 
 class VAE(pl.LightningModule):
@@ -136,7 +146,10 @@ class VAE(pl.LightningModule):
         if len(imgs) == 0:
             raise ValueError("imgs: expected at least one image, got none")
         z = sample_reparameterize(mean, log_std.exp())
-        return -self.log_px(z, imgs), KLD(mean, log_std), z, mean, log_std
+        L_rec, L_reg = -self.log_px(z, imgs), KLD(mean, log_std)
+        if self.training:  # for what is logged, whatever a training step makes of them
+            self.train_means.add(L_rec, L_reg)
+        return L_rec, L_reg, z, mean, log_std
 
     def objective(
         self, imgs: Tensor, L_rec: Tensor, L_reg: Tensor, z: Tensor, mean: Tensor, log_std: Tensor
@@ -158,8 +171,9 @@ class VAE(pl.LightningModule):
 
     @property
     def progress(self) -> float:
-        """Share of the training steps that have been taken, 0 to 1: what schedules go by."""
-        return self.global_step / self.trainer.estimated_stepping_batches
+        """Share of the training that is done, 0 to 1, of steps or time: what schedules go by."""
+        steps = self.global_step / self.trainer.estimated_stepping_batches
+        return max(steps, time_share(self.trainer) or 0)
 
     # All that is ever asked of p(x|z): how likely an image is, its mean, a draw.
 
@@ -239,9 +253,14 @@ class VAE(pl.LightningModule):
         total = self.trainer.estimated_stepping_batches
         if self.hparams.beta_warmup > 0 and total == math.inf:
             raise ValueError("beta_warmup is a share of the steps: give the trainer max_steps")
-        schedule = torch.optim.lr_scheduler.LambdaLR(
-            optimizer, lambda step: warmup_and_line(step, total, self.hparams.warmup)
-        )
+
+        def factor(step: int) -> float:
+            if (passed := time_share(self.trainer)) is None:
+                return warmup_and_line(step, total, self.hparams.warmup)
+            parts = 10**6  # of the training; nobody knows how many steps there will be
+            return warmup_and_line(parts * max(step / total, passed), parts, self.hparams.warmup)
+
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
         lr_scheduler = {"scheduler": schedule, "interval": "step"}
         return {"optimizer": optimizer, "lr_scheduler": lr_scheduler}
 
@@ -249,7 +268,6 @@ class VAE(pl.LightningModule):
         imgs, labels = batch
         seen = self.augmented(imgs, self.progress)
         L_rec, L_reg, z, *posterior = self.elbo_terms(seen)
-        self.train_means.add(L_rec, L_reg)
         loss = self.objective(seen, L_rec, L_reg, z, *posterior)
         # The prior learns from z as it is: no gradient of its loss reaches encoder or decoder.
         prior_loss = -self.prior.log_prob(z.detach(), labels).mean()

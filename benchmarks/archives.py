@@ -27,7 +27,8 @@ from compression.archive import OVERHEAD, pack_pixels, read_archive, unpack_pixe
 from compression.codec import Codec
 from compression.whole_model import whole_model
 from fmnist import DATA_DIR, DATASETS, SIDE
-from inputs.command_line import OneLineParser, WorkError, add_checkpoint, run_main, whole_number
+from from_checkpoint import add_checkpoint
+from inputs.command_line import OneLineParser, WorkError, run_main, whole_number
 from inputs.files import read_idx
 from judging.bounds import image_bounds
 from reading.choice import data_for

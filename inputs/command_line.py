@@ -1,7 +1,6 @@
 """What the commands have in common: their options, and bad input that ends with one line."""
 
 import argparse
-import importlib.util
 import io
 import math
 import os
@@ -75,39 +74,6 @@ class OneLineParser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         raise InputError(message)
-
-
-def add_checkpoint(parser: argparse.ArgumentParser, default: Path) -> None:
-    """The argument of all commands that begin with a trained model."""
-    help = "a .ckpt file, or a run's log directory for its best one"
-    parser.add_argument("checkpoint", nargs="?", type=path_name, default=str(default), help=help)
-    add_model(parser)
-
-
-def add_model(parser: argparse.ArgumentParser) -> None:
-    """The option for models of one's own, beside every checkpoint that is given."""
-    help = "the class or function that makes your own model, such as research.py:Logistic"
-    parser.add_argument("--model", type=named_in_file, metavar="FILE:NAME", help=help)
-
-
-def named_in_file(text: str) -> Callable:
-    """An argparse type: what has this name in a Python file, "file.py:name", which it imports."""
-    file, _, name = text.rpartition(":")
-    path = Path(file).resolve()
-    if path.suffix != ".py" or not path.is_file():
-        raise argparse.ArgumentTypeError(f"{text!r}: give a Python file and a name in it, a.py:B")
-    known = (m for m in list(sys.modules.values()) if getattr(m, "__file__", None) == str(path))
-    module = next(known, None)
-    try:
-        if module is None:
-            sys.path.insert(0, str(path.parent))  # for what it imports, as `python file.py` does
-            spec = importlib.util.spec_from_file_location(path.stem, path)
-            module = sys.modules[path.stem] = importlib.util.module_from_spec(spec)
-            spec.loader.exec_module(module)
-        return getattr(module, name)
-    except Exception as error:  # anything, as it is the user's own code that runs
-        what = f"{type(error).__name__}: {one_line(error)}"
-        raise argparse.ArgumentTypeError(f"{text!r}: {what}: try `python {file}` alone") from error
 
 
 def whole_number(minimum: int, maximum: int = 10**9) -> Callable[[str], int]:

@@ -1,10 +1,12 @@
 """Training: what a run leaves behind, that it repeats, and that pictures do not change it."""
 
 import argparse
+import csv
 import json
 import math
 import unittest
 from contextlib import nullcontext, redirect_stdout
+from datetime import timedelta
 from io import StringIO
 from pathlib import Path
 from unittest import mock
@@ -12,7 +14,7 @@ from unittest import mock
 import numpy as np
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import Callback
+from pytorch_lightning.callbacks import Callback, Timer
 from pytorch_lightning.loggers import CSVLogger
 from tiny import NUM_TRAIN, NUM_VAL, InFolder, tiny_data, without_pictures
 from torch import nn
@@ -325,7 +327,6 @@ class TestOwnNetworks(InFolder):
         class Plain(VAE):
             def training_step(self, batch, batch_idx):
                 *_, bpd = self(batch[0])
-                self.log("train_bpd", bpd, on_step=False, on_epoch=True)
                 return bpd
 
             def configure_optimizers(self):
@@ -334,6 +335,10 @@ class TestOwnNetworks(InFolder):
 
         run = self.train(Plain(num_filters=2, z_dim=2), epochs=1)
         self.assertEqual(type(load_model(run, Plain)), Plain)
+        with open(run / "metrics.csv", newline="") as file:
+            (row,) = csv.DictReader(file)
+        for part in PARTS:
+            self.assertAlmostEqual(float(row[f"train_{part}"]) / float(row[f"val_{part}"]), 1, 0)
 
     def test_a_subclass_may_log_and_optimise_as_it_likes(self):
         class Silent(VAE):
@@ -451,6 +456,31 @@ class TestPrecision(InFolder):
                 train(self.folder, precision=precision, **tiny_model)
         bpd = [train(self.folder, precision=p, **tiny_model) for p in ("32-true", "bf16-mixed")]
         self.assertAlmostEqual(bpd[0]["test_bpd"], bpd[1]["test_bpd"], delta=0.02)
+
+
+class Clock(Timer):
+    """Ten seconds, one for every step."""
+
+    def __init__(self) -> None:
+        super().__init__(timedelta(seconds=10), verbose=False)
+        self.steps = 0
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *batch: object, **more: object) -> None:
+        self.steps = trainer.global_step
+        super().on_train_batch_end(trainer, *batch, **more)
+
+    def time_elapsed(self, stage: str = "train") -> float:
+        return self.steps
+
+
+class TestLimitedTime(unittest.TestCase):
+    def test_the_learning_rate_rises_and_falls_within_the_time_whatever_the_epochs_are(self):
+        for epochs in (1000, -1):
+            losses = Losses()
+            fit(losses, Clock(), batch_size=50, max_epochs=epochs)
+            self.assertEqual(len(losses.rates), 10)
+            self.assertGreater(max(losses.rates), 1.9e-3)
+            self.assertLess(losses.rates[-1], 2.2e-3 / 5)
 
 
 class TestEndlessTraining(unittest.TestCase):
