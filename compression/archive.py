@@ -86,11 +86,10 @@ def read_archive(packed: bytes) -> Archive:
     _, version, *fields = HEADER.unpack_from(packed)
     header, content = Header(*fields), content[HEADER.size :]
     if version != VERSION:
-        older = "commit 52233d3 of it, with the checkpoint and on the machine that made it, reads 3"
-        raise InputError(
-            f"the archive is of version {version}, this program reads version {VERSION}: "
-            f"{older if version == 3 else 'take the program that made it'}"
-        )
+        older = "commit 52233d3 reads 3, with the checkpoint and on the machine that made it"
+        help = older if version == 3 else "take the program that made it"
+        what = f"the archive is of version {version}, this program reads version {VERSION}"
+        raise InputError(f"{what}: {help}")
     sections = []
     for flag in (NAMED, MODEL_NAMED, WITH_MODEL):
         end = WORD.size + WORD.unpack_from(content)[0] if header.form & flag else 0

@@ -28,35 +28,13 @@ from collections.abc import Sequence
 from functools import partial
 
 import numpy as np
-from constriction import stream
 from numpy.typing import ArrayLike, NDArray
 from tqdm import tqdm
 
-from compression.archive import (
-    MAGIC,
-    STORED,
-    Archive,
-    Header,
-    checked_images,
-    pack_pixels,
-    read_archive,
-    unpack_pixels,
-    write_archive,
-)
+from compression import archive as files
+from compression.archive import STORED, Archive, Header, read_archive
 from compression.exact import ONE, frequencies, prepare
-from compression.latents import (
-    ANYWHERE,
-    BIN,
-    RADIUS,
-    TABLE,
-    Mixtures,
-    Posterior,
-    Prior,
-    Stack,
-    gaussian,
-    pop_chosen,
-    push_chosen,
-)
+from compression.latents import BIN, TABLE, EmptyStackError, Posterior, Prior, Stack
 from compression.low_bits import LowBits
 from compression.whole_model import WholeModel
 from fmnist import SIDE
@@ -80,10 +58,6 @@ def batches(count: int) -> list[slice]:
     return parts
 
 
-class EmptyStackError(Exception):
-    """More was taken off the stack than was put onto it."""
-
-
 class Codec:
     """Compresses and decompresses images with one model.
 
@@ -97,12 +71,12 @@ class Codec:
     def __init__(self, model: WholeModel, progress: bool = False):
         self.model, self.digest, weights = model, model.digest, iter(model.weights)
         self.encoder, self.decoder = (
-            prepare(layers, weights) for layers in (model.encoder, model.decoder)
+            prepare(model.encoder, weights),
+            prepare(model.decoder, weights),
         )
         self.prior = Prior(weights)
         self.low_bits = LowBits(weights) if model.levels == 256 else None
-        self.z_dim, num_classes = self.prior.z_dim, len(self.prior.classes)
-        self.class_model = stream.model.Uniform(num_classes) if num_classes > 1 else None
+        self.z_dim = self.prior.z_dim
         white = 15 if self.low_bits else model.levels - 1
         levels = 2 * ONE * np.arange(white + 1)
         self.inputs = ((2 * levels + white) // (2 * white) - ONE).astype(np.float64)  # -1 to 1
@@ -111,16 +85,11 @@ class Codec:
         # A symbol takes at most 24 bits from the stack: a full batch, of z, k and y, leaves a
         # quarter of this. The one at the end is the head of an otherwise empty stack.
         most = BATCH * (2 * self.z_dim + 1) + 4
-        random = hashlib.shake_128(MAGIC).digest(4 * most)
+        random = hashlib.shake_128(files.MAGIC).digest(4 * most)
         self.start = np.append(np.frombuffer(random, "<u4"), 1).astype(np.uint32)
-        self.least = self.z_dim + 4  # words without which something is wrong
 
     def encode(
-        self,
-        images: ArrayLike,
-        names: Sequence[str] = (),
-        model_name: str = "",
-        with_model: bool = False,
+        self, images: ArrayLike, names: Sequence[str] = (), model_name: str = "", with_model=False
     ) -> bytes:
         """See `compress.encode`.
 
@@ -129,18 +98,18 @@ class Codec:
             model_name: what is said of the model to who has another one.
         """
         levels = self.model.levels
-        images = checked_images(images, levels)
-        form, stored = images.ndim, pack_pixels(images, levels)
+        images = files.checked_images(images, levels)
+        form, stored = images.ndim, files.pack_pixels(images, levels)
         try:
             startup, content = self._compress(images.reshape(-1, SIDE, SIDE))
-        except EmptyStackError:  # a model that takes more bits back than its images cost
+        except EmptyStackError:
             content = None
         if content is None or len(content) > len(stored):
             form, startup, content = form | STORED, 0, stored
         pixels = zlib.crc32(np.ascontiguousarray(images))
         header = Header(levels - 1, form, len(images), startup, self.digest, pixels)
         packed = self.model.packed if with_model else b""
-        return write_archive(Archive(header, content, names, model_name, packed))
+        return files.write_archive(Archive(header, content, names, model_name, packed))
 
     def decode(self, archive: bytes) -> NDArray[np.uint8]:
         """See `compress.decode`."""
@@ -151,7 +120,7 @@ class Codec:
                 f"digest {header.model.hex()}, this one has {self.digest.hex()}: give that one"
             )
         if header.form & STORED:
-            images = unpack_pixels(content, header.levels)
+            images = files.unpack_pixels(content, header.levels)
         else:
             images = self._decompress(header.startup, content, header.count)
         if zlib.crc32(images) != header.pixels:
@@ -187,51 +156,17 @@ class Codec:
     def _push(self, stack: Stack, images: NDArray[np.uint8]) -> None:
         """A batch of images without low bits, uint8 [B, 28, 28], onto the stack."""
         z = self._posterior(images).pop(stack).reshape(-1, self.z_dim)
-        self._check_not_empty(stack)
+        self.prior.check_not_empty(stack)
         stack.encode_reverse(images.ravel().astype(np.int32), TABLE, self._pixel_weights(z))
-        self._push_latents(stack, z)
+        self.prior.push(stack, z)
 
     def _pop(self, stack: Stack, size: int) -> NDArray[np.uint8]:
         """`_push` backwards: uint8 [size, 28, 28] off the stack."""
-        z = self._pop_latents(stack, size)
+        z = self.prior.pop(stack, size)
         pixels = stack.decode(TABLE, self._pixel_weights(z)).astype(np.uint8)
         images = pixels.reshape(size, SIDE, SIDE)
         self._posterior(images).push(stack, z.ravel())
         return images
-
-    def _push_latents(self, stack: Stack, z: NDArray[np.int32]) -> None:
-        """Latents in bins, int32 [B, z_dim], onto the stack under the learned prior."""
-        all_classes = self.prior.mixtures(z)
-        joint = all_classes.log_joint(z[:, np.newaxis])
-        y = pop_chosen(stack, self.prior.class_weights(all_classes, joint))
-        own = np.arange(len(z)), y
-        k = pop_chosen(stack, frequencies(joint[own].reshape(z.size, -1))).reshape(z.shape)
-        self._check_not_empty(stack)
-        mixtures = all_classes.at(*own)
-        for i in reversed(range(self.z_dim)):
-            mixture, chosen = mixtures.at(slice(None), i), np.ascontiguousarray(k[:, i])
-            stack.encode_reverse(z[:, i] + np.int32(RADIUS), TABLE, latent_weights(mixture, chosen))
-            push_chosen(stack, chosen, frequencies(mixture.log_weights))
-        if self.class_model:
-            stack.encode_reverse(y, self.class_model)
-
-    def _pop_latents(self, stack: Stack, size: int) -> NDArray[np.int32]:
-        """`_push_latents` backwards: int32 [size, z_dim]."""
-        y = stack.decode(self.class_model, size) if self.class_model else np.zeros(size, np.int32)
-        z, k = (np.zeros((size, self.z_dim), np.int32) for _ in range(2))
-        for i, mixture in enumerate(self.prior.steps(y, z)):
-            k[:, i] = pop_chosen(stack, frequencies(mixture.log_weights))
-            z[:, i] = stack.decode(TABLE, latent_weights(mixture, k[:, i])) - RADIUS
-        all_classes = self.prior.mixtures(z)
-        joint = all_classes.log_joint(z[:, np.newaxis])
-        own = joint[np.arange(size), y]
-        push_chosen(stack, k.ravel(), frequencies(own.reshape(z.size, -1)))
-        push_chosen(stack, y, self.prior.class_weights(all_classes, joint))
-        return z
-
-    def _check_not_empty(self, stack: Stack) -> None:
-        if stack.num_words() < self.least:
-            raise EmptyStackError
 
     def _posterior(self, images: NDArray[np.uint8]) -> Posterior:
         outputs = self.encoder(self.inputs[images][..., np.newaxis])
@@ -241,9 +176,3 @@ class Codec:
         """Latents in bins, int32 [B, z_dim], to every pixel's frequencies: [B * 784, L]."""
         logits = self.decoder((BIN * z).astype(np.float64))
         return frequencies(logits.reshape(-1, logits.shape[-1]))
-
-
-def latent_weights(mixture: Mixtures, k: NDArray[np.int32]) -> NDArray[np.float64]:
-    """Frequencies of every bin under Gaussian k of each mixture, int32 [B]: [B, 513]."""
-    chosen = mixture.at(np.arange(len(k)), k)
-    return gaussian(chosen.means, chosen.stds, ANYWHERE)

@@ -14,8 +14,8 @@ All of it is NumPy, whose matrix products add up products and do nothing else; a
 """
 
 from collections.abc import Callable, Iterator
-from decimal import Context, Decimal
-from functools import partial, reduce
+from decimal import Context, Decimal, localcontext
+from functools import reduce
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,17 +31,17 @@ WEIGHT_ONE = 2**12  # what stands for 1, of weights
 LIMIT = 2**16  # no layer is given a larger number than this (256.0), or a smaller one than -LIMIT
 
 
-def exp_table() -> NDArray[np.int64]:
-    """2^30 exp(-t/256) for t = 0, 1, ..., until it is 0.
+with localcontext(Context(prec=50)):  # `decimal` rounds correctly on every machine
+    RATIO = int((Decimal(-1) / ONE).exp() * 2**100)
+    LOG_TWO = float(Decimal(2).ln() * ONE)
 
-    `decimal` rounds exp correctly on every machine; Python's integers do the rest.
-    """
-    context = Context(prec=50)
-    ratio = int(context.multiply(context.exp(Decimal(-1) / ONE), Decimal(2**100)))
+
+def exp_table() -> NDArray[np.int64]:
+    """2^30 exp(-t/256) for t = 0, 1, ..., until it is 0, by Python's integers."""
     powers, power = [], 2**100
     while not powers or powers[-1]:
         powers.append((power + 2**69) >> 70)
-        power = power * ratio >> 100
+        power = power * RATIO >> 100
     return np.array(powers)
 
 
@@ -63,7 +63,6 @@ def log_table(powers: NDArray[np.int64], size: int = 2**11) -> Array:
 
 POWERS = exp_table()
 EXP, SILU, LOG = POWERS.astype(np.float64), silu_table(POWERS), log_table(POWERS)
-LOG_TWO = float(Decimal(2).ln(Context(prec=30)) * ONE)
 
 
 def frequencies(logs: Array) -> Array:
@@ -111,17 +110,12 @@ def describe(layer: nn.Module, weights: list[NDArray[np.int32]]) -> list[list]:
         return [described for child in layer for described in describe(child, weights)]
     if isinstance(layer, ResidualBlock):
         return [["residual", describe(layer.net, weights)]]
-    if isinstance(layer, nn.SiLU):
-        return [["silu"]]
-    if isinstance(layer, nn.ReLU):
-        return [["relu"]]
-    if isinstance(layer, nn.Flatten):
-        return [["flatten"]]
+    if type(layer) in (nn.SiLU, nn.ReLU, nn.Flatten):
+        return [[type(layer).__name__.lower()]]
     if isinstance(layer, nn.Unflatten):
         return [["unflatten", *layer.unflattened_size]]
-    plain = not isinstance(layer, nn.modules.conv._ConvNd) or (
-        layer.groups == 1 and set(layer.dilation) == {1} and layer.padding_mode == "zeros"
-    )
+    more = [getattr(layer, name, 1) for name in ("groups", "dilation", "padding_mode")]
+    plain = more in ([1, 1, 1], [1, (1, 1), "zeros"])
     if isinstance(layer, nn.Linear):
         described, matrix = ["linear"], whole(layer.weight).T
     elif isinstance(layer, nn.Conv2d) and plain:
@@ -135,7 +129,7 @@ def describe(layer: nn.Module, weights: list[NDArray[np.int32]]) -> list[list]:
             f"no archive can be made with {one_line(layer)}: compression/exact.py knows the layers "
             "that come out the same on every machine"
         )
-    bias = whole(layer.bias)
+    bias = np.zeros(1, np.int32) if layer.bias is None else whole(layer.bias)
     weights += [matrix, np.tile(bias, matrix.shape[-1] // len(bias))]
     return [described]
 
@@ -197,20 +191,12 @@ def up(x: Array, matrix: Array, bias: Array, scale: int) -> Array:
     return squares.swapaxes(2, 3).reshape(batch, height * scale, width * scale, -1)
 
 
-def clip(x: Array) -> Array:
-    return x.clip(-LIMIT, LIMIT)
-
-
 def flatten(x: Array) -> Array:
     return x.transpose(0, 3, 1, 2).reshape(len(x), -1)
 
 
-def unflatten(x: Array, channels: int, height: int, width: int) -> Array:
-    return x.reshape(-1, channels, height, width).transpose(0, 2, 3, 1)
-
-
-def residual(x: Array, inner: Callable[[Array], Array]) -> Array:
-    return x + inner(x)
+def unflatten(x: Array, *sizes: int) -> Array:
+    return x.reshape(-1, *sizes).transpose(0, 2, 3, 1)
 
 
 def prepare(
@@ -226,19 +212,16 @@ def prepare(
     """
     steps: list[Callable[[Array], Array]] = []
     for kind, *sizes in layers:
-        if kind in ("linear", "conv", "up"):
-            matrix, bias = dense(weights)
+        if kind == "residual":
+            inner = prepare(*sizes, weights, limited=False)
+            steps.append(lambda x, inner=inner: x + inner(x))
+        elif kind in ("linear", "conv", "up"):
             run = {"linear": linear, "conv": convolve, "up": up}[kind]
-            names = ("scale",) if kind == "up" else ("stride", "padding")
-            more = dict(zip(names, sizes, strict=kind != "linear"))
-            steps += [] if limited else [clip]
-            steps.append(partial(run, matrix=matrix, bias=bias, **more))
-        elif kind == "residual":
-            steps.append(partial(residual, inner=prepare(sizes[0], weights, limited=False)))
-        elif kind == "unflatten":
-            channels, height, width = sizes
-            steps.append(partial(unflatten, channels=channels, height=height, width=width))
+            given = (*dense(weights), *sizes)
+            steps += [] if limited else [lambda x: x.clip(-LIMIT, LIMIT)]
+            steps.append(lambda x, run=run, given=given: run(x, *given))
         else:
-            steps.append({"silu": silu, "relu": relu, "flatten": flatten}[kind])
+            run = {"silu": silu, "relu": relu, "flatten": flatten, "unflatten": unflatten}[kind]
+            steps.append(lambda x, run=run, sizes=sizes: run(x, *sizes))
         limited = kind in ("silu", "relu") or (limited and kind in ("flatten", "unflatten"))
     return lambda x: reduce(lambda x, step: step(x), steps, x)

@@ -35,15 +35,13 @@ def read_images(
         images, is_array, is_picture, names = read_file(path)
         levels = levels or (usual if is_array else 256)
         if discretize and levels < 256:
-            raise ValueError(
-                f"it has {levels} levels already; if not, say --levels 256 --discretize"
-            )
+            already = f"it has {levels} levels already"
+            raise ValueError(f"{already}; if not, say --levels 256 --discretize")
         if is_picture:
-            if (images % spread(levels)).any():
-                raise ValueError(
-                    f"it has other grey values than {spread(levels)} times a level of {levels}"
-                )
-            images = images // spread(levels)
+            step = spread(levels)
+            if (images % step).any():
+                raise ValueError(f"it has other grey values than {step} times a level of {levels}")
+            images = images // step
         images = checked_images(images, levels)
         return (four_bit(images), 16, names) if discretize else (images, levels, names)
     except Exception as error:  # there is no end to what a damaged file can raise

@@ -13,17 +13,8 @@ import numpy as np
 from constriction import stream
 from numpy.typing import NDArray
 
-from compression.exact import (
-    EXP,
-    ONE,
-    WEIGHT_ONE,
-    Array,
-    dense,
-    frequencies,
-    linear,
-    log_sum_exp,
-    silu,
-)
+from compression import exact
+from compression.exact import EXP, ONE, Array, frequencies, linear, silu
 
 Stack = stream.stack.AnsCoder
 TABLE = stream.model.Categorical(perfect=False)  # divides and adds, no more, to make probabilities
@@ -51,7 +42,7 @@ def gaussian_tables() -> tuple[Array, NDArray[np.int64], Array]:
         reach = [next((w for w in WINDOWS if w >= TAILS * 64 * std), RADIUS) for std in stds]
     bins = np.arange(-3 * RADIUS, 3 * RADIUS + 1)  # means reach to twice the radius
     distance = BIN * bins - np.arange(BIN)[:, np.newaxis]
-    nats = np.floor(distance.astype(float) ** 2 * steepness[:, np.newaxis, np.newaxis] + 0.5)
+    nats = np.floor(distance * distance * steepness[:, np.newaxis, np.newaxis] + 0.5)
     return steepness, np.array(reach), EXP.take(nats.astype(np.int64), mode="clip")
 
 
@@ -91,6 +82,10 @@ def pop_chosen(stack: Stack, weights: Array) -> NDArray[np.int32]:
     if weights.shape[1] > 1:
         return stack.decode(TABLE, weights)
     return np.zeros(len(weights), np.int32)
+
+
+class EmptyStackError(Exception):
+    """The model takes more bits back than its images cost."""
 
 
 class Posterior(NamedTuple):
@@ -147,12 +142,16 @@ class Mixtures(NamedTuple):
         """What the network gives, [..., num_latents * 3 * K], to mixtures [..., num_latents, K]."""
         parts = outputs.reshape(*outputs.shape[:-1], num_latents, 3, -1)
         log_weights, means, log_stds = np.moveaxis(parts, -2, 0)
-        return cls(
-            log_weights, np.clip(means, -2 * RADIUS * BIN, 2 * RADIUS * BIN), std_of(log_stds)
-        )
+        most = 2 * RADIUS * BIN
+        return cls(log_weights, np.clip(means, -most, most), std_of(log_stds))
 
     def at(self, *index: object) -> "Mixtures":
         return Mixtures(*(part[index] for part in self))
+
+    def bin_weights(self, k: NDArray[np.int32]) -> Array:
+        """Frequencies of every bin under Gaussian k of each mixture, int32 [B]: [B, 513]."""
+        chosen = self.at(np.arange(len(k)), k)
+        return gaussian(chosen.means, chosen.stds, ANYWHERE)
 
     def log_joint(self, z: NDArray[np.int32]) -> Array:
         """log p(k, z) of latents [...] in bins, but for a constant: [..., K]."""
@@ -170,28 +169,27 @@ class Prior:
     """
 
     def __init__(self, weights: Iterator[NDArray[np.int32]]):
-        self.classes = np.floor(next(weights) * (ONE / WEIGHT_ONE) + 0.5)
-        self.first, self.middle, self.last = (dense(weights) for _ in range(3))
-        self.z_dim, width = self.first[0].shape
+        self.classes = np.floor(next(weights) * (ONE / exact.WEIGHT_ONE) + 0.5)
+        self.layers = [exact.dense(weights) for _ in range(3)]
+        self.z_dim, width = self.layers[0][0].shape
         degrees = np.arange(width) * self.z_dim // width
         self.stops = np.bincount(degrees, minlength=self.z_dim).cumsum().tolist()
+        count = len(self.classes)
+        self.class_model = stream.model.Uniform(count) if count > 1 else None
+        self.least = self.z_dim + 4  # words of a stack without which something is wrong
 
     def mixtures(self, z: NDArray[np.int32]) -> Mixtures:
         """Of all classes, in one pass: latents in bins [B, z_dim] to [B, classes, z_dim, K]."""
-        hidden = silu(linear(BIN * z, *self.first)[:, np.newaxis] + self.classes)
-        outputs = linear(silu(linear(hidden, *self.middle)), *self.last)
-        return Mixtures.of(outputs, self.z_dim)
+        first, middle, last = self.layers
+        hidden = silu(linear(BIN * z, *first)[:, np.newaxis] + self.classes)
+        return Mixtures.of(linear(silu(linear(hidden, *middle)), *last), self.z_dim)
 
     def steps(self, y: NDArray[np.int32], z: NDArray[np.int32]) -> Iterator[Mixtures]:
         """The same of class y, int32 [B], latent by latent: [B, K].
 
         Latent i, in z, may be filled in when its mixture has been seen: so decoding does.
         """
-        (first, first_bias), (middle, middle_bias), (last, last_bias) = (
-            self.first,
-            self.middle,
-            self.last,
-        )
+        (first, first_bias), (middle, middle_bias), (last, last_bias) = self.layers
         classes, size = self.classes[y], last.shape[1] // self.z_dim
         below, above = np.zeros_like(classes), np.zeros_like(classes)
         for i, (start, stop) in enumerate(pairwise([0, *self.stops])):
@@ -202,7 +200,42 @@ class Prior:
             outputs = linear(above[:, :stop], last[:stop, rows], last_bias[rows])
             yield Mixtures.of(outputs, 1).at(slice(None), 0)
 
-    def class_weights(self, mixtures: Mixtures, log_joint: Array) -> Array:
-        """p(y|z), frequencies [B, classes], of what `mixtures` and `log_joint` give."""
-        log_pz = log_sum_exp(log_joint) - log_sum_exp(mixtures.log_weights)
+    def class_weights(self, mixtures: Mixtures, joint: Array) -> Array:
+        """p(y|z), frequencies [B, classes], of what `mixtures` and their `log_joint` give."""
+        log_pz = exact.log_sum_exp(joint) - exact.log_sum_exp(mixtures.log_weights)
         return frequencies(log_pz.sum(-1))
+
+    def push(self, stack: Stack, z: NDArray[np.int32]) -> None:
+        """Latents in bins, int32 [B, z_dim], onto the stack."""
+        all_classes = self.mixtures(z)
+        joint = all_classes.log_joint(z[:, np.newaxis])
+        y = pop_chosen(stack, self.class_weights(all_classes, joint))
+        own = np.arange(len(z)), y
+        k = pop_chosen(stack, frequencies(joint[own].reshape(z.size, -1))).reshape(z.shape)
+        self.check_not_empty(stack)
+        mixtures = all_classes.at(*own)
+        for i in reversed(range(self.z_dim)):
+            mixture, chosen = mixtures.at(slice(None), i), np.ascontiguousarray(k[:, i])
+            stack.encode_reverse(z[:, i] + np.int32(RADIUS), TABLE, mixture.bin_weights(chosen))
+            push_chosen(stack, chosen, frequencies(mixture.log_weights))
+        if self.class_model:
+            stack.encode_reverse(y, self.class_model)
+
+    def pop(self, stack: Stack, size: int) -> NDArray[np.int32]:
+        """`push` backwards: int32 [size, z_dim]."""
+        y = stack.decode(self.class_model, size) if self.class_model else np.zeros(size, np.int32)
+        z, k = (np.zeros((size, self.z_dim), np.int32) for _ in range(2))
+        for i, mixture in enumerate(self.steps(y, z)):
+            k[:, i] = pop_chosen(stack, frequencies(mixture.log_weights))
+            z[:, i] = stack.decode(TABLE, mixture.bin_weights(k[:, i])) - RADIUS
+        all_classes = self.mixtures(z)
+        joint = all_classes.log_joint(z[:, np.newaxis])
+        own = joint[np.arange(size), y]
+        push_chosen(stack, k.ravel(), frequencies(own.reshape(z.size, -1)))
+        push_chosen(stack, y, self.class_weights(all_classes, joint))
+        return z
+
+    def check_not_empty(self, stack: Stack) -> None:
+        """Raises EmptyStackError where more is taken off the stack than is put onto it."""
+        if stack.num_words() < self.least:
+            raise EmptyStackError

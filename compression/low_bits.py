@@ -29,18 +29,8 @@ import numpy as np
 from constriction import stream
 from numpy.typing import NDArray
 
-from compression.exact import (
-    EXP,
-    LIMIT,
-    ONE,
-    WEIGHT_ONE,
-    Array,
-    dense,
-    frequencies,
-    linear,
-    log,
-    relu,
-)
+from compression import exact
+from compression.exact import EXP, LIMIT, ONE, Array, dense, linear, log, relu
 from compression.latents import TABLE, Stack
 from fmnist import SIDE, four_bit
 from inputs.command_line import InputError, one_line
@@ -109,6 +99,8 @@ class Pixels:
         self.where = self.image, self.row, self.column  # in the batch
         self.level = levels[self.where]
         self.steps = [slice(*ends) for ends in pairwise([0, *np.bincount(step).cumsum().tolist()])]
+        ends = [*range(0, len(order), CHUNK), len(order)]
+        self.chunks = [slice(*each) for each in pairwise(ends)]
         # Position in the flattened batch with margins
         self.place = (self.image * WIDE + self.row + REACH) * WIDE + self.column + REACH
         self.canvas = np.pad(levels, ((0, 0), (REACH, REACH), (REACH, REACH))).ravel()
@@ -156,10 +148,6 @@ class Pixels:
         where = self.row * (2 * SIDE - 1) + self.column
         self.apart = where.take(self.pixel) - where.take(self.voter) + SIDE - 1
 
-    def chunks(self) -> Iterator[slice]:
-        for start in range(0, len(self.level), CHUNK):
-            yield slice(start, min(start + CHUNK, len(self.level)))
-
 
 class LowBits:
     """The network.
@@ -173,7 +161,7 @@ class LowBits:
     LAYERS = ("embed", "query", "key", "static", "dynamic", "hidden", "out", "trust")
 
     def __init__(self, weights: Iterator[NDArray[np.int32]]):
-        scale = ONE / WEIGHT_ONE
+        scale = ONE / exact.WEIGHT_ONE
         self.apart, doubt = next(weights) * scale + 0.5, np.floor(next(weights) * scale + 0.5)
         self.heads = len(doubt)
         self.doubt = EXP.take((MOST_ALIKE - doubt).astype(np.int64), mode="clip").clip(1)
@@ -184,7 +172,7 @@ class LowBits:
     def look(self, pixels: Pixels) -> tuple[Array, Array, Array]:
         """What depends on the levels alone: a hidden layer's part, queries and keys."""
         parts = []
-        for part in pixels.chunks():
+        for part in pixels.chunks:
             seen = relu(linear(pixels.known(part), *self.embed))
             query, key = linear(seen, *self.query), linear(seen, *self.key)
             shape = (len(seen), self.heads, -1)
@@ -194,13 +182,9 @@ class LowBits:
         return tuple(np.concatenate(part) for part in zip(*parts, strict=True))
 
     def votes(self, weights: Array, pixel: NDArray, offset: NDArray, count: int) -> Array:
-        """Log of the weighted share of each offset, and last of their weight in all.
+        """Log of the weighted share of each offset, and last of all weight: [count, 25, heads].
 
-        Args:
-            weights: [M, heads], of each pair.
-            pixel, offset: [M], the pixel and its voter's offset.
-        Returns:
-            [count, 25, heads]
+        Of pairs: weights [M, heads], the pixels and their voters' offsets [M].
         """
         place = (pixel * OFFSETS + offset)[:, np.newaxis] * self.heads + np.arange(self.heads)
         # Whole numbers: at most 64 of up to 2^30, in any order.
@@ -213,9 +197,7 @@ class LowBits:
     def logits(self, looked: tuple, pixels: Pixels, part: slice, canvas: Array, offset: NDArray):
         """Of the offsets of some pixels: [n, 24].
 
-        Args:
-            canvas: [B * 34 * 34, 2], `SEEN` of the values; later pixels may have any.
-            offset: [N], likewise.
+        In canvas, `SEEN` [B * 34 * 34, 2], and offset [N], later pixels may have any values.
         """
         static, query, key = looked
         pairs = slice(pixels.stops[part.start], pixels.stops[part.stop])
@@ -235,35 +217,24 @@ class LowBits:
     def conditionals(
         self, pixels: Pixels, offset: NDArray[np.int64], parts: Sequence[slice]
     ) -> Iterator[tuple[slice, Array]]:
-        """The frequencies of the offsets, part by part.
+        """The frequencies [n, 24] of the offsets, part by part: `pixels.steps` or `pixels.chunks`.
 
-        Args:
-            offset: [N], of all pixels; those of a part of one step may be filled in when its
-                frequencies have been seen.
-            parts: slices of the pixels, `pixels.steps` or larger ones.
-        Yields:
-            the part, and the frequencies of its pixels' offsets, [n, 24].
+        The offsets [N] of a step may be filled in when its frequencies have been seen.
         """
         looked = self.look(pixels)
         canvas = np.zeros((len(pixels.canvas), 2))
         canvas[pixels.place] = ONE * SEEN[SMALLEST[pixels.level] + offset]
         for part in parts:
-            yield part, frequencies(self.logits(looked, pixels, part, canvas, offset))
+            yield part, exact.frequencies(self.logits(looked, pixels, part, canvas, offset))
             canvas[pixels.place[part]] = ONE * SEEN[SMALLEST[pixels.level[part]] + offset[part]]
 
     def push(self, stack: Stack, images: NDArray[np.uint8], progress: Callable) -> NDArray:
-        """The low bits of 8-bit images [N, 28, 28] onto the stack.
-
-        Args:
-            progress: tqdm.
-        Returns:
-            the 4-bit images, uint8 [N, 28, 28].
-        """
+        """The low bits of 8-bit images [N, 28, 28] onto the stack; returns the 4-bit images."""
         levels = LEVEL[images]
         for part in progress(together(levels)[::-1], desc="encoding low bits"):
             pixels, offsets = Pixels(levels[part]), OFFSET[images[part]]
             offset = offsets[pixels.where]
-            coded = list(self.conditionals(pixels, offset, pixels.chunks()))
+            coded = list(self.conditionals(pixels, offset, pixels.chunks))
             for here, weights in reversed(coded):
                 stack.encode_reverse(offset[here].astype(np.int32), TABLE, weights)
             stack.encode_reverse(offsets[~pixels.near].astype(np.int32), PLAINLY_BLACK)
@@ -274,8 +245,7 @@ class LowBits:
         images = np.empty_like(levels)
         for part in progress(together(levels), desc="decoding low bits"):
             pixels, offsets = Pixels(levels[part]), np.zeros(levels[part].shape, np.int64)
-            black = stack.decode(PLAINLY_BLACK, int((~pixels.near).sum()))
-            offsets[~pixels.near] = black
+            offsets[~pixels.near] = stack.decode(PLAINLY_BLACK, int((~pixels.near).sum()))
             offset = np.zeros_like(pixels.level)
             for step, weights in self.conditionals(pixels, offset, pixels.steps):
                 offset[step] = stack.decode(TABLE, weights)
@@ -285,13 +255,9 @@ class LowBits:
 
 
 def together(levels: NDArray[np.uint8]) -> list[NDArray[np.int64]]:
-    """Which images are coded together, in the order of decoding: arrays of their indices.
+    """Which 4-bit images are coded together, in the order of decoding: arrays of their indices.
 
-    Images with about as many pixels for the network go together, so that hardly a step is left to
-    a few of them.
-
-    Args:
-        levels: the 4-bit images, uint8 [N, 28, 28].
+    Those with about as many pixels for the network, so that hardly a step is left to a few of them.
     """
     count = near_ink(levels).sum((1, 2))
     order = count.argsort(kind="stable")
@@ -310,8 +276,7 @@ def load(path: Path = WEIGHTS) -> list[NDArray[np.int32]]:
         with np.load(path) as file:
             weights = list(file.values())
         LowBits(iter(weights))
-    except (OSError, ValueError, EOFError, KeyError, StopIteration, BadZipFile) as error:
-        raise InputError(
-            f"{path} cannot be used ({one_line(error)}): take it from the repository again"
-        ) from error
+    except (OSError, ValueError, EOFError, StopIteration, BadZipFile) as error:
+        why = f"{path} cannot be used ({one_line(error)})"
+        raise InputError(f"{why}: take it from the repository again") from error
     return weights

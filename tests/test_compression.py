@@ -232,7 +232,7 @@ class TestRoundTrips(unittest.TestCase):
 
     def test_images_that_empty_the_stack_are_stored_as_they_are(self):
         codec = Codec(whole_model(small_model()))
-        codec.least = 10**6  # words of the stack that have to stay
+        codec.prior.least = 10**6  # words of the stack that have to stay
         self.assertTrue(self.assert_comes_back(codec, dark(2)).form & STORED)
 
     def test_grey_values_that_are_plainly_black_and_yet_not_zero_come_back(self):
@@ -437,7 +437,7 @@ class TestLowBits(unittest.TestCase):
         )
         offset, unknown = OFFSET[values][pixels.where], np.zeros_like(pixels.level)
         at_once = np.concatenate(
-            [w for _, w in network.conditionals(pixels, offset, pixels.chunks())]
+            [w for _, w in network.conditionals(pixels, offset, pixels.chunks)]
         )
         for step, weights in network.conditionals(pixels, unknown, pixels.steps):
             self.assertTrue(np.array_equal(weights, at_once[step]))
