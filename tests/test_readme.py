@@ -1,5 +1,6 @@
 """The README and docs/ hold: their code runs, their commands parse, their figures are right."""
 
+import argparse
 import json
 import re
 import shlex
@@ -22,7 +23,7 @@ import train_pl
 import vae
 from cnn_encoder_decoder import CNNDecoder, ResidualBlock
 from inputs.command_line import InputError
-from train_pl import PRETRAINED, load_model
+from train_pl import PRETRAINED, VAE, load_model, train_vae
 
 ROOT = Path(__file__).resolve().parent.parent
 README = ROOT / "README.md"
@@ -86,6 +87,27 @@ class TestSnippets(InFolder):
         table = rows(next(self.folder.glob("csv_logs/**/metrics.csv")))
         self.assertTrue(any(row["val_bpd"] for row in table))
 
+    def test_optimiser_loss_and_logs_are_changed_where_the_table_says(self):
+        class Changed(VAE):
+            def make_optimizer(self):
+                return torch.optim.AdamW(super().make_optimizer().param_groups, lr=1e-3)
+
+            def objective(self, imgs, L_rec, L_reg, *latents):
+                return super().objective(imgs, L_rec, L_reg.clamp(min=30), *latents)
+
+            def _eval_step(self, stage, imgs):
+                super()._eval_step(stage, imgs)
+                self.log(f"{stage}_mean_std", self.encoder(imgs)[1].exp().mean())
+
+        args = argparse.Namespace(epochs=1, log_dir=str(self.folder))
+        with tiny_data(), without_pictures(), redirect_stdout(StringIO()):
+            (test,) = train_vae(args, model=Changed(num_filters=2, z_dim=2))
+        (epoch,) = rows(self.folder / "version_0" / "metrics.csv")
+        for found in (float(epoch["val_mean_std"]), test["test_mean_std"]):
+            self.assertTrue(0 < found < 2)
+        told = re.findall(r"^\| .* \| `(\w+)` of `VAE`", README.read_text(), re.MULTILINE)
+        self.assertEqual(set(told), {name for name in vars(Changed) if name[:2] != "__"})
+
     def test_a_checkpoint_of_other_networks_is_refused(self):
         class Deeper(CNNDecoder):
             def __init__(self, *args, **kwargs):
@@ -127,7 +149,7 @@ class TestCommands(InFolder):
     def test_those_of_the_tests_are_what_ci_runs_and_the_one_of_a_class_names_one(self):
         shown = [words for words in commands(README.read_text()) if "unittest" in words]
         *both, (*_, once, name) = shown
-        run = re.findall(r"^ +counted (.+)$", (ROOT / ".ci" / "run").read_text(), re.MULTILINE)
+        run = re.findall(r"^ +counted (python .+)$", (ROOT / ".ci" / "run").read_text(), re.MULTILINE)
         self.assertEqual([shlex.join(words) for words in both], run)
         self.assertEqual(once, "-f")
         self.assertGreater(unittest.defaultTestLoader.loadTestsFromName(name).countTestCases(), 1)
