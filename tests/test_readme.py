@@ -149,7 +149,8 @@ class TestCommands(InFolder):
     def test_those_of_the_tests_are_what_ci_runs_and_the_one_of_a_class_names_one(self):
         shown = [words for words in commands(README.read_text()) if "unittest" in words]
         *both, (*_, once, name) = shown
-        run = re.findall(r"^ +counted (python .+)$", (ROOT / ".ci" / "run").read_text(), re.MULTILINE)
+        script = (ROOT / ".ci" / "run").read_text()
+        run = re.findall(r"^ +counted (python .+)$", script, re.MULTILINE)
         self.assertEqual([shlex.join(words) for words in both], run)
         self.assertEqual(once, "-f")
         self.assertGreater(unittest.defaultTestLoader.loadTestsFromName(name).countTestCases(), 1)
