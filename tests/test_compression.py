@@ -17,10 +17,9 @@ from benchmarks import low_bits_training
 from benchmarks.archives import negative_elbo
 from compress import decode, encode
 from compression import archive as archive_module
-from compression import codec as codec_module
 from compression import exact, low_bits
 from compression.archive import OVERHEAD, STORED, Archive, Header, read_archive, write_archive
-from compression.codec import Codec, batches
+from compression.codec import Codec
 from compression.exact import LIMIT, ONE, WEIGHT_ONE, dense, describe, linear, prepare, whole
 from compression.latents import RADIUS, TAILS, WINDOWS, Posterior, Stack
 from compression.low_bits import LEVEL, OFFSET, Pixels
@@ -277,18 +276,6 @@ class TestRate(unittest.TestCase):
         low_bits.LowBits(iter(low_bits.load())).push(stack, images, lambda parts, desc: parts)
         self.assertLess(stack.num_bits() / images.size, 0.5)
 
-    def test_a_black_image_more_costs_a_model_that_is_certain_of_it_half_a_byte(self):
-        model = small_model()
-        with torch.no_grad():
-            for weights in model.parameters():
-                weights.zero_()
-            model.decoder.net[-1].bias[0] = 50
-            model.encoder.net[-1].bias[model.decoder.z_dim :] = -1.5  # the log std
-        few, many = (np.zeros((count, 28, 28), np.uint8) for count in (100, 600))
-        archives = [encode(images, model) for images in (few, many)]
-        self.assertLess(len(archives[1]) - len(archives[0]), 500)  # fewer bytes than images
-        self.assertTrue(np.array_equal(decode(archives[1], model), many))
-
     def test_z_costs_what_the_learned_prior_says_with_its_classes_and_mixtures(self):
         model, images = small_model(), dark(200)
         x = torch.from_numpy(images).long().unsqueeze(1)
@@ -317,35 +304,6 @@ class TestRate(unittest.TestCase):
         fits = posterior.window >= np.minimum(TAILS * std, WINDOWS[-1])
         self.assertTrue(fits.all())
 
-    def test_no_batch_is_larger_than_what_was_encoded_before_it_and_one(self):
-        for count in range(200):
-            done = 0
-            for part in reversed(batches(count)):
-                size = part.stop - part.start
-                self.assertEqual(part.stop, count - done)
-                self.assertTrue(1 <= size <= min(codec_module.BATCH, done + 1))
-                done += size
-            self.assertEqual(done, count)
-
-    def test_every_grey_image_is_in_one_batch_which_takes_little_memory(self):
-        blank, white = np.zeros((2000, 28, 28), np.uint8), np.full((100, 28, 28), 15, np.uint8)
-        images = np.concatenate([white, blank, fmnist.four_bit(digits())])
-        parts = low_bits.together(images)
-        self.assertEqual(sorted(np.concatenate(parts)), list(range(len(images))))
-        for part in parts:
-            self.assertLessEqual(len(part), low_bits.MOST_IMAGES)
-            pixels = low_bits.near_ink(images[part]).sum()
-            self.assertLess(pixels, low_bits.MOST_PIXELS + PIXELS)
-
-    def test_model_and_random_stream_are_left_alone(self):
-        model = small_model().train()
-        weights = copy.deepcopy(model.state_dict())
-        before = torch.get_rng_state()
-        decode(encode(dark(20), model), model)
-        self.assertTrue(torch.equal(torch.get_rng_state(), before) and model.training)
-        for name, tensor in model.state_dict().items():
-            self.assertTrue(torch.equal(tensor, weights[name]))
-
 
 class TestRefusals(unittest.TestCase):
     @classmethod
@@ -360,10 +318,7 @@ class TestRefusals(unittest.TestCase):
 
     def test_images_of_another_dtype_shape_or_range_are_refused(self):
         for images, kind, said in [
-            (noise(2).astype(np.int64), TypeError, "uint8.*int64"),
             (noise(2) / 15, TypeError, "uint8.*float64"),
-            (noise(2)[:, :27], ValueError, r"\[2, 27, 28\]"),
-            (noise(2)[0], ValueError, r"\[28, 28\]"),
             (noise(2).reshape(1, 2, 28, 28), ValueError, r"\[1, 2, 28, 28\]"),
             (np.uint8(3), ValueError, r"\[\]"),
             (noise(2) + np.uint8(1), ValueError, "0..15.*16"),
