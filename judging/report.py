@@ -46,8 +46,11 @@ def of_test(result: Mapping[str, object]) -> str:
     ]
     if "note" in result:
         lines.append(f"Note:          {result['note']}")
-    if result.get("test_active_units") == 0:
-        lines.append("No latent is active, z says nothing: give more --epochs or a smaller --beta")
+    if result.get("test_active_units") == 0 and result["test_regularization_loss"] < 2:
+        lines.append(
+            "No latent is active: no mean varies over the images by a variance above 0.01, z says "
+            "next to nothing. Give more --epochs or a smaller --beta"
+        )
     return "\n".join(lines)
 
 

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 from torchvision.utils import make_grid
 
 DPI = 128  # a power of two: so many pixels are exactly so many in inches too
@@ -26,6 +26,8 @@ CLASS_COLOURS = (
     *("#717581", "#94a4a2", "#832db6", "#3f90da", "#e76300"),
     *("#ffa90e", "#b9ac70", "#a96b59", "#bd1f01", "#92dadd"),
 )
+AT_EDGE = {"xycoords": "axes fraction", "fontsize": 8, "bbox": {"fc": "w", "ec": "none", "pad": 1}}
+NTH = ("first", "second")
 SHOWN = 2500  # images in a scatter at most: of more, one hides the other
 
 
@@ -127,6 +129,8 @@ def pairs_figure(imgs: Tensor, reconstructions: Tensor, title: str) -> Figure:
 def kl_figure(kl: Tensor) -> Figure:
     """What each latent dimension tells about an image, as bars, the most informative one first.
 
+    The scale ends at 4 nats, or at 8, 16, ...: so the pictures of a run can be compared.
+
     Args:
         kl: float [z_dim], in nats, mean over images; see `kl_per_dimension`.
     """
@@ -134,8 +138,11 @@ def kl_figure(kl: Tensor) -> Figure:
     figure = Figure(figsize=(max(4.5, 0.25 * len(kl)), 3.5), dpi=DPI, layout="constrained")
     axes = figure.add_subplot()
     axes.bar(range(len(kl)), kl[order].tolist())
-    axes.set_xticks(range(len(kl)), [str(d + 1) for d in order.tolist()], fontsize=8)
-    axes.set(xlabel="latent dimension", ylabel="KL to the prior in nats per image")
+    axes.set_xticks(range(len(kl)), [*map(str, order.tolist())], fontsize=8)
+    top = 4.0
+    while top < kl.max():
+        top *= 2
+    axes.set(xlabel="latent dimension", ylabel="KL to N(0, 1) in nats per image", ylim=(0, top))
     axes.set_title(f"KL per latent dimension, {kl.sum():.1f} nats in all")
     return figure
 
@@ -143,25 +150,46 @@ def kl_figure(kl: Tensor) -> Figure:
 def losses_figure(rows: Sequence[Mapping[str, str]]) -> Figure:
     """Reconstruction, KL and bits per dimension by epoch, of training and validation.
 
+    The scales leave out the first of three or more epochs, which would flatten the others: its
+    values stand at the edge. A line marks the epoch of the lowest validation bpd.
+
     Args:
         rows: of `metrics.csv`; a cell may be missing.
     """
     figure = Figure(figsize=(12, 3.6), dpi=DPI, layout="constrained")
+    last = int(rows[-1]["epoch"])
+    judged = [(float(row["val_bpd"]), int(row["epoch"])) for row in rows if row.get("val_bpd")]
     titles = {
         "reconstruction_loss": "Reconstruction, nats per image",
         "regularization_loss": "KL to N(0, I), nats per image",
-        "bpd": "Negative ELBO, bits per dimension",
+        "bpd": "Bits per dimension",
     }
     for axes, (loss, title) in zip(figure.subplots(1, 3), titles.items(), strict=True):
-        curves = {"training": (f"train_{loss}", "o--"), "validation": (f"val_{loss}", "o-")}
+        prior = ", N(0, I)" if loss == "bpd" else ""
+        curves = {f"training{prior}": (f"train_{loss}", "o--")}
+        curves[f"validation{prior}"] = (f"val_{loss}", "o-")
         if loss == "bpd":
             curves["validation, learned prior"] = ("val_prior_bpd", "o-")
+        every = []
         for label, (column, style) in curves.items():
             points = [(int(row["epoch"]), float(row[column])) for row in rows if row.get(column)]
+            every += points
             if points:
                 axes.plot(*zip(*points, strict=True), style, markersize=4, label=label)
+        if judged:
+            axes.axvline(min(judged)[1], color="0.5", linestyle=":", label="best epoch")
+        later = [value for epoch, value in every if epoch > 1]
+        if last > 2 and later:
+            margin = 0.05 * (max(later) - min(later)) or 1
+            low, high = min(later) - margin, max(later) + margin
+            axes.set_ylim(low, high)
+            outside = [f"{value:.4g}" for _, value in every if not low <= value <= high]
+            edge, side = ("▲ ", "top") if any(v > high for _, v in every) else ("▼ ", "bottom")
+            if outside:
+                at = (0.02, 0.97 if side == "top" else 0.03)
+                axes.annotate(edge + ", ".join(outside), at, va=side, **AT_EDGE)
         axes.set_title(title, fontsize=10)
-        axes.set(xlabel="epoch", xlim=(0.5, int(rows[-1]["epoch"]) + 0.5))
+        axes.set(xlabel="epoch", xlim=(0.5, last + 0.5))
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(alpha=0.3)
         if axes.lines:
@@ -183,6 +211,31 @@ def principal_plane(points: Tensor) -> tuple[Tensor, Tensor]:
     return centred @ directions[:2].T, (singular.square() / singular.square().sum())[:2]
 
 
+def discriminant_plane(points: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """The two directions that separate the means of classes best: linear discriminants.
+
+    Those in which the means vary most where the points vary by 1 around them (Fisher 1936; Rao
+    1948), with a little added to the variances, which may be 0.
+
+    Args:
+        points: float [N, D], D >= 2.
+        labels: long [N], of three classes or more.
+    Returns:
+        float [N, 2], coordinates, in standard deviations within a class; float [2], the share of
+        the means' variance in them.
+    """
+    points = (points - points.mean(dim=0)).double()
+    _, each, counts = labels.unique(return_inverse=True, return_counts=True)
+    members = nn.functional.one_hot(each).double()
+    means = members.T @ points / counts.unsqueeze(1)
+    inner = points - means[each]
+    variance, axes = torch.linalg.eigh(inner.T @ inner / len(points))
+    to_unit = axes / (variance + 1e-4 * variance.mean() + 1e-12).sqrt()
+    _, singular, directions = torch.linalg.svd(means @ to_unit, full_matrices=False)
+    shares = singular.square() / singular.square().sum().clamp(min=1e-12)
+    return (points @ to_unit @ directions[:2].T).float(), shares[:2].float()
+
+
 def pushed_apart(points: Tensor, distance: float) -> Tensor:
     """Points in the plane, float [N, 2], those that are too close moved away from each other."""
     for _ in range(100):
@@ -198,22 +251,31 @@ def latent_figure(
     title: str = "Latent means",
     classes: Sequence[str] = tuple("0123456789"),
 ) -> Figure:
-    """Each image at its posterior mean: the latent plane, or the principal one of more dimensions.
+    """Each image at its posterior mean, in a plane: of more dimensions, one that shows most.
 
-    Every image is its class's name, if that is short, so that nobody has to tell classes by colour
-    alone.
+    That is the one that separates the means of three or more classes best, or else the principal
+    one. Every image is its class's name, if that is short, so that nobody has to tell classes by
+    colour alone.
 
     Args:
         means: float [N, z_dim], z_dim >= 2.
         labels: long [N], with `classes`, their names; without any, the labels are not shown.
     """
-    names = ["$z_1$", "$z_2$"]
+    names, found = ["z[0]", "z[1]"], labels.unique().tolist()
     if means.shape[1] > 2:
-        means, shares = principal_plane(means)
-        names = [f"principal component {n + 1} ({shares[n]:.0%} of the variance)" for n in (0, 1)]
-    figure = Figure(figsize=(8.5, 8.5), dpi=DPI, layout="constrained")
+        if classes and len(found) > 2:
+            (means, shares), kind = discriminant_plane(means, labels), "linear discriminant"
+            what = "what separates the classes"
+        else:
+            (means, shares), kind = principal_plane(means), "principal component"
+            what = "the variance"
+        names = [f"{nth} {kind} ({shares[n]:.0%} of {what})" for n, nth in enumerate(NTH)]
+    width, height = (means.amax(dim=0) - means.amin(dim=0)).clamp(min=1e-6).tolist()
+    longer = max(width, height)  # the figure is as wide as its data, or nearly
+    size = [1 + 7.5 * max(0.5, side / longer) for side in (width, height)]
+    figure = Figure(figsize=(size[0], size[1] + 0.5), dpi=DPI, layout="constrained")
     axes = figure.add_subplot()
-    every, found = math.ceil(len(means) / SHOWN), labels.unique().tolist()
+    every = math.ceil(len(means) / SHOWN)
     colours = CLASS_COLOURS * math.ceil((max(found) + 1) / len(CLASS_COLOURS))
     as_names = bool(classes) and all(len(name) <= 2 and name.isalnum() for name in classes)
     for label in found:

@@ -60,7 +60,7 @@ def epoch_line(epoch: int, val_bpd: Tensor | None, model: nn.Module) -> str:
 def show_epoch(
     trainer: pl.Trainer, model: pl.LightningModule, epoch: int, num: int, save_to_disk: bool
 ) -> None:
-    """What the model has learned, to TensorBoard and, with save_to_disk, as epoch_N_*.png.
+    """What the model has learned, to TensorBoard and, with save_to_disk, as epoch_NN_*.png.
 
     Samples; ten of each class, once an epoch is trained; reconstructions and the KL of
     each latent dimension, of the first validation images. All loggers get the number of active
@@ -97,7 +97,8 @@ def show_epoch(
             log_now(trainer, {"val_active_units": float(active_units(mean))}, step)
     model.train(was_training)
     for name, figure in figures.items():
-        file = folder and folder / f"epoch_{epoch}_{name.lower().replace(' ', '_')}.png"
+        digits = max(2, len(f"{trainer.max_epochs or 0}"))  # so that the names sort by epoch
+        file = folder and folder / f"epoch_{epoch:0{digits}}_{name.lower().replace(' ', '_')}.png"
         show(trainer, name, figure, step, file)
 
 

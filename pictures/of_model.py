@@ -58,14 +58,14 @@ def samples_figure(
 
 
 def manifold_figure(model: nn.Module, title: str, grid_size: int = 20) -> Figure:
-    """The expected images of the `manifold_grid`, with the values of z_1 and z_2 at its axes."""
+    """The expected images of the `manifold_grid`, with the values of z[0] and z[1] at its axes."""
     grid = make_grid(mean_images(model, manifold_grid(grid_size)), nrow=grid_size, padding=0)
     name = "expected grey levels; every image stands for an equal share of N(0, I)"
     values = [f"{value:.2f}" for value in normal_percentiles(grid_size).tolist()]
     figure, (axes,) = image_figure({name: grid}, title, values[::-1], zoom=2, left=76, bottom=56)
     side = grid.shape[1] / grid_size
     axes.set_xticks([(n + 0.5) * side - 0.5 for n in range(grid_size)], values)
-    axes.set(xlabel="$z_1$", ylabel="$z_2$")
+    axes.set(xlabel="z[0]", ylabel="z[1]")
     return figure
 
 
@@ -149,7 +149,7 @@ def model_figures(
         "traversals": grid_figure(
             traversal_rows(model, mean[0], most),
             f"Traversals: one latent dimension of an image from -3 to 3{beta}",
-            [f"$z_{{{dimension + 1}}}$, {kl[dimension]:.1f} nats" for dimension in most],
+            [f"z[{dimension}], {kl[dimension]:.1f} nats" for dimension in most],
         ),
         "kl_per_dimension": kl_figure(kl),
     }

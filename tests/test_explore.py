@@ -39,7 +39,7 @@ class TestWritingThePage(InFolder):
         other = torch.load(PRETRAINED, weights_only=True)
         other["datamodule_hyper_parameters"] = {"dataset": "KMNIST"}
         torch.save(other, self.folder / "other.ckpt")
-        with mock.patch.dict("os.environ", https_proxy="http://127.0.0.1:9"):
+        with tiny_data(), mock.patch.dict("os.environ", https_proxy="http://127.0.0.1:9"):
             for line, argv in (
                 ("damaged.ckpt", (damaged, "--output", page)),
                 ("none.ckpt", (self.folder / "none.ckpt", "--output", page)),

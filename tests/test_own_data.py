@@ -455,7 +455,7 @@ class TestCommands(OwnDataTest):
 
     def test_sampling_judging_and_resuming_know_the_images_of_the_training(self):
         self.train(data=self.pictures)
-        self.assertTrue((self.run / "epoch_1_samples_by_class.png").exists())
+        self.assertTrue((self.run / "epoch_01_samples_by_class.png").exists())
         result = json.loads((self.run / "result.json").read_text())
         record = result["trained_on"]
         self.assertEqual((record["dataset"], record["data"]), ("pictures", str(self.pictures)))
@@ -505,7 +505,7 @@ class TestCommands(OwnDataTest):
 
     def test_images_without_labels_train_and_have_no_class_to_choose(self):
         self.train(data=self.npz(images=DIGITS))
-        self.assertFalse((self.run / "epoch_1_samples_by_class.png").exists())
+        self.assertFalse((self.run / "epoch_01_samples_by_class.png").exists())
         line = self.ended(sample, self.run, "--label", 0, "--output", self.folder / "x.png")
         self.assertIn("trained without any", line)
 

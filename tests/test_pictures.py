@@ -3,6 +3,7 @@
 import unittest
 from itertools import combinations
 from statistics import NormalDist
+from unittest import mock
 
 import matplotlib
 import numpy as np
@@ -13,12 +14,16 @@ from matplotlib.text import Text
 from torch import nn
 from torchvision.utils import make_grid
 
+from pictures import of_model
 from pictures.figures import (
     CLASS_COLOURS,
     SHOWN,
     captioned_figure,
+    discriminant_plane,
     grid_figure,
+    kl_figure,
     latent_figure,
+    losses_figure,
     pairs_figure,
     principal_plane,
     pushed_apart,
@@ -90,9 +95,11 @@ class TestSamplesFigure(unittest.TestCase):
         (axes,) = samples_figure(self.model, torch.randn(110, 3), "title", draw=False).axes
         self.assertEqual(axes.get_title(), "expected grey levels")
         self.assertEqual(axes.images[0].get_array().shape, (10 * 30 + 2, 11 * 30 + 2, 3))
-        for num in (1000, 5000):
-            box = samples_figure(self.model, torch.randn(num, 3), "title").bbox
-            self.assertLess(box.width * box.height, 20e6)  # pixels
+        black = mock.Mock(side_effect=lambda _, z: torch.zeros(len(z), 1, 28, 28))
+        with mock.patch.multiple(of_model, mean_images=black, drawn_images=black):
+            for num in (1000, 5000):
+                box = samples_figure(self.model, torch.randn(num, 3), "title").bbox
+                self.assertLess(box.width * box.height, 20e6)  # pixels
 
 
 class TestWords(unittest.TestCase):
@@ -119,7 +126,7 @@ class TestWords(unittest.TestCase):
             "mean": samples_figure(model, torch.randn(1, 3), "Samples, seed 0", draw=False),
             "by class": samples_figure(model, torch.randn(100, 3), when, [*"0123456789"]),
             "pairs": pairs_figure(*torch.rand(2, 1, 1, 28, 28), f"Reconstructions ({when})"),
-            "rows": grid_figure(rows, "Traversals", [f"$z_{{{n}}}$, 12.3 nats" for n in range(3)]),
+            "rows": grid_figure(rows, "Traversals", [f"z[{n}], 12.3 nats" for n in range(3)]),
             "own": captioned_figure(
                 dict.fromkeys(("picture", "reconstruction", "nearest"), torch.rand(9, 1, 28, 28)),
                 ["a long name…\n4 (100%)\n1235 bits"] * 9,
@@ -142,11 +149,35 @@ class TestWords(unittest.TestCase):
         self.assertEqual(epoch_line(3, bpd, model), "epoch 3, validation ELBO 0.5123 bpd, beta 4")
 
 
+class TestCharts(unittest.TestCase):
+    def test_the_kl_of_a_runs_epochs_is_drawn_to_one_scale_and_latents_are_counted_from_0(self):
+        for kl, top in (([0.0, 0.1], 4), ([3.9, 0.1], 4), ([1.0, 5.0], 8)):
+            (axes,) = kl_figure(torch.tensor(kl)).axes
+            self.assertEqual(axes.get_ylim(), (0, top))
+        self.assertEqual([tick.get_text() for tick in axes.get_xticklabels()], ["1", "0"])
+
+    def test_the_first_epoch_does_not_flatten_the_others_and_the_best_is_marked(self):
+        names = ("train_bpd", "val_bpd", "train_reconstruction_loss", "val_reconstruction_loss")
+        values = (0.94, 0.6, 0.5, 0.52)
+        rows = [
+            {"epoch": f"{n + 1}", **dict.fromkeys(names, f"{value}")}
+            for n, value in enumerate(values)
+        ]
+        for axes in losses_figure(rows).axes[::2]:
+            self.assertLess(axes.get_ylim()[1], 0.7)
+            self.assertIn("▲ 0.94, 0.94", [text.get_text() for text in axes.texts])
+            self.assertEqual(axes.lines[-1].get_label(), "best epoch")
+            self.assertEqual(axes.lines[-1].get_xdata()[0], 3)
+        self.assertEqual(axes.lines[0].get_label(), "training, N(0, I)")
+        for axes in losses_figure(rows[:2]).axes:
+            self.assertEqual(len(axes.texts), 0)
+
+
 class TestManifoldFigure(unittest.TestCase):
     def test_the_values_at_the_axes_are_those_of_the_images_beside_them(self):
         figure = manifold_figure(VAE(z_dim=2, decoder=Corner()), "title", grid_size=4)
         (axes,) = figure.axes
-        self.assertEqual((axes.get_xlabel(), axes.get_ylabel()), ("$z_1$", "$z_2$"))
+        self.assertEqual((axes.get_xlabel(), axes.get_ylabel()), ("z[0]", "z[1]"))
         rising = [f"{NormalDist().inv_cdf(share):.2f}" for share in (0.125, 0.375, 0.625, 0.875)]
         for axis, values in ((axes.xaxis, rising), (axes.yaxis, rising[::-1])):
             self.assertEqual([tick.get_text() for tick in axis.get_ticklabels()], values)
@@ -169,11 +200,29 @@ class TestLatentMap(unittest.TestCase):
             self.assertGreater(torch.corrcoef(pair)[0, 1].abs(), 0.99)
         torch.testing.assert_close(shares, torch.tensor([0.9, 0.1]), atol=0.03, rtol=0)
 
+    def test_of_more_dimensions_with_classes_it_is_the_plane_that_tells_the_classes_apart(self):
+        torch.manual_seed(0)
+        labels = torch.arange(900) % 3
+        corners = torch.tensor([[0.0, 1.0], [2.0, 0.0], [-2.0, 0.0]])
+        points = 10 * torch.randn(900, 5)  # most varies where the classes are the same
+        points[:, [1, 3]] = corners[labels] + 0.1 * torch.randn(900, 2)
+        plane, shares = discriminant_plane(points, labels)
+        self.assertGreater(shares.sum(), 0.99)
+        for label in range(3):
+            self.assertLess(plane[labels == label].std(dim=0).max(), 1.2)  # in stds of a class
+        centres = torch.stack([plane[labels == label].mean(dim=0) for label in range(3)])
+        self.assertGreater(torch.pdist(centres).min(), 10)
+        axes = latent_figure(points, labels, classes="abc").axes[0]
+        self.assertRegex(axes.get_xlabel(), r"first linear discriminant \(\d\d% of what separates")
+        self.assertIn("principal", latent_figure(points, labels, classes=()).axes[0].get_xlabel())
+        wide = latent_figure(torch.randn(50, 2) * torch.tensor([2.0, 1.0]), torch.arange(50) % 3)
+        self.assertGreater(wide.get_figwidth(), 1.2 * wide.get_figheight())
+
     def test_two_dimensions_are_the_plane_itself_each_class_with_its_number_and_colour(self):
         torch.manual_seed(0)
         means, labels = torch.randn(50, 2), torch.arange(50) % 10
         axes = latent_figure(means, labels).axes[0]
-        self.assertEqual((axes.get_xlabel(), axes.get_ylabel()), ("$z_1$", "$z_2$"))
+        self.assertEqual((axes.get_xlabel(), axes.get_ylabel()), ("z[0]", "z[1]"))
         self.assertEqual(len(axes.collections), 10)
         shapes = set()
         for label, points in enumerate(axes.collections):

@@ -530,8 +530,9 @@ class TestFaults(BareTest):
     def test_a_run_whose_latents_are_not_used_ends_with_a_hint(self):
         test = dict.fromkeys(("bpd", "prior_bpd", "reconstruction_loss", "regularization_loss"), 1)
         result = {f"test_{name}": value for name, value in test.items()}
-        for active, times in ((0.0, 1), (2.0, 0)):
-            words = of_test({**result, "test_active_units": active})
+        for active, kl, times in ((0.0, 1, 1), (2.0, 1, 0), (0.0, 34, 0)):
+            told = {"test_active_units": active, "test_regularization_loss": kl}
+            words = of_test(result | told)
             self.assertEqual(words.count("No latent is active"), times)
 
 

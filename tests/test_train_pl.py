@@ -180,8 +180,8 @@ class TestGenerateCallback(InFolder):
         with mock.patch.object(in_training, "rendered", wraps=in_training.rendered) as drawn:
             model = self.fit()
         kinds = ("reconstructions", "samples", "kl_per_dimension")
-        names = {f"epoch_{n}_{kind}.png" for n in range(3) for kind in kinds}
-        names |= {f"epoch_{n}_samples_by_class.png" for n in (1, 2)}  # before, it is N(0, I)
+        names = {f"epoch_0{n}_{kind}.png" for n in range(3) for kind in kinds}
+        names |= {f"epoch_0{n}_samples_by_class.png" for n in (1, 2)}  # before, it is N(0, I)
         self.assertEqual(self.pictures(), names)
         titles = [call.args[0].get_suptitle() for call in drawn.mock_calls]
         said = [title.split("(")[1].rstrip(")") for title in titles if "(" in title]
@@ -204,7 +204,7 @@ class TestGenerateCallback(InFolder):
         settings = {**QUIET, "max_epochs": 1, "default_root_dir": self.folder}
         trainer = pl.Trainer(**settings, callbacks=pictures)
         trainer.fit(model, loader, loader)
-        self.assertIn("epoch_1_reconstructions.png", self.pictures())
+        self.assertIn("epoch_01_reconstructions.png", self.pictures())
         found = torch.cat(trainer.predict(model, loader))
         torch.testing.assert_close(found, model.reconstruct(images.tensors[0]))
 
@@ -218,7 +218,7 @@ class TestGenerateCallback(InFolder):
             GenerateCallback(4, save_to_disk=True).sample_and_save(trainer, model, epoch=7)
             self.assertEqual({part.training for part in model.modules()}, {mode})
         self.assertTrue(torch.equal(torch.get_rng_state(), before))
-        self.assertEqual(self.pictures(), {"epoch_7_samples.png", "epoch_7_samples_by_class.png"})
+        self.assertEqual(self.pictures(), {"epoch_07_samples.png", "epoch_07_samples_by_class.png"})
 
 
 class TestMuon(unittest.TestCase):
@@ -313,7 +313,7 @@ class TestOwnNetworks(InFolder):
 
     def test_a_subclass_is_trained_tested_loaded_and_resumed_for_more_epochs(self):
         run = self.train(OwnVAE(z_dim=2, bias=0.5), epochs=1, pictures=True)
-        for name in ("vae_manifold.png", "epoch_1_samples.png", "latent_means.png"):
+        for name in ("vae_manifold.png", "epoch_01_samples.png", "latent_means.png"):
             self.assertTrue((run / name).exists(), name)
         result = json.loads((run / "result.json").read_text())
         self.assertEqual(result["options"]["z_dim"], 2)

@@ -44,7 +44,7 @@ class TestPrograms(InFolder):
         self.assertEqual(result.returncode, 0, result.stderr)
         self.assertIn("Test of the best checkpoint", result.stdout)
         self.assertEqual(result.stderr, "")  # no bar, as it is no terminal, and no warning
-        self.assertTrue((self.folder / "VAE_logs" / "version_0" / "epoch_1_samples.png").exists())
+        self.assertTrue((self.folder / "VAE_logs" / "version_0" / "epoch_01_samples.png").exists())
 
 
 class TestImports(unittest.TestCase):
