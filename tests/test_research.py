@@ -1,0 +1,296 @@
+"""docs/research.md holds: its models train, and every later command is right about them."""
+
+import json
+import sys
+import tempfile
+import unittest
+from argparse import Namespace
+from contextlib import redirect_stdout
+from io import StringIO
+from pathlib import Path
+from unittest import mock
+
+import torch
+from pytorch_lightning.callbacks import LambdaCallback
+from test_readme import ROOT, blocks
+from tiny import few, run_command, tiny_data, without_pictures
+from torch import Tensor, nn
+
+import compare
+import compress
+import explore
+import export
+import sample
+import train_pl
+from compression.codec import Codec
+from exporting.programs import Sample, programs
+from fmnist import ImagesDataModule
+from inputs.command_line import InputError, named_in_file
+from judging.bounds import image_bounds
+from train_pl import load_model, train_vae
+from utils import KLD, elbo_to_bpd, importance_weighted_bpd
+from vae import VAE, check_logits
+
+TINY = {"z_dim": 2, "batch_size": 50, "epochs": 1, "accelerator": "cpu"}
+PAGE = ROOT / "docs" / "research.md"
+
+
+def train(folder: Path, model: object = VAE, **options: object) -> dict[str, object]:
+    """The result.json of a tiny run without pictures."""
+    before = {*folder.glob("version_*")}
+    with tiny_data(), without_pictures(), redirect_stdout(StringIO()):
+        args = Namespace(log_dir=str(folder), **options)
+        train_vae(args, model=model, data=args.__dict__.pop("data", None))
+    (run,) = {*folder.glob("version_*")} - before
+    return {**json.loads((run / "result.json").read_text()), "run": run}
+
+
+class TestResearch(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        temporary = tempfile.TemporaryDirectory()
+        cls.addClassCleanup(temporary.cleanup)
+        cls.folder = Path(temporary.name)
+        cls.file = cls.folder / "research.py"
+        cls.file.write_text("\n".join(blocks(PAGE.read_text(), "python")))
+        cls.addClassCleanup(sys.path.remove, str(cls.folder.resolve()))
+        cls.logistic, cls.mixture = cls.named("Logistic"), cls.named("Mixture")
+        cls.addClassCleanup(sys.modules.pop, "research")
+        cls.runs = {}
+
+    @classmethod
+    def named(cls, name: str) -> object:
+        return named_in_file(f"{cls.file}:{name}")
+
+    def result(self, name: str) -> dict[str, object]:
+        """Of a tiny run of this class or function, which is trained once."""
+        if name not in self.runs:
+            filters = {} if name == "mlp" else {"num_filters": 2}
+            self.runs[name] = train(self.folder, self.named(name), **TINY, **filters)
+        return self.runs[name]
+
+    def test_every_model_trains_and_what_is_reported_is_the_elbo_of_its_best_epoch(self):
+        imgs = few(train=False).images.long()
+        for name in ("Logistic", "FreeBits", "IWAE", "Cyclical", "Mixture", "mlp"):
+            with self.subTest(name), torch.no_grad():
+                result = self.result(name)
+                model = load_model(result["run"], self.named(name))
+                kl = KLD(*model.encoder(imgs)).mean().item()
+                self.assertAlmostEqual(result["test_regularization_loss"], kl, delta=1e-4 * kl)
+                parts = result["test_reconstruction_loss"] + result["test_regularization_loss"]
+                self.assertAlmostEqual(result["test_ELBO"], parts, delta=1e-3)
+                self.assertLess(result["test_bpd"], 4)
+                iw = result["test_importance_weighted_bpd"]
+                self.assertLess(iw, result["test_bpd"] + 0.02)
+                bounds = image_bounds(model, few(train=False).images, num_samples=8)
+                judged = elbo_to_bpd(bounds["negative_elbo"].mean(), imgs.shape).item()
+                self.assertAlmostEqual(judged, result["test_bpd"], delta=0.02)
+
+    def test_objectives_reach_the_networks_and_nothing_else(self):
+        torch.manual_seed(0)
+        imgs = few(train=False).images[:8].long()
+        for name in ("FreeBits", "IWAE", "Cyclical"):
+            model = self.named(name)(num_filters=2, z_dim=2)
+            model._trainer = mock.Mock(estimated_stepping_batches=100, global_step=5)
+            for weights in model.parameters():
+                nn.init.normal_(weights, std=0.1)
+            loss = model.objective(imgs, *model.elbo_terms(imgs))
+            self.assertEqual(loss.shape, ())
+            loss.backward()
+            for part in (model.encoder, model.decoder):
+                self.assertTrue(all(w.grad.abs().sum() > 0 for w in part.parameters()), name)
+
+    def test_a_seed_gives_a_class_the_same_run_again_bit_for_bit(self):
+        again = train(self.folder, self.logistic, **TINY, num_filters=2)
+        first = self.result("Logistic")
+        models = [load_model(result["run"], self.logistic) for result in (first, again)]
+        for one, other in zip(*(model.state_dict().values() for model in models), strict=True):
+            self.assertTrue(torch.equal(one, other))
+        with self.assertRaisesRegex(InputError, "seed: leave one out"):
+            compare.compare([first["run"], again["run"]])
+
+    def test_the_weights_of_an_object_are_not_the_seeds_and_it_is_trained_once(self):
+        model = self.logistic(num_filters=2, z_dim=2)
+        result = train(self.folder, model, **TINY)
+        self.assertEqual((result["seeded"], self.result("Logistic")["seeded"]), (False, True))
+        rows = compare.compare([result["run"], self.result("Logistic")["run"]])
+        self.assertEqual([row["seeded"] for row in rows], [False, True])
+        with self.assertRaisesRegex(InputError, f"trained in .*{result['run'].name}"):
+            train(self.folder, model, **TINY)
+
+    def test_a_run_that_is_stopped_names_the_model_to_continue_with(self):
+        def stop(*_: object) -> None:
+            raise OSError(28, "No space left on device", str(self.folder / "stopped" / "version_0"))
+
+        callback = LambdaCallback(on_validation_end=stop)
+        said = []
+        for given in (self.logistic, self.logistic(num_filters=2, z_dim=2)):
+            args = Namespace(log_dir=str(self.folder / "stopped"), **TINY)
+            with tiny_data(), without_pictures(), redirect_stdout(StringIO()):
+                with self.assertRaisesRegex(Exception, "continue with") as stopped:
+                    train_vae(args, callback, model=given)
+            said.append(str(stopped.exception))
+        self.assertRegex(said[0], r"--resume \S+version_0 --model \S*research.py:Logistic$")
+        self.assertRegex(said[1], r"train_vae\(Namespace\(resume='\S+version_1'\), ...\)")
+        run = self.folder / "stopped" / "version_0"
+        model = ("--model", f"{self.file}:Logistic")
+        with tiny_data(), without_pictures():
+            code, _, error = run_command(train_pl.main, "--resume", run)
+            self.assertEqual((code, "--model research.py:Logistic" in error), (2, True), error)
+            code, _, error = run_command(train_pl.main, "--resume", run, *model)
+        self.assertEqual(code, 0, error)
+        self.assertTrue((run / "result.json").exists())
+
+    def test_commands_ask_for_the_model_and_work_with_it(self):
+        run = self.result("Logistic")["run"]
+        output, model = self.folder / "sample.npy", ("--model", f"{self.file}:Logistic")
+        for more, code in ((), 2), (model, 0), (("--model", f"{self.file}:mlp"), 2):
+            found, _, error = run_command(sample.main, run, "--num", 4, "--output", output, *more)
+            self.assertEqual(found, code, error)
+            if code:
+                self.assertIn("give --model research.py:Logistic", error)
+        with self.assertRaisesRegex(InputError, "has a research.py:Encoder as encoder: .*--model"):
+            load_model(self.result("mlp")["run"])
+        code, _, error = run_command(explore.main, run, *model)
+        self.assertEqual(
+            (code, "the page cannot compute LogisticDecoder" in error), (2, True), error
+        )
+        for main in (compress.main, export.main):
+            _, help, _ = run_command(main, *(["encode"] if main is compress.main else []), "--help")
+            self.assertIn("--model FILE:NAME", help)
+
+    def test_archives_and_exported_programs_are_right_for_own_likelihoods_and_priors(self):
+        images = few(train=False).images[:6].numpy()
+        for name in ("Logistic", "Mixture"):
+            model = load_model(self.result(name)["run"], self.named(name))
+            check_logits(model, "archives")
+            archive = compress.encode(images, model)
+            self.assertTrue((compress.decode(archive, model) == images).all())
+            noise = torch.randn(3, 2 * 2 + 784)
+            drawn, z = programs(model)["sample"](torch.tensor([1, 2, 3]), noise)
+            self.assertEqual((drawn.shape, z.shape), ((3, 1, 28, 28), (3, 2)))
+
+    def test_the_mixtures_steps_are_its_density(self):
+        prior = self.mixture(num_filters=2, z_dim=3).prior
+        for weights in prior.parameters():
+            nn.init.normal_(weights)
+        z, labels = torch.randn(4, 3), torch.tensor([0, 3, 3, 9])
+        steps, sent, total = prior.autoregressive_steps(labels), None, 0
+        for i in range(3):
+            log_weights, means, log_stds = steps.send(sent)
+            each = torch.distributions.Normal(means, log_stds.exp()).log_prob(z[:, [i]])
+            total, sent = total + (log_weights + each).logsumexp(dim=1), z[:, i]
+        torch.testing.assert_close(total, prior.log_prob(z, labels))
+        of_classes = [prior.log_prob(z, torch.full((4,), y)).exp() for y in range(10)]
+        torch.testing.assert_close(prior.log_prob(z).exp(), torch.stack(of_classes).mean(dim=0))
+
+    def test_images_of_any_source_are_trained_on(self):
+        data = self.named("toy_images")()
+        self.assertIsInstance(data, ImagesDataModule)
+        result = train(self.folder, **{**TINY, "batch_size": 400}, num_filters=2, data=data, seed=5)
+        self.assertEqual(result["trained_on"], {"dataset": "squares", "bits": 4})
+        self.assertEqual((data.batch_size, data.seed), (400, 5))
+
+
+class TestRefused(unittest.TestCase):
+    """What is wrong with a model of one's own is said before a run has a folder."""
+
+    def assert_refused(self, model: object, *said: str, **options: object) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            with self.assertRaises(InputError) as refused:
+                train(Path(folder), model, **options)
+            self.assertEqual([*Path(folder).iterdir()], [])
+        for words in ("model", *said):
+            self.assertIn(words, str(refused.exception))
+        self.assertEqual(len(str(refused.exception).splitlines()), 1)
+
+    def test_a_decoder_of_other_levels_or_another_size_by_the_shape_of_its_logits(self):
+        class Sized(VAE):
+            def __init__(self, channels: int, padding: int):
+                small = nn.Linear(2, channels * 784), nn.Unflatten(1, (channels, 28, 28))
+                padded = nn.Sequential(*small, nn.ZeroPad2d(padding))
+                super().__init__(2, 2, decoder=padded)
+
+        self.assert_refused(lambda: Sized(1, 0), "logits", "[1, 16, H, W]", "[1, 1, 28, 28]")
+        self.assert_refused(lambda: Sized(16, 1), "logits", "28, 28]", "[1, 16, 30, 30]")
+
+    def test_what_is_reported_cannot_be_another_loss(self):
+        class Free(VAE):
+            def elbo_terms(self, imgs: Tensor) -> tuple[Tensor, ...]:
+                L_rec, L_reg, *more = super().elbo_terms(imgs)
+                return L_rec, L_reg.clamp(min=120), *more
+
+        self.assert_refused(Free, "`objective`", "`log_px`")
+
+    def test_a_prior_without_what_a_run_needs_by_the_name_of_the_member(self):
+        class Bare(nn.Module):
+            z_dim, num_classes = 2, 10
+
+        self.assert_refused(lambda: VAE(2, 2, prior=Bare()), "prior's log_prob", "Bare", "prior.py")
+
+    def test_an_option_that_a_class_does_not_take(self):
+        class Fixed(VAE):
+            def __init__(self):
+                super().__init__(2, 2)
+
+        self.assert_refused(Fixed, "--lr", "0.0022", lr=1e-3)
+        self.assert_refused(Fixed, "VAE(num_levels=2", bits=1)
+
+    def test_commands_that_need_more_say_of_what(self):
+        class Own(VAE):
+            def log_px(self, z: Tensor, imgs: Tensor) -> Tensor:
+                return super().log_px(z, imgs)
+
+        with self.assertRaisesRegex(InputError, "archives need .* logits .* Own has a log_px"):
+            check_logits(Own(2, 2), "archives")
+        model = VAE(2, 2)
+        model.prior = nn.Identity()
+        for command in (Codec, Sample):
+            with self.assertRaisesRegex(InputError, "autoregressive_steps, which Identity lacks"):
+                command(model)
+
+    def test_a_name_that_is_in_no_file(self):
+        for text, *said in (("nowhere.py:Model", "file"), ("Model", "file")):
+            code, _, error = run_command(train_pl.main, "--model", text)
+            self.assertEqual(code, 2)
+            for words in ("argument --model", *said):
+                self.assertIn(words, error)
+
+
+class TestBetaWarmup(unittest.TestCase):
+    def test_the_weight_of_the_kl_rises_from_zero_over_its_share_of_the_steps(self):
+        imgs, terms = torch.zeros(2, 1, 28, 28), (torch.zeros(2), torch.ones(2), *3 * [None])
+        model = VAE(2, 2, beta=4, beta_warmup=0.1)
+        for step, weight in ((0, 0), (5, 2), (10, 4), (100, 4)):
+            model._trainer = mock.Mock(estimated_stepping_batches=100, global_step=step)
+            expected = elbo_to_bpd(torch.tensor(float(weight)), imgs.shape)
+            torch.testing.assert_close(model.objective(imgs, *terms), expected)
+
+    def test_it_is_an_option_and_a_share(self):
+        self.assertEqual(
+            train_pl.make_parser().parse_args(["--beta_warmup", "0.3"]).beta_warmup, 0.3
+        )
+        for wrong in ("-0.1", "1.5", "nan", "x"):
+            code, _, error = run_command(train_pl.main, "--beta_warmup", wrong)
+            self.assertEqual((code, "from 0 to 1" in error), (2, True), error)
+
+
+class TestImportanceWeighted(unittest.TestCase):
+    def test_its_gradients_are_those_of_the_bound(self):
+        torch.manual_seed(0)
+        imgs, noise = torch.randint(0, 4, (3, 1, 2, 2)), torch.randn(5, 3, 2, dtype=torch.double)
+        weight = torch.randn(2, 16, dtype=torch.double, requires_grad=True)
+
+        def bound(mean: Tensor, log_std: Tensor, weight: Tensor) -> Tensor:
+            def log_px(z: Tensor, imgs: Tensor) -> Tensor:
+                levels = (z @ weight).view(-1, 4, 2, 2).log_softmax(dim=1)
+                return levels.gather(1, imgs).flatten(1).sum(dim=1)
+
+            return importance_weighted_bpd(log_px, imgs, mean, log_std, noise.split(2))
+
+        posterior = torch.randn(2, 3, 2, dtype=torch.double, requires_grad=True).unbind()
+        self.assertTrue(torch.autograd.gradcheck(bound, (*posterior, weight)))
+
+
+if __name__ == "__main__":
+    unittest.main()
