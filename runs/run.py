@@ -22,6 +22,7 @@ from pathlib import Path
 import pytorch_lightning as pl
 from pytorch_lightning.utilities import rank_zero_only
 
+from from_checkpoint import check_classes
 from inputs.checkpoints import read_checkpoint
 from inputs.command_line import InputError, check_writable, given_options, one_line, to_argv
 from inputs.files import write_csv
@@ -181,7 +182,9 @@ class Run:
 
     def _check(self, model: pl.LightningModule) -> None:
         """Raises InputError unless the run began with such a model."""
-        weights = read_checkpoint(self.last)["state_dict"], model.state_dict()
+        saved = read_checkpoint(self.last)
+        check_classes(model, saved, f"argument --resume: {self.last}")
+        weights = saved["state_dict"], model.state_dict()
         shapes = ({name: w.shape for name, w in each.items()} for each in weights)
         for one, other in ((self.state.hparams, dict(model.hparams)), shapes):
             if differ := [str(k) for k in one | other if one.get(k) != other.get(k)]:
