@@ -24,7 +24,8 @@ import sample
 import train_pl
 from exporting.programs import Sample, programs
 from fmnist import ImagesDataModule
-from inputs.command_line import InputError, WorkError, named_in_file
+from from_checkpoint import named_in_file
+from inputs.command_line import InputError, WorkError
 from judging.bounds import image_bounds
 from train_pl import load_model, train_vae
 from utils import KLD, elbo_to_bpd, importance_weighted_bpd
