@@ -9,12 +9,20 @@ decoder   z -> 2f at 7x7, two residual blocks -> f at 14x14, two bottlenecks -> 
 from itertools import pairwise
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from inputs.checks import at_least_float32, check_size, check_tensors
 
 MAKE_IMAGES = "fmnist.discretize(images in [0, 1]).view(-1, 1, 28, 28) makes them"
 GRID = 7  # the smallest feature maps are 7x7, a quarter of the image's side
+
+
+class Conv1x1(nn.Conv2d):
+    """A 1x1 convolution as what it is, the same linear layer at every place: faster on a CPU."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x.movedim(-3, -1), self.weight.flatten(1), self.bias).movedim(-1, -3)
 
 
 class ResidualBlock(nn.Module):
@@ -31,7 +39,8 @@ class ResidualBlock(nn.Module):
         widths = [channels, *[width or channels] * (len(kernels) - 1), channels]
         layers = []
         for kernel, (inputs, outputs) in zip(kernels, pairwise(widths), strict=True):
-            layers += [nn.SiLU(), nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2)]
+            conv = Conv1x1 if kernel == 1 else nn.Conv2d
+            layers += [nn.SiLU(), conv(inputs, outputs, kernel, padding=kernel // 2)]
         self.net = nn.Sequential(*layers)
         nn.init.zeros_(self.net[-1].weight)
         nn.init.zeros_(self.net[-1].bias)
@@ -78,7 +87,7 @@ class CNNEncoder(nn.Module):
             nn.Conv2d(f, 2 * f, 3, stride=2, padding=1),  # 14 -> 7
             ResidualBlock(2 * f),
             nn.SiLU(),
-            nn.Conv2d(2 * f, narrow, 1),
+            Conv1x1(2 * f, narrow, 1),
             nn.Flatten(),
             nn.Linear(narrow * GRID**2, 2 * z_dim),
         )

@@ -14,37 +14,49 @@ from inputs.checks import at_least_float32, check_tensors
 NEWTON_SCHULZ_STEPS = 4  # five give the same test bpd and take a quarter longer
 
 
-def orthogonalize(matrices: Tensor) -> Tensor:
-    """About the nearest matrix with orthonormal rows (or columns): U V^T for a matrix U S V^T.
+def inverse_root(grams: Tensor) -> Tensor:
+    """About G^(-1/2) of symmetric matrices G = X X^T: it makes X orthonormal.
 
-    Four steps of the odd quintic Newton-Schulz iteration of the Muon optimiser (Jordan et al. 2024,
-    https://kellerjordan.github.io/posts/muon/, where they are five). Its coefficients bring small
-    singular values up fast: those above a hundredth of the matrix's norm end between about 0.7 and
-    1.2, which is all that an update needs.
+    For X = U S V^T, G^(-1/2) X = U V^T is the nearest matrix with orthonormal rows; of a tall X the
+    columns are made so, by X (X^T X)^(-1/2). Four steps of the odd quintic Newton-Schulz iteration
+    of the Muon optimiser (Jordan et al. 2024, https://kellerjordan.github.io/posts/muon/, where
+    they are five). Its coefficients bring small singular values of X up fast: those above a
+    hundredth of its norm end between about 0.7 and 1.2, which is all that an update needs.
 
     Args:
-        matrices: float [N, rows, columns]; a single row or column is brought to length 1 exactly.
+        grams: float32 or better [N, n, n]; a single row X is brought to length 1 exactly.
     Returns:
-        float [N, rows, columns], float32 for half precisions; zero for a zero matrix.
+        float [N, n, n]; finite for matrices of 0 too.
     """
-    check_tensors("matrices", ("N", "rows", "columns"), matrices)
-    _, rows, columns = matrices.shape
-    x = at_least_float32(matrices if rows <= columns else matrices.mT)
-    x = x / (torch.linalg.matrix_norm(x, keepdim=True) + 1e-7)
-    if min(rows, columns) > 1:
-        # X <- (a I + b G + c G^2) X with G = X X^T: as all factors are polynomials in the first G,
-        # they are multiplied on the short side, and the long one is met only twice. The price: a
-        # rounding error in a direction that X lacks grows twelvefold per step. In float32 it stays
-        # small for four steps; in bfloat16, or with ten steps, it would take over.
-        gram, product = torch.bmm(x, x.mT), None
-        for step in range(NEWTON_SCHULZ_STEPS):
-            factor = torch.baddbmm(gram, gram, gram, beta=-4.7750, alpha=2.0315)
-            factor.diagonal(dim1=1, dim2=2).add_(3.4445)
-            product = factor if product is None else torch.bmm(factor, product)
-            if step + 1 < NEWTON_SCHULZ_STEPS:
-                gram = torch.bmm(torch.bmm(factor, gram), factor)
-        x = torch.bmm(product, x)
-    return x if rows <= columns else x.mT
+    check_tensors("grams", ("N", "n", "n"), grams)
+    norms = grams.diagonal(dim1=1, dim2=2).sum(dim=1).sqrt().view(-1, 1, 1) + 1e-7  # of X
+    if grams.shape[1] == 1:
+        return 1 / norms
+    # X <- (a I + b G + c G^2) X with G = X X^T: as all factors are polynomials in the first G, they
+    # are multiplied on their own, and X is met only twice, before and after. The price: a rounding
+    # error in a direction that X lacks grows twelvefold per step. In float32 it stays small for
+    # four steps; in bfloat16, or with ten steps, it would take over.
+    gram, product = grams / norms.square(), None
+    for step in range(NEWTON_SCHULZ_STEPS):
+        factor = torch.baddbmm(gram, gram, gram, beta=-4.7750, alpha=2.0315)
+        factor.diagonal(dim1=1, dim2=2).add_(3.4445)
+        product = factor if product is None else torch.bmm(factor, product)
+        if step + 1 < NEWTON_SCHULZ_STEPS:
+            gram = torch.bmm(torch.bmm(factor, gram), factor)
+    return product / norms
+
+
+def as_matrices(p: Parameter, direction: Tensor) -> tuple[Tensor, Tensor]:
+    """Both as first dimension times all others, these in the order of p's memory: p's is a view.
+
+    The order of the columns does not matter to U V^T. Raises RuntimeError where there is no view.
+    """
+    if p.ndim < 2:
+        return p.view(-1, 1), direction.view(-1, 1)
+    if p.ndim > 2:
+        order = [0, *sorted(range(1, p.ndim), key=p.stride, reverse=True)]
+        p, direction = p.permute(order), direction.permute(order)
+    return p.view(p.shape[0], -1), direction.flatten(1)
 
 
 class Muon(torch.optim.Optimizer):
@@ -95,20 +107,26 @@ class Muon(torch.optim.Optimizer):
         return self.state[p][name]
 
     def _muon_step(self, group: dict) -> None:
-        same_shape = defaultdict(list)  # matrices of one shape are orthogonalised together
-        for p in group["params"]:
-            if p.grad is None:
-                continue
-            average = self._kept("average", p).lerp_(p.grad, 1 - group["momentum"])
-            direction = p.grad.lerp(average, group["momentum"])
-            matrix = direction.flatten(1) if p.ndim > 1 else direction.reshape(-1, 1)
-            same_shape[matrix.shape].append((p, matrix))
-        for (rows, columns), pairs in same_shape.items():
-            length = self.STEP * group["lr"] * max(1, rows / columns) ** 0.5
-            updates = orthogonalize(torch.stack([matrix for _, matrix in pairs]))
-            for (p, _), update in zip(pairs, updates, strict=True):
-                p.mul_(1 - self.STEP * group["lr"] * group["weight_decay"])
-                p.sub_(update.view_as(p), alpha=length)
+        params = [p for p in group["params"] if p.grad is not None]
+        if not params:
+            return
+        gradients, averages = [p.grad for p in params], [self._kept("average", p) for p in params]
+        torch._foreach_lerp_(averages, gradients, 1 - group["momentum"])
+        directions = torch._foreach_lerp(gradients, averages, group["momentum"])  # Nesterov's
+        step, same_size = self.STEP * group["lr"], defaultdict(list)
+        for p, direction in zip(params, directions, strict=True):
+            matrix, x = as_matrices(p, direction)
+            rows, columns = x.shape
+            wide = at_least_float32(x if rows <= columns else x.mT)
+            same_size[min(rows, columns)].append((matrix, x, wide @ wide.mT))
+        for members in same_size.values():  # Gram matrices of one size are taken together
+            roots = inverse_root(torch.stack([gram for *_, gram in members]))
+            for (matrix, x, _), root in zip(members, roots.unbind(), strict=True):
+                rows, columns = x.shape
+                root = root.to(x.dtype)
+                length = step * max(1, rows / columns) ** 0.5
+                left, right = (root, x) if rows <= columns else (x, root)
+                matrix.addmm_(left, right, beta=1 - step * group["weight_decay"], alpha=-length)
 
     def _adam_step(self, group: dict) -> None:
         params = [p for p in group["params"] if p.grad is not None]

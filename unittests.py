@@ -16,8 +16,8 @@ import torch
 from torch import nn
 from torch.distributions import Categorical, Normal, kl_divergence
 
-from cnn_encoder_decoder import CNNDecoder, CNNEncoder, ResidualBlock
-from muon import orthogonalize, warmup_and_line
+from cnn_encoder_decoder import CNNDecoder, CNNEncoder, Conv1x1, ResidualBlock
+from muon import Muon, inverse_root, warmup_and_line
 from train_pl import VAE
 from utils import (
     KLD,
@@ -106,6 +106,21 @@ class TestNetworks(unittest.TestCase):
     def test_residual_block_starts_as_the_identity(self):
         x = torch.randn(2, 8, 7, 7)
         torch.testing.assert_close(ResidualBlock(8)(x), x)
+
+    def test_a_1x1_convolution_and_its_gradients_are_torchs_in_either_layout(self):
+        for layout in (torch.contiguous_format, torch.channels_last):
+            conv = Conv1x1(5, 3, 1).double().to(memory_format=layout)
+            x = torch.randn(2, 5, 4, 6, dtype=torch.double).to(memory_format=layout)
+            x.requires_grad_()
+            found, expected = conv(x), nn.functional.conv2d(x, conv.weight, conv.bias)
+            torch.testing.assert_close(found, expected)
+            wanted = (x, conv.weight, conv.bias)
+            for mine, torchs in zip(
+                torch.autograd.grad(found.square().sum(), wanted),
+                torch.autograd.grad(expected.square().sum(), wanted),
+                strict=True,
+            ):
+                torch.testing.assert_close(mine, torchs)
 
     def test_sizes_below_one_are_refused_by_name(self):
         for network in (CNNEncoder, CNNDecoder):
@@ -279,39 +294,65 @@ class TestLosses(unittest.TestCase):
         expected = torch.tensor([[[[0.5, 1.0], [1.0, 1.0]]]])
         torch.testing.assert_close(mean_image(logits), expected)
 
-    def test_orthogonalize_brings_every_singular_value_near_one_and_keeps_zero(self):
-        for shape in ((2, 20, 300), (2, 300, 20), (2, 1, 9), (2, 9, 1)):
-            singular = torch.linalg.svdvals(orthogonalize(torch.randn(shape)))
+
+def newton_schulz(matrix: torch.Tensor) -> torch.Tensor:
+    """The plain iteration that the optimiser does on Gram matrices."""
+    x = matrix / matrix.norm()
+    for _ in range(4 if min(matrix.shape) > 1 else 0):
+        gram = x @ x.T
+        x = 3.4445 * x - 4.7750 * gram @ x + 2.0315 * gram @ gram @ x
+    return x
+
+
+class TestMuon(unittest.TestCase):
+    def test_the_inverse_root_brings_every_singular_value_near_one_and_keeps_zero(self):
+        for shape in ((2, 20, 300), (2, 20, 60), (2, 1, 9)):
+            x = torch.randn(shape)
+            singular = torch.linalg.svdvals(inverse_root(x @ x.mT) @ x)
             self.assertLess((singular - 1).abs().max().item(), 0.4, shape)
-            self.assertEqual(orthogonalize(torch.zeros(shape)).abs().max().item(), 0)
+            nothing = torch.zeros_like(x)
+            self.assertEqual((inverse_root(nothing @ nothing.mT) @ nothing).norm().item(), 0)
 
-    def test_orthogonalize_is_the_plain_newton_schulz_iteration_of_each_matrix(self):
-        for shape in ((2, 64, 576), (2, 40, 3136), (2, 32, 9)):
-            matrices = torch.randn(shape)
-            for matrix, result in zip(matrices, orthogonalize(matrices), strict=True):
-                x = matrix.double() / matrix.norm()
-                for _ in range(4):
-                    gram = x @ x.T
-                    x = 3.4445 * x - 4.7750 * gram @ x + 2.0315 * gram @ gram @ x
-                torch.testing.assert_close(result, x.float(), atol=1e-5, rtol=1e-4)
-
-    def test_orthogonalize_is_stable_for_few_directions_in_every_precision(self):
-        for shape, dtype in itertools.product(
-            ((2, 64, 576), (2, 32, 9), (2, 64, 64)), (torch.float32, torch.bfloat16, torch.float16)
-        ):
+    def test_the_inverse_root_is_stable_for_few_directions(self):
+        for shape in ((2, 64, 576), (2, 32, 40), (2, 64, 64)):
             n, rows, columns = shape
             row = torch.randn(n, 1, columns)
-            for name, matrices in {
+            for name, x in {
                 "rank 1": torch.randn(n, rows, 1) @ row,
                 "rank 2": torch.randn(n, rows, 2) @ torch.randn(n, 2, columns),
                 "nearly the same rows": row + 1e-3 * torch.randn(shape),
                 "the same rows": row.expand(shape),
                 "rows of zero": torch.randn(shape) * (torch.rand(n, rows, 1) < 0.3),
             }.items():
-                result = orthogonalize(matrices.to(dtype))
-                self.assertEqual(result.dtype, torch.float32)
-                largest = torch.linalg.svdvals(result)[:, 0]
-                self.assertTrue(((largest > 0.6) & (largest < 1.3)).all(), (name, shape, dtype))
+                largest = torch.linalg.svdvals(inverse_root(x @ x.mT) @ x)[:, 0]
+                self.assertTrue(((largest > 0.6) & (largest < 1.3)).all(), (name, shape))
+
+    def test_a_step_is_the_plain_loop_over_weights_of_any_shape_layout_and_precision(self):
+        shapes = [(6, 4, 3, 3), (4, 6, 2, 2), (6, 4, 1, 1), (9, 4), (4, 9), (2, 3, 4), (5,), ()]
+        for dtype, layout in itertools.product(
+            (torch.double, torch.float, torch.bfloat16),
+            (torch.contiguous_format, torch.channels_last),
+        ):
+            params = [torch.randn(shape, dtype=dtype) for shape in shapes]
+            params = [p.contiguous(memory_format=layout) if p.ndim == 4 else p for p in params]
+            params = [nn.Parameter(p) for p in params]
+            optimizer, averages = Muon(params, lr=0.01), [0.0] * len(shapes)
+            for _ in range(3):
+                expected = []
+                for number, p in enumerate(params):
+                    p.grad = torch.randn(p.shape, dtype=dtype)
+                    gradient = p.grad.double()
+                    averages[number] = average = 0.9 * averages[number] + 0.1 * gradient
+                    x = 0.1 * gradient + 0.9 * average
+                    x = x.flatten(1) if p.ndim > 1 else x.view(-1, 1)
+                    length = 0.05 * max(1, x.shape[0] / x.shape[1]) ** 0.5
+                    update = newton_schulz(x if len(x) <= x.shape[1] else x.T)
+                    update = (update if len(x) <= x.shape[1] else update.T).reshape(p.shape)
+                    expected.append((1 - 0.05 * 0.01) * p.detach().double() - length * update)
+                optimizer.step()
+                near = {torch.double: 1e-6, torch.float: 1e-5, torch.bfloat16: 0.03}[dtype]
+                for p, wanted in zip(params, expected, strict=True):
+                    torch.testing.assert_close(p.detach().double(), wanted, atol=near, rtol=near)
 
 
 class TestManifold(unittest.TestCase):

@@ -9,7 +9,7 @@ import base64
 import torch
 from torch import Tensor, nn
 
-from cnn_encoder_decoder import CNNDecoder, CNNEncoder, ResidualBlock
+from cnn_encoder_decoder import CNNDecoder, CNNEncoder, Conv1x1, ResidualBlock
 from inputs.command_line import InputError
 from prior import LatentPrior
 
@@ -73,7 +73,7 @@ def describe(layer: nn.Module, weights: Weights) -> list[dict[str, object]]:
     if kind is nn.Linear:
         described = {"kind": "linear", "features": layer.out_features}
         weight, size = layer.weight, layer.out_features
-    elif kind in (nn.Conv2d, nn.ConvTranspose2d) and is_plain(layer):
+    elif kind in (nn.Conv2d, Conv1x1, nn.ConvTranspose2d) and is_plain(layer):
         transposed = kind is nn.ConvTranspose2d
         described = {
             "kind": "conv_transpose2d" if transposed else "conv2d",

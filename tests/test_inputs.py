@@ -148,7 +148,7 @@ class TestTensors(unittest.TestCase):
             (lambda: utils.elbo_to_bpd(a[:, 0], [2]), "[B, C, H, W]", "[2]"),
             (lambda: utils.mean_image(a), "[B, L, H, W]", "[2, 3]"),
             (lambda: utils.mean_image(images()), "float", "int64"),
-            (lambda: muon.orthogonalize(a), "[N, rows, columns]", "[2, 3]"),
+            (lambda: muon.inverse_root(a), "[N, n, n]", "[2, 3]"),
             (lambda: utils.visualize_manifold(CNNDecoder(z_dim=2), 1.5), "whole number", "1.5"),
             (lambda: model.sample(0), "at least 1", "0"),
             (lambda: discretize(a, 0), "num_values", "0"),
