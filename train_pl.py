@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 
 import pytorch_lightning as pl
+import torch
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loggers import Logger
 from torch import nn
@@ -19,6 +20,7 @@ from inputs.command_line import (
     InputError,
     OneLineParser,
     given_options,
+    one_line,
     path_name,
     positive_number,
     run_main,
@@ -30,12 +32,13 @@ from judging.samples import CLASSIFIED_DATASET, CLASSIFIER, judge_run, load_clas
 from judging.size import flops_per_image, num_parameters
 from pictures.epochs import KeepEpochs
 from pictures.in_training import GenerateCallback, LossCurves, show_latents
+from pictures.progress import Progress
 from reading.choice import add_own_data, data_module
 from runs.logs import open_logs
 from runs.result import finish, test_best
 from runs.run import Run
 from runs.stopping import StopOnSignal, explain_end
-from runs.trainer import add_trainer_options, compile_networks, make_trainer, restored_process
+from runs.trainer import add_trainer_options, make_trainer, restored_process
 from vae import PRETRAINED, VAE, load_model, try_out
 
 __all__ = ["PRETRAINED", "VAE", "GenerateCallback", "load_model", "main", "train_vae"]
@@ -95,9 +98,9 @@ def train_vae(
         known = of_mnist and CLASSIFIER.exists()
         classifier = load_classifier() if known else None  # now, as a bad file ends the program
         callbacks = [callbacks] if isinstance(callbacks, Callback) else callbacks
-        stop, pictures = StopOnSignal(), [GenerateCallback(save_to_disk=True), LossCurves()]
-        kept = [KeepEpochs()] if s.keep_epochs else []
-        trainer = make_trainer(run, "val_bpd", [stop, *pictures, *callbacks, *kept])
+        stop, kept = StopOnSignal(), [KeepEpochs()] if s.keep_epochs else []
+        shown = [GenerateCallback(save_to_disk=True), LossCurves(), Progress(s.progress_bar)]
+        trainer = make_trainer(run, "val_bpd", [stop, *callbacks, *shown, *kept])
         if s.compile:
             compile_networks(trainer.strategy.root_device, model.encoder, model.decoder)
         if trainer.is_global_zero:
@@ -107,7 +110,8 @@ def train_vae(
             stop.catch()
             open_logs(run, trainer, logger)
             model.trained_in = str(run.folder)
-            run.fit(trainer, model, data)
+            path = run.last if run.state.step else None
+            trainer.fit(model, datamodule=data, ckpt_path=path, weights_only=True)
             test = test_best(run, trainer, model, data)
             model.eval()  # which Lightning has put back into training
             result = {**test, **show_latents(trainer, model, data.test)}
@@ -155,6 +159,23 @@ def model_for(
         setattr(run.settings, name, model.hparams[name])
     try_out(model)
     return model
+
+
+def compile_networks(device: torch.device, *networks: nn.Module) -> None:
+    """torch.compile, in place: the names in a checkpoint stay the same.
+
+    Raises:
+        InputError: it does not work here.
+    """
+    try:
+        torch.compile(torch.neg)(torch.zeros(1, device=device))
+    except RuntimeError as error:
+        raise InputError(
+            f"argument --compile: torch.compile does not work here ({one_line(error)}): install a "
+            "C++ compiler, such as g++, or leave it out"
+        ) from error
+    for network in networks:
+        network.compile()
 
 
 def make_parser() -> argparse.ArgumentParser:

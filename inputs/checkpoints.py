@@ -1,7 +1,9 @@
 """Files that torch wrote: a damaged one is refused, and no code in one runs."""
 
 import zipfile
+import zlib
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import TypeVar
 
 import torch
@@ -10,10 +12,13 @@ from torch import nn
 from inputs.command_line import InputError, one_line
 
 Model = TypeVar("Model", bound=nn.Module)
+# What damaged files and those of something else raise; a full memory is none of it.
+DAMAGED = (EOFError, KeyError, OSError, RuntimeError, TypeError, UnpicklingError, ValueError)
+DAMAGED += (zipfile.BadZipFile, zlib.error)
 
 
 def _read(path: str | Path) -> object:
-    """What torch.save wrote, on the CPU; raises many kinds of errors where it did not write it."""
+    """What torch.save wrote, on the CPU; raises one of `DAMAGED` where it did not write it."""
     with zipfile.ZipFile(path) as archive:  # torch itself compares no checksum
         if damaged := archive.testzip():
             raise ValueError(f"its part {damaged} is damaged")
@@ -33,7 +38,7 @@ def read_checkpoint(path: str | Path) -> dict:
         checkpoint = _read(path)
         if not isinstance(checkpoint, dict):
             raise TypeError(f"it contains a {type(checkpoint).__name__} in place of a dictionary")
-    except Exception as error:  # there is no end to what a damaged file can raise
+    except DAMAGED as error:
         raise InputError(
             f"checkpoint {path} cannot be used ({one_line(error)}): give a .ckpt file that "
             "train_pl.py wrote"
@@ -49,7 +54,7 @@ def load_shipped(model: Model, path: Path) -> Model:
     """
     try:
         model.load_state_dict(_read(path))
-    except Exception as error:
+    except DAMAGED as error:
         raise InputError(
             f"{path} cannot be used ({one_line(error)}): take it from the repository again"
         ) from error

@@ -23,13 +23,10 @@ class WorkError(Exception):
 def run_main(parser: argparse.ArgumentParser, work: Callable[[], object]) -> None:
     """Does the work of a command and ends the program as all commands do.
 
-    Bad input, also a model whose outputs are not finite (FloatingPointError), ends with one line
-    and exit code 2; a `WorkError`, a full disk, an output that nobody reads any more and too little
-    memory with one line and exit code 1, and Ctrl-C with one line and 130. A sign that the output's
-    encoding does not have is shown as a question mark.
-
-    Args:
-        work: reads the options and does what they say. It writes its results before it prints them.
+    `work` reads the options and does what they say; it writes its results before it prints them.
+    Every end is one line. The exit code is 2 for bad input, also for values that are not finite
+    (FloatingPointError); 1 for a `WorkError`, a full disk, an output that nobody reads and too
+    little memory; 130 for Ctrl-C. What the output's encoding cannot show becomes a question mark.
     """
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")
@@ -121,10 +118,9 @@ def given_options(parser: argparse.ArgumentParser, argv: list[str] | None) -> di
 
 
 def to_argv(options: Mapping[str, object]) -> list[str]:
-    """The command line that gives these options: what `given_options` turns back into them.
+    """The command line that gives these options: `given_options` makes of it what the parser would.
 
-    A caller's values become those that the parser would have made: a NumPy float and a Path are
-    the text that stands for them.
+    So a caller's NumPy float or Path becomes a plain value.
     """
     argv = []
     for name, value in options.items():

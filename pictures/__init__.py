@@ -1,4 +1,4 @@
-"""What a person looks at: figures of images and latents, pictures of a model and of its training.
+"""What a person looks at: figures, pictures of a model and of its training, a line per epoch.
 
 A new picture goes here; who shows it (a run, evaluate.py, sample.py) only asks for it.
 """

@@ -14,7 +14,7 @@ from inputs.checkpoints import read_checkpoint
 from inputs.command_line import InputError
 from inputs.files import write_csv, write_whole
 from runs.folders import CHECKPOINTS, LAST, TABLE
-from runs.logs import Board, epoch_metrics, epoch_row, log_step
+from runs.logs import Board, epoch_metrics, log_step
 from runs.run import Run
 
 BEST = re.compile(r"best_[A-Za-z_]+_\d+\.\d{4}\.ckpt")  # a caller's are often named nearly so
@@ -48,7 +48,7 @@ def find_checkpoint(path: str | Path) -> Path:
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Lightning's checkpoints, by `write_whole` and `read_checkpoint`.
+    """Lightning's checkpoints, by `write_whole`.
 
     Lightning itself writes into the system's temporary folder; where that is another file system,
     what then puts the file into place is a copy, which a kill can leave half-done.
@@ -61,22 +61,13 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         torch.save(checkpoint, buffer)
         write_whole(path, buffer.getvalue())
 
-    def load_checkpoint(
-        self, path: str | Path, map_location: object = None, weights_only: bool | None = None
-    ) -> dict:
-        return read_checkpoint(path)
-
 
 class RunCheckpoint(Checkpoint):
-    """Keeps the best model by a validation metric and, in `last.ckpt`, all that a run needs.
+    """Keeps the best model by a validation metric, where lower is better, and the last one.
 
-    `last.ckpt` is written before the first epoch and after each whole one. Lightning's
-    ModelCheckpoint would remove the old best checkpoint before that, and remember folders by their
-    absolute names.
-
-    Args:
-        run: the run.
-        monitor: the metric, lower is better.
+    `last.ckpt`, with all that a run needs, is written before the first epoch and after each whole
+    one. Lightning's ModelCheckpoint would remove the old best checkpoint before that, and remember
+    folders by their absolute names.
     """
 
     def __init__(self, run: Run, monitor: str):
@@ -96,7 +87,9 @@ class RunCheckpoint(Checkpoint):
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         state, metrics = self.run.state, epoch_metrics(trainer)
-        state.rows.append(epoch_row(trainer, metrics, self.run.seconds))
+        row = {"epoch": trainer.current_epoch + 1, "step": log_step(trainer)}
+        row |= {"seconds": f"{self.run.seconds:.1f}"}
+        state.rows.append(row | {name: f"{metrics[name]:.7g}" for name in sorted(metrics)})
         if (value := metrics[self.monitor]) < state.best:
             state.best, state.best_name = value, f"best_{self.monitor}_{value:.4f}.ckpt"
             state.best_epoch = trainer.current_epoch + 1

@@ -30,14 +30,10 @@ def find_run(where: str | bool, log_dir: str | Path) -> Path:
         where = os.environ.get("TRAIN_PL_RUN", "the name of the run, which torchrun needs")
     path = Path(where).absolute()
     last = path / CHECKPOINTS / LAST if path.is_dir() else path
-    if not last.is_file():
+    if not last.is_file() or last.parts[-2:] != (CHECKPOINTS, LAST):
         raise InputError(
-            f"argument --resume: there is no {last}, nothing to continue: start a new run"
-        )
-    if last.name != LAST or last.parent.name != CHECKPOINTS:
-        raise InputError(
-            f"argument --resume: {last} holds a model only, or is not in a run's folder: give the "
-            f"folder of a run or the {LAST} in it"
+            f"argument --resume: {path} is no run that can go on: give a folder with "
+            f"{CHECKPOINTS}/{LAST} in it, or start a new run"
         )
     return last.parent.parent
 

@@ -1,22 +1,18 @@
-"""Where a run logs, what its table has, and what it prints while it trains.
+"""Where a run logs, and what its table has.
 
-`metrics.csv` has a row per epoch, whichever loggers a run has: the epoch, counted from 1; step, as
-in the logs; seconds since the run began; then the means over the epoch. The rows are kept in
-`last.ckpt`. Lightning's CSVLogger begins its file anew in a resumed run, and puts training,
-validation and learning rates into rows of their own.
+`metrics.csv` has a row per epoch, whichever loggers a run has: epoch, counted from 1; step, as in
+the logs; seconds since the run began; means over the epoch. Its rows are kept in `last.ckpt`, as
+Lightning's CSVLogger begins its file anew in a resumed run.
 """
 
 import re
 import shlex
-import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import pytorch_lightning as pl
-from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loggers import Logger, TensorBoardLogger
 from pytorch_lightning.utilities import rank_zero_only
-from tqdm import tqdm
 
 from inputs.command_line import InputError, WorkError
 from runs.run import Run
@@ -40,13 +36,6 @@ def epoch_metrics(trainer: pl.Trainer) -> dict[str, float]:
     metrics = trainer.callback_metrics.items()
     kept = (pair for pair in metrics if pair[0].startswith(("train_", "val_")))
     return {name: value.item() for name, value in kept if not name.endswith("_step")}
-
-
-def epoch_row(trainer: pl.Trainer, metrics: Mapping[str, float], seconds: float) -> dict[str, str]:
-    """The row of the epoch that ends, with its `epoch_metrics`, seconds after the run began."""
-    epoch, step = trainer.current_epoch + 1, log_step(trainer)
-    row = {"epoch": f"{epoch}", "step": f"{step}", "seconds": f"{seconds:.1f}"}
-    return row | {name: f"{metrics[name]:.7g}" for name in sorted(metrics)}
 
 
 def run_of(trainer: pl.Trainer) -> Run | None:
@@ -96,11 +85,8 @@ class Board(TensorBoardLogger):
     """Lightning's logger, with what is of one measure side by side: bpd/train, bpd/val.
 
     The number of the epoch, the ELBO in nats, which is the bpd in another unit, and single points
-    of the test are left out; results are on the page "HParams".
-
-    Args:
-        folder: of the run.
-        purge_step: TensorBoard drops what earlier files say of this step and later ones.
+    of the test are left out; results are on the page "HParams". From `purge_step` on, TensorBoard
+    drops what earlier files in the run's folder say.
     """
 
     def __init__(self, folder: Path, purge_step: int | None):
@@ -143,61 +129,3 @@ def open_logs(run: Run, trainer: pl.Trainer, logger: Logger | Iterable[Logger] |
     print_once("\n".join([f"{begins} {run.folder}", *watch_commands(trainer)]))
     for each in trainer.loggers:
         each.log_hyperparams(run.options)
-
-
-class Progress(Callback):
-    """A line per epoch; if wanted, in a terminal, a bar of the training below, in 80 columns."""
-
-    EVERY = 20  # steps between two looks at the loss
-
-    def __init__(self, wanted: bool):
-        super().__init__()
-        self.wanted, self.bar = wanted, None
-
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self.first_epoch, self.start = trainer.current_epoch, time.monotonic()
-        steps = trainer.num_training_batches
-        self.bar = tqdm(
-            disable=None if self.wanted and trainer.is_global_zero else True,
-            initial=trainer.current_epoch * steps,
-            total=trainer.max_epochs * steps,
-            bar_format="{desc} |{bar}| {percentage:3.0f} %, {remaining} left{postfix}",
-            smoothing=0,  # the mean speed so far
-            leave=False,
-            dynamic_ncols=True,
-        )
-
-    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self.epoch_start = time.monotonic()
-        self.bar.set_description_str(self._epoch(trainer))
-
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, *step: object
-    ) -> None:
-        self.bar.update()
-        if not self.bar.disable and self.bar.n % self.EVERY == 0:
-            bpd = trainer.callback_metrics.get("train_bpd_step")
-            self.bar.set_postfix_str("" if bpd is None else f"{bpd:.4f} bpd", refresh=False)
-
-    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        metrics = trainer.callback_metrics  # on every process, as it is a mean over all of them
-        names = {"train": "train_bpd", "val": "val_bpd", "learned prior": "val_prior_bpd"}
-        shown = [f"{title} {metrics[name]:.4f}" for title, name in names.items() if name in metrics]
-        now, done = time.monotonic(), trainer.current_epoch + 1
-        left = (now - self.start) / (done - self.first_epoch) * (trainer.max_epochs - done)
-        with tqdm.external_write_mode():
-            print_once(
-                f"{self._epoch(trainer)}  {'  '.join(shown)} bpd  {now - self.epoch_start:.0f} s  "
-                f"{tqdm.format_interval(left)} left"
-            )
-
-    def on_train_end(self, *_: object) -> None:
-        if self.bar is not None:
-            self.bar.close()
-
-    on_exception = on_train_end  # or tqdm draws it again, below what the program says at its end
-
-    @staticmethod
-    def _epoch(trainer: pl.Trainer) -> str:
-        width = len(f"{trainer.max_epochs}")
-        return f"epoch {trainer.current_epoch + 1:>{width}}/{trainer.max_epochs}"

@@ -51,20 +51,21 @@ def finish(
         if isinstance(logger, TensorBoardLogger):
             logger.log_hyperparams(options, metrics, step=trainer.global_step)
         logger.finalize("success")
-    about = {"best_epoch": run.state.best_epoch, "trained_on": trained_on}
-    about |= environment(trainer)
-    about["model"] = {"class": type(model).__name__, **run.state.hparams}
-    about |= {"options": run.options, "lengths": run.state.lengths}
-    about["seconds"] = round(run.seconds, 1)
+    about = {
+        "best_epoch": run.state.best_epoch,
+        "trained_on": trained_on,
+        **environment(trainer),
+        "model": {"class": type(model).__name__, **run.state.hparams},
+        "options": run.options,
+        "lengths": run.state.lengths,
+        "seconds": round(run.seconds, 1),
+    }
     if trainer.is_global_zero:
         write_whole(run.folder / RESULT, json.dumps({**result, **about}, indent=2).encode())
-    places = {
-        "Pictures:": run.folder / "*.png",
-        "Results:": f"{run.folder / RESULT}, {TABLE}",
-        "Checkpoint:": run.best,
-    }
-    lines = [words, *(f"{what:<14} {place}" for what, place in places.items())]
-    print_once("\n".join([*lines, *watch_commands(trainer)]))
+    print_once(words)
+    print_once(f"Pictures:      {run.folder / '*.png'}")
+    print_once(f"Results:       {run.folder / RESULT}, {TABLE}")
+    print_once("\n".join([f"Checkpoint:    {run.best}", *watch_commands(trainer)]))
 
 
 def environment(trainer: pl.Trainer) -> dict[str, object]:

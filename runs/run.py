@@ -47,7 +47,7 @@ class State:
     step: int = 0  # optimiser steps and whole epochs that are done
     epochs: int = 0
     seconds: float = 0.0  # since the run began, without the time between its parts
-    rows: list[dict[str, str]] = field(default_factory=list)  # of metrics.csv
+    rows: list[dict[str, object]] = field(default_factory=list)  # of metrics.csv
     best: float = math.inf  # value of the monitored metric, the file of that model, and its epoch
     best_name: str = ""
     best_epoch: int = 0  # counted from 1
@@ -56,17 +56,14 @@ class State:
 class Run:
     """A run at work: its options, its folder and, if it is resumed, what its last checkpoint says.
 
+    `settings` are all options, `state` is that of the last whole epoch, `folder` is set by `begin`;
+    `maker` is what --model needs to continue: "" nothing, None where the command cannot do it.
+
     Args:
         parser: of the command line; its types and defaults are those of the options.
         options: the options that are given, by name; others take the run's or the parser's values.
         held: holds the folder's lock, so that no other process and no other thread works there.
             Only rank zero holds it, and writes.
-    Attributes:
-        settings: all options.
-        folder: of a new run only from `begin` on.
-        state: as of the last epoch; in a resumed run first as of its last checkpoint.
-        resumed: whether it was there before.
-        maker: what --model needs to continue; "" nothing, None where the command cannot do it.
     Raises:
         InputError: an option makes no sense or contradicts those of the run to resume; that run
             is not there, damaged, finished, or at work.
@@ -193,11 +190,6 @@ class Run:
                     f"{', '.join(differ[:3])}: continue it by train_vae(..., model=...) with the "
                     "model that it began with"
                 )
-
-    def fit(self, trainer: pl.Trainer, model: pl.LightningModule, data: object) -> None:
-        """`trainer.fit`, from the last checkpoint on."""
-        path = self.last if self.state.step else None
-        trainer.fit(model, datamodule=data, ckpt_path=path, weights_only=True)
 
     def discard_result(self) -> None:
         """Removes what a finished run says of its end, as one more epoch or test replaces it."""

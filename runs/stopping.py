@@ -37,14 +37,9 @@ class StopIfNotFinite(Callback):
         self.monitor = monitor
 
     def on_train_batch_end(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,
-        outputs: dict[str, Tensor] | None,
-        batch: tuple[Tensor, Tensor],
-        batch_idx: int,
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: dict, *batch: object
     ) -> None:
-        step, steps = batch_idx + 1, trainer.num_training_batches
+        step, steps = batch[1] + 1, trainer.num_training_batches
         if not outputs or "loss" not in outputs:  # a batch that is left out, or own optimisation
             return
         if pl_module.device.type == "cpu" or step % self.EVERY == 0:
@@ -126,10 +121,8 @@ class StopOnSignal(Callback):
 def explain_end(run: Run, error: BaseException, number: int) -> None:
     """Says what ends a run in one line with the way to continue; of a mistake it says nothing.
 
-    Args:
-        number: of the signal that came before, or 0.
     Raises:
-        SystemExit: by a signal; rank zero has printed the line.
+        SystemExit: by the signal of this number, if it is not 0; rank zero has printed the line.
         LostTrainingError: the loss is not finite.
         WorkError: a file of the run cannot be written, or another process has ended.
     """

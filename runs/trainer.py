@@ -22,11 +22,9 @@ from pytorch_lightning.callbacks import (
 )
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.utilities.seed import isolate_rng
-from torch import nn
 
 from inputs.command_line import InputError, one_line, whole_number
 from runs.checkpoints import AtomicCheckpointIO, RunCheckpoint
-from runs.logs import Progress
 from runs.run import Run
 from runs.stopping import SIGNALS, StopIfNotFinite
 
@@ -47,9 +45,8 @@ def add_trainer_options(parser: argparse.ArgumentParser) -> None:
 def make_trainer(run: Run, monitor: str, callbacks: Iterable[Callback]) -> pl.Trainer:
     """Lightning's Trainer for a run, with what all runs call back, without a logger so far.
 
-    Args:
-        monitor: the validation metric by which the best epoch is chosen, lower is better.
-        callbacks: more of them.
+    The best epoch is the one with the lowest value of the validation metric `monitor`.
+
     Raises:
         InputError: an option of `OPTIONS` or a callback does not work here, or not for a run.
     """
@@ -84,12 +81,11 @@ def make_trainer(run: Run, monitor: str, callbacks: Iterable[Callback]) -> pl.Tr
                 *callbacks,
                 LearningRateMonitor("step"),
                 RunCheckpoint(run, monitor),
-                Progress(settings.progress_bar),
             ],
             max_epochs=settings.epochs,
             logger=False,  # until it is known that there will be a run
             plugins=[AtomicCheckpointIO()],
-            enable_progress_bar=False,  # `Progress` is it
+            enable_progress_bar=False,
             enable_model_summary=False,
             num_sanity_val_steps=1,  # what the model does not log is said before the first step
         )
@@ -111,7 +107,7 @@ def keep_freed_memory() -> None:
 
 
 def quiet_lightning() -> None:
-    """Leaves out what Lightning says about itself and what its user can do nothing about."""
+    """Leaves out what Lightning says about itself and what its user cannot change."""
     LIGHTNING_LOG.setLevel(logging.WARNING)
     for message in (
         ".*isinstance.treespec, LeafSpec",  # Lightning's own use of a torch function
@@ -145,23 +141,6 @@ def restored_process() -> Iterator[None]:
         if threading.current_thread() is threading.main_thread():
             for number, handler in handlers.items():
                 signal.signal(number, handler)
-
-
-def compile_networks(device: torch.device, *networks: nn.Module) -> None:
-    """torch.compile, in place: the names in a checkpoint stay the same.
-
-    Raises:
-        InputError: it does not work here.
-    """
-    try:
-        torch.compile(torch.neg)(torch.zeros(1, device=device))
-    except RuntimeError as error:
-        raise InputError(
-            f"argument --compile: torch.compile does not work here ({one_line(error)}): install a "
-            "C++ compiler, such as g++, or leave it out"
-        ) from error
-    for network in networks:
-        network.compile()
 
 
 class SeedEpochs(Callback):

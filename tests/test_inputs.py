@@ -28,7 +28,6 @@ from inputs.checkpoints import load_shipped, read_checkpoint
 from inputs.checks import check_size
 from inputs.command_line import InputError, OneLineParser, WorkError, run_main, to_argv
 from inputs.files import read_idx, write_whole
-from runs.checkpoints import AtomicCheckpointIO
 from train_pl import VAE
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -259,12 +258,12 @@ class TestCheckpoints(InFolder):
         self.path.write_bytes(altered)
         torch.load(self.path, weights_only=True)  # which does not see it
         self.assert_refused("damaged")
-        for read in (
-            AtomicCheckpointIO().load_checkpoint,
-            lambda path: load_shipped(self.model, path),
-        ):
-            with self.assertRaisesRegex(InputError, "damaged"):
-                read(self.path)
+        with self.assertRaisesRegex(InputError, "damaged"):
+            load_shipped(self.model, self.path)
+
+    def test_too_little_memory_is_no_damaged_file(self):
+        with mock.patch.object(torch, "load", side_effect=MemoryError):
+            self.assertRaises(MemoryError, read_checkpoint, self.path)
 
     def test_code_in_a_checkpoint_is_never_run(self):
         target = self.folder / "made"

@@ -266,13 +266,13 @@ class TestStopAndResume(BareTest):
         empty = self.logs / "version_3"
         empty.mkdir(parents=True)
         self.assert_ends(self.train("--resume"), 2, "no unfinished run", "without --resume")
-        self.assert_ends(self.train("--resume", empty), 2, "last.ckpt", "start a new run")
+        self.assert_ends(self.train("--resume", empty), 2, str(empty), "start a new run")
         self.assert_ends(self.train("--resume", self.logs / "none.ckpt"), 2, "none.ckpt")
         self.assert_ends(self.train("--resume", ""), 2, "--resume", "''")
         run = self.finished_run()
         (run / folders.RESULT).unlink()
         best = find_checkpoint(run)
-        self.assert_ends(self.train("--resume", best), 2, best.name, "model only")
+        self.assert_ends(self.train("--resume", best), 2, best.name, "last.ckpt")
         with mock.patch.object(pl.Trainer, "world_size", 2):
             self.assert_ends(self.train("--resume"), 2, "--devices", "1 processes")
         with locked(run), ThreadPoolExecutor(1) as threads:
