@@ -296,7 +296,6 @@ class TestStopAndResume(BareTest):
             ({"run": {**run, "options": None}}, "version"),
             ({"run": {**run, "options": {**run["options"], "unknown": 1}}}, "version"),
             ({"run": {**run, "options": fewer}}, "version"),
-            ({"run": {**run, "hparams": {**run["hparams"], "temperature": 0.5}}}, "temperature"),
             ({"state_dict": {**weights, "more.weight": torch.zeros(1)}}, "more.weight"),
         ):
             torch.save({**whole, **wrong}, last)
