@@ -170,9 +170,8 @@ class Run:
             self._check(model)
             if first:
                 write_csv(self.folder / TABLE, self.state.rows)
-        paths = {name: self.options[name] for name in ("data_dir", "data") if self.options[name]}
-        absolute = {name: os.path.abspath(path) for name, path in paths.items()}
-        self.state.options = self.options | absolute
+        given = {name: self.options[name] for name in ("data_dir", "data") if self.options[name]}
+        self.state.options = self.options | {k: os.path.abspath(v) for k, v in given.items()}
         if self.settings.epochs not in self.state.lengths[-1:]:
             self.state.lengths.append(self.settings.epochs)
         self.begun = time.monotonic() - self.state.seconds

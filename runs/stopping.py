@@ -135,8 +135,7 @@ def explain_end(run: Run, error: BaseException, number: int) -> None:
     if isinstance(error, FloatingPointError):
         if rank_zero_only.rank > 0:
             raise SystemExit(1) from error
-        message = f"{error}; the last good checkpoint is {run.last}"
-        raise LostTrainingError(message) from error
+        raise LostTrainingError(f"{error}; the last good checkpoint is {run.last}") from error
     if isinstance(error, WorkError):
         raise WorkError(f"{error}; {run.remedy}") from error
     if isinstance(error, RuntimeError) and run.state.processes > 1 and "by peer" in str(error):

@@ -14,12 +14,7 @@ from contextlib import ExitStack, contextmanager
 import numpy as np
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import (
-    Callback,
-    LearningRateMonitor,
-    StochasticWeightAveraging,
-    WeightAveraging,
-)
+from pytorch_lightning.callbacks import Callback, LearningRateMonitor
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.utilities.seed import isolate_rng
 
@@ -64,7 +59,7 @@ def make_trainer(run: Run, monitor: str, callbacks: Iterable[Callback]) -> pl.Tr
             "small updates near the end: give bf16-mixed"
         )
     callbacks = list(callbacks)
-    averages = (WeightAveraging, StochasticWeightAveraging)
+    averages = (pl.callbacks.WeightAveraging, pl.callbacks.StochasticWeightAveraging)
     if any(isinstance(callback, averages) for callback in callbacks):
         raise InputError(
             "callbacks: the best checkpoint would not hold the averaged weights that were "
