@@ -9,7 +9,7 @@ from pathlib import Path
 
 from fmnist import DIGITS
 from from_checkpoint import add_model
-from inputs.command_line import InputError, OneLineParser, path_name, run_main
+from inputs.command_line import InputError, OneLineParser, check_output, path_name, run_main
 from inputs.files import write_whole
 from page.contents import Shown, contents, page
 from pictures.epochs import kept_epochs
@@ -25,6 +25,7 @@ def explore(args: argparse.Namespace) -> None:
     output = Path(args.output)
     if output.suffix != ".html":
         raise InputError(f"argument --output: {output}: give a file whose name ends in .html")
+    check_output("--output", output)
     files = [find_checkpoint(given) for given in args.checkpoint]
     trained = {training_record(file).get("dataset", "MNIST") for file in files}
     if len(trained) > 1:
@@ -45,13 +46,8 @@ def explore(args: argparse.Namespace) -> None:
         name = file.name if names.count(file.name) == 1 else str(given)
         models.append(Shown(name, model, kept_epochs(Path(given), model)))
     html = page(contents(models, sets)).encode()
-    try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(output, html)
-    except OSError as error:
-        raise InputError(
-            f"argument --output: {output} cannot be written ({error.strerror}): choose another"
-        ) from error
+    output.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(output, html)
     print(f"{output}: {len(html) / 1e6:.1f} MB, for any browser. Double-click it, or open")
     print(output.absolute().as_uri())
 
