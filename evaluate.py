@@ -25,7 +25,6 @@ from inputs.command_line import (
 from inputs.files import write_whole
 from judging.bounds import image_bounds, summary
 from judging.handwriting import judge_pictures, read_pictures
-from judging.refinement import refined_summary
 from judging.report import PICTURES, check_report_folder, table, write_report, write_scores
 from judging.samples import CLASSIFIED_DATASET, NUM_COMPARED, load_classifier, sample_quality
 from pictures.figures import png, rendered
@@ -62,7 +61,7 @@ def evaluate(args: argparse.Namespace) -> None:
         InputError: the checkpoint, the data, the output directory or the accelerator is unusable.
         FloatingPointError: the model's outputs are not finite numbers.
     """
-    for name in ("limit", "per_image", "refine"):
+    for name in ("limit", "per_image"):
         if args.images and getattr(args, name):
             raise InputError(f"argument --{name}: it is not for --images, leave it out")
     path = find_checkpoint(args.checkpoint)
@@ -101,9 +100,6 @@ def evaluate_split(args: argparse.Namespace, path: Path, model: VAE, sets: DataS
         **summary(bounds, data.images.shape),
         "codec_bpd": {"bz2": 8 * packed / data.images.numel()},
     }
-    if args.refine:
-        how = args.refine, args.batch_size, args.seed
-        metrics["refined"] = refined_summary(model, data.images, bounds, *how)
     kl = bounds["kl_per_dimension"].mean(dim=0)
     figures = model_figures(model, data, bounds["mean"], kl, args.seed)
     classified = sets.name == CLASSIFIED_DATASET
@@ -147,11 +143,9 @@ def make_parser() -> argparse.ArgumentParser:
     add("--split", choices=("test", "val", "train"), default="test", help="images to judge it on")
     add("--iwae_samples", type=whole_number(1), default=64, help="z's per image, for the bound")
     add("--limit", type=whole_number(1), help="only the split's first images, and as many samples")
-    refine = "also judge posteriors improved image by image, by so many gradient steps"
     pictures = "judge this picture, or folder of pictures, of your own handwriting instead"
     add("--images", type=path_name, metavar="PATH", help=pictures)
     add("--per_image", type=path_name, metavar="CSV", help="file for the scores of every image")
-    add("--refine", type=whole_number(0), default=0, metavar="STEPS", help=refine)
     add("--batch_size", type=whole_number(1), default=100, help="images at a time")
     output = "folder for metrics.json and the pictures"
     add("--output", type=path_name, default="evaluation", help=output)

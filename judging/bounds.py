@@ -1,7 +1,7 @@
 """How well a model codes images: the bounds of every image, what they consist of, their means."""
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -48,15 +48,12 @@ def image_bounds(
     batch_size: int = 100,
     seed: int = 42,
     progress_bar: bool = False,
-    posterior: Callable[[Tensor, range], tuple[Tensor, Tensor]] | None = None,
 ) -> dict[str, Tensor]:
     """The bounds of every image and its latents.
 
     Args:
         images: uint8 [N, 1, 28, 28].
         num_samples: K of the importance-weighted bounds.
-        posterior: mean and log_std of q(z|x), float [B, z_dim], of images, long [B, 1, 28, 28], and
-            their positions; without, the encoder's.
     Returns:
         On the CPU, float [N] in nats: `BOUNDS`; reconstruction and kl, whose sum is negative_elbo;
         log_prior, the learned prior's log p(z), and prior_gain, how far that is above the unit
@@ -70,7 +67,7 @@ def image_bounds(
     for start in tqdm(range(0, len(images), batch_size), unit="batch", disable=not progress_bar):
         imgs = images[start : start + batch_size].long().to(device)
         indices = range(start, start + len(imgs))
-        mean, log_std = posterior(imgs, indices) if posterior else model.encoder(imgs)
+        mean, log_std = model.encoder(imgs)
         (one,) = image_noise(indices, 1, z_dim, seed)
         z = mean + log_std.exp() * one[0].to(device)
         L_rec, kl = -model.log_px(z, imgs), kl_per_dimension(mean, log_std)

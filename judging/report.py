@@ -117,13 +117,6 @@ def _bounds(metrics: dict[str, dict]) -> list[str]:
         error = None if None in errors else math.hypot(*errors)  # of a difference of other images
         apart = {"mean": train["mean"] - judged["mean"], "standard_error": error}
         lines.append(_row(f"log p(z), training - {metrics['split']}", apart))
-    if refined := metrics.get("refined"):
-        lines.append(f"posteriors refined by {refined['steps']} steps for each image:")
-        titles["negative_elbo_prior"] = "the same with the learned prior"
-        for name in ("negative_elbo", "negative_elbo_prior"):
-            nats, bpd, gain, seconds = refined[name].values()
-            price = f"{_entry(gain, 4)} lower, {seconds:.0f} s"
-            lines.append(f"{_row(titles[name], nats, bpd)}    {price}")
     return lines
 
 

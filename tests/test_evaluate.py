@@ -35,7 +35,7 @@ from judging.samples import CLASSIFIED_DATASET, WITHOUT_LABELS
 from reading.choice import training_record
 from runs.checkpoints import find_checkpoint
 from train_pl import PRETRAINED, VAE, load_model
-from utils import active_units, elbo_to_bpd
+from utils import active_units
 
 OF_EVERY_MODEL = {
     *("samples", "reconstructions", "interpolations", "traversals"),
@@ -64,7 +64,7 @@ class TestReport(unittest.TestCase):
         cls.checkpoint, cls.output = cls.folder / "model.ckpt", cls.folder / "report"
         cls.scores = cls.folder / "scores.csv"
         save_model(random_model(num_filters=4, z_dim=2), cls.checkpoint)
-        all_of_it = ("--refine", 2, "--per_image", cls.scores, "--progress_bar")
+        all_of_it = ("--per_image", cls.scores, "--progress_bar")
         few = ("--limit", 30, "--iwae_samples", 2)
         code, cls.said, error = run_evaluate(cls.checkpoint, cls.output, *few, *all_of_it)
         assert code == 0, error
@@ -98,7 +98,6 @@ class TestReport(unittest.TestCase):
             "a general codec",
             "Fréchet distance: from 1,000 images on\n",
             f"T = {VAE().hparams.temperature:g}",
-            "refined by 2 steps",
         ):
             self.assertIn(words, self.said)
         of_others = evaluate.table({**self.metrics, "trained_on": "FashionMNIST"})
@@ -115,17 +114,6 @@ class TestReport(unittest.TestCase):
         train, test = self.metrics["log_prior_train_nats"], self.metrics["log_prior_nats"]
         apart = train["mean"] - test["mean"]
         self.assertRegex(self.said, rf"log p\(z\), training - test +{apart:.2f} ±")
-
-    def test_refined_posteriors_are_rows_of_their_own_with_their_price(self):
-        found = self.metrics["refined"]
-        self.assertEqual(found["steps"], 2)
-        for name in ("negative_elbo", "negative_elbo_prior"):
-            bpd, gain = found[name]["bpd"]["mean"], found[name]["gain_bpd"]["mean"]
-            self.assertAlmostEqual(bpd + gain, self.metrics[f"{name}_bpd"]["mean"], delta=1e-6)
-            nats = torch.tensor([found[name]["nats"]["mean"]])
-            self.assertAlmostEqual(elbo_to_bpd(nats, (1, 1, 28, 28)).item(), bpd, delta=1e-5)
-            self.assertGreater(found[name]["seconds"], 0)
-            self.assertIn(f"{gain:.4f} ±", self.said)
 
     def test_the_scores_of_every_image_have_the_means_of_the_report(self):
         table = rows(self.scores)
@@ -147,7 +135,6 @@ class TestReport(unittest.TestCase):
         self.assertEqual(len(metrics["kl_per_dimension_nats"]), 1)
         self.assertIsNone(metrics["negative_elbo_bpd"]["standard_error"])
         self.assertIsNone(metrics["samples"]["unit_gaussian"]["frechet_distance"])
-        self.assertNotIn("refined", metrics)
 
     def test_a_model_of_zeros_has_four_bpd_by_all_bounds(self):
         model = VAE(num_filters=4, z_dim=3)
@@ -247,7 +234,6 @@ class TestOwnHandwriting(InFolder):
             (self.folder / "nowhere", "does not exist"),
             (note, "note.txt: "),
             (blank, "blank.png: "),
-            (blank, "--refine: it is not for --images", "--refine", 2),
         ):
             self.assert_refused(evaluate.main, [*self.arguments(path), *more], words)
             self.assertFalse(self.output.exists())
@@ -318,7 +304,6 @@ class TestBadInput(InFolder):
         for name, value, said in (
             ("--iwae_samples", 0, "'0'"),
             ("--limit", -1, "'-1'"),
-            ("--refine", -1, "'-1'"),
             ("--batch_size", 0, "'0'"),
             ("--split", "all", "'all'"),
             ("--seed", -1, "'-1'"),

@@ -9,11 +9,10 @@ from tiny import InFolder, random_model, whole
 from torch import nn
 from torch.distributions import Categorical, Normal
 
+from benchmarks.refinement import LOG_STD_RATE, MEAN_RATE, refine
 from fmnist import DiscreteImages
 from inputs.command_line import InputError
-from judging import refinement
 from judging.bounds import BOUNDS, image_bounds
-from judging.refinement import LOG_STD_RATE, MEAN_RATE, refine, refined_negative_elbo
 from judging.samples import (
     CLASSIFIER,
     classify,
@@ -23,7 +22,7 @@ from judging.samples import (
     load_classifier,
     nearest,
 )
-from train_pl import PRETRAINED, load_model
+from train_pl import PRETRAINED
 from utils import (
     KLD,
     active_units,
@@ -216,39 +215,9 @@ class TestRefinement(unittest.TestCase):
         """A decoder that ignores z leaves the KL, whose gradients are known."""
         decoder, mean, log_std = ToyDecoder(3, slope=0.0), torch.randn(5, 3), torch.randn(5, 3)
         found = refine(
-            decoder, self.imgs, mean, log_std, unit_gaussian_log_prob, torch.randn(1, 5, 3)
+            decoder.log_px, self.imgs, mean, log_std, unit_gaussian_log_prob, torch.randn(1, 5, 3)
         )
         variance = (2 * log_std).exp()
         expected = mean - MEAN_RATE * variance * mean, log_std - LOG_STD_RATE / 2 * (variance - 1)
         torch.testing.assert_close(found, expected)
         self.assertFalse(any(part.requires_grad for part in found))
-
-    def test_without_steps_of_any_length_the_bounds_are_those_of_the_encoder(self):
-        model, images = random_model(), few_images(30).images
-        judged = image_bounds(model, images, num_samples=1, seed=3)
-        with mock.patch.multiple(refinement, MEAN_RATE=0.0, LOG_STD_RATE=0.0):
-            for name in ("negative_elbo", "negative_elbo_prior"):
-                found = refined_negative_elbo(model, images, 2, name, batch_size=30, seed=3)
-                torch.testing.assert_close(found, judged[name])
-
-    def test_it_is_of_the_seed_whatever_the_batch_size_and_leaves_the_model_as_it_was(self):
-        model, images = random_model(), few_images(12).images
-        before = {name: weights.clone() for name, weights in model.state_dict().items()}
-        whole, parts, other = (
-            refined_negative_elbo(model, images, 2, "negative_elbo_prior", size, seed)
-            for size, seed in ((12, 1), (5, 1), (5, 2))
-        )
-        torch.testing.assert_close(whole, parts, rtol=1e-4, atol=1e-3)
-        self.assertFalse(torch.allclose(whole, other, rtol=1e-4, atol=1e-3))
-        torch.testing.assert_close(dict(model.state_dict()), before, rtol=0, atol=0)
-        self.assertTrue(all(p.grad is None for p in model.parameters()))
-
-    def test_the_shipped_model_gains_by_it_and_more_by_more_steps(self):
-        model, images = load_model(PRETRAINED), few_images(16).images
-        judged = image_bounds(model, images, num_samples=1)
-        for name in ("negative_elbo", "negative_elbo_prior"):
-            one, three = (
-                refined_negative_elbo(model, images, n, name, 16, 42).mean() for n in (1, 3)
-            )
-            self.assertLess(one.item(), judged[name].mean().item())
-            self.assertLess(three.item(), one.item())
