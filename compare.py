@@ -50,7 +50,7 @@ def read_result(folder: Path) -> dict[str, object]:
         for name in ("parameters", "flops_per_image"):  # of each part of the model
             result[name] = sum(result[name].values())
         measures = {name: float(result[name]) for name in MEASURES if name in result}
-        images = data["dataset"], data.get("digest"), data.get("bits", 4)
+        images = data["dataset"], data.get("digest") or data["dataset"], data.get("bits", 4)
     except FileNotFoundError:
         raise InputError(
             f"{folder} has no {RESULT}: give the folders of finished runs, such as "
@@ -78,7 +78,7 @@ def compare(folders: Sequence[Path]) -> list[dict[str, object]]:
     differ = [name for name in names if len({str(each.get(name)) for each in options}) > 1]
     groups = {}
     for result in results:
-        if result["data"] != first["data"]:
+        if result["data"][1:] != first["data"][1:]:  # a digest, under whatever name
             raise InputError(
                 f"{result['folder']} ({result['data'][0]}) and {first['folder']} "
                 f"({first['data'][0]}) were trained on different images: compare runs of the same"
@@ -133,7 +133,7 @@ def main(argv: list[str] | None = None) -> None:
     def work() -> None:
         args = parser.parse_args(argv)
         if args.csv:
-            check_output("--csv", Path(args.csv))
+            check_output("--csv", Path(args.csv), b"test_bpd")
         rows = compare([Path(run) for run in args.runs])
         if args.csv:
             Path(args.csv).parent.mkdir(parents=True, exist_ok=True)

@@ -25,7 +25,14 @@ from inputs.command_line import (
 from inputs.files import write_whole
 from judging.bounds import image_bounds, summary
 from judging.handwriting import judge_pictures, read_pictures
-from judging.report import PICTURES, check_report_folder, table, write_report, write_scores
+from judging.report import (
+    PICTURES,
+    check_report_folder,
+    clear_report,
+    table,
+    write_report,
+    write_scores,
+)
 from judging.samples import CLASSIFIED_DATASET, NUM_COMPARED, load_classifier, sample_quality
 from pictures.figures import png, rendered
 from pictures.of_model import model_figures
@@ -68,7 +75,7 @@ def evaluate(args: argparse.Namespace) -> None:
     model = load_model(path, args.model)
     check_report_folder(Path(args.output))
     if args.per_image:
-        check_output("--per_image", Path(args.per_image))
+        check_output("--per_image", Path(args.per_image), b"index,label,")
         Path(args.per_image).parent.mkdir(parents=True, exist_ok=True)
     model.to(find_device(args.accelerator))
     sets = data_for(path, args.dataset, args.data, args.data_dir)
@@ -107,30 +114,37 @@ def evaluate_split(args: argparse.Namespace, path: Path, model: VAE, sets: DataS
     test = test if classified else first(test, NUM_COMPARED)
     quality, nearest = sample_quality(model, sets.train, test, args.seed, classified)
     metrics |= quality
-    write_report(Path(args.output), metrics, figures | {"nearest_training_images": nearest})
-    print(f"{table(metrics)}\nmetrics.json and pictures: {Path(args.output)}{os.sep}")
+    figures["nearest_training_images"] = nearest
+    said = write_report(Path(args.output), metrics, figures)
+    print(f"{table(metrics)}\nmetrics.json and pictures: {Path(args.output)}{os.sep}{said}")
 
 
 def evaluate_pictures(args: argparse.Namespace, path: Path, model: VAE, sets: DataSets) -> None:
     """Judges pictures of one's own; writes pictures.csv and pictures.png.
 
     Raises:
-        InputError: there are no pictures, or one cannot be read.
+        InputError: none of them can be read.
     """
     record = training_record(path)
-    how = record.get("like_mnist", True), record.get("bits", 4)
-    names, images = read_pictures(Path(args.images), *how)
+    paths, bits = [*map(Path, args.images)], record.get("bits", 4)
+    found = read_pictures(paths, record.get("like_mnist"), bits)
     classifier = load_classifier() if sets.name == CLASSIFIED_DATASET else None
-    columns, bounds, figure = judge_pictures(
-        model, names, images, sets.train, classifier, args.iwae_samples, args.seed
+    columns, bounds, figure, usual = judge_pictures(
+        model, found, sets, classifier, args.iwae_samples, args.seed
     )
-    output = Path(args.output)
-    output.mkdir(parents=True, exist_ok=True)
+    output, picture = Path(args.output), png(rendered(figure))
+    said = clear_report(output)
     write_scores(output / PICTURES, columns, bounds)
-    write_whole(output / "pictures.png", png(rendered(figure)))
-    pictures = f"{len(names)} picture{'s' * (len(names) > 1)}"
-    bits = f"{sum(columns['bits']) / len(names):.0f} bits each by the bound with the learned prior"
-    print(f"{pictures}, {bits}: {output / PICTURES} and {output / 'pictures.png'}")
+    write_whole(output / "pictures.png", picture)
+    count, odd = len(found.names), sum(columns["unusual"])
+    bits = sum(columns["bits"]) / count
+    lines = [
+        f"{count} thing{'s' * (count > 1)} in pictures, {bits:.0f} bits each by the bound with the "
+        f"learned prior, where test images have {usual:.0f}; unusual: {odd}",
+        *found.notes,
+        f"{output / PICTURES} and {output / 'pictures.png'}{said}",
+    ]
+    print("\n".join(lines))
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -143,8 +157,8 @@ def make_parser() -> argparse.ArgumentParser:
     add("--split", choices=("test", "val", "train"), default="test", help="images to judge it on")
     add("--iwae_samples", type=whole_number(1), default=64, help="z's per image, for the bound")
     add("--limit", type=whole_number(1), help="only the split's first images, and as many samples")
-    pictures = "judge this picture, or folder of pictures, of your own handwriting instead"
-    add("--images", type=path_name, metavar="PATH", help=pictures)
+    pictures = "judge pictures, or folders of pictures, of your own handwriting instead"
+    add("--images", type=path_name, nargs="+", metavar="PATH", help=pictures)
     add("--per_image", type=path_name, metavar="CSV", help="file for the scores of every image")
     add("--batch_size", type=whole_number(1), default=100, help="images at a time")
     output = "folder for metrics.json and the pictures"

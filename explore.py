@@ -25,30 +25,40 @@ def explore(args: argparse.Namespace) -> None:
     output = Path(args.output)
     if output.suffix != ".html":
         raise InputError(f"argument --output: {output}: give a file whose name ends in .html")
-    check_output("--output", output)
+    replaced = check_output("--output", output, b'<script id="model"')
     files = [find_checkpoint(given) for given in args.checkpoint]
-    trained = {training_record(file).get("dataset", "MNIST") for file in files}
+    trained = {}  # the digest decides: files of one name may have other images
+    for record in map(training_record, files):
+        name = record.get("dataset", "MNIST")
+        trained[record.get("digest", name)] = record.get("data", name)
     if len(trained) > 1:
-        names = " and ".join(sorted(trained))
+        names = " and ".join(trained.values())
         raise InputError(f"argument checkpoint: models of {names}: make a page of each data set")
     for file in files:
         if training_record(file).get("bits", 4) != 4:
             raise InputError(f"argument checkpoint: {file} has two grey levels, the page draws 16")
     sets = data_for(files[0], args.dataset, args.data, args.data_dir)
     found, known = list(sets.test.classes), training_record(files[0]).get("classes", [*DIGITS])
-    if args.data and found != known:  # the page would call the model's classes by other names
+    if found != known:  # the page would call the model's classes by other names
         found, known = (", ".join(names) or "none" for names in (found, known))
-        raise InputError(f"argument --data: classes {found}, expected those of the model, {known}")
+        option = "--data" if args.data else "--dataset"
+        raise InputError(
+            f"argument {option}: classes {found}, expected those of the model, {known}"
+        )
     models, names = [], [file.name for file in files]
     for given, file in zip(args.checkpoint, files, strict=True):
         model = load_model(file, args.model)
         check_logits(model, "pages")
+        if (count := model.prior.num_classes) != max(1, len(sets.test.classes)):
+            images = f"{sets.name} has {len(sets.test.classes)}: give --data with those it knows"
+            raise InputError(f"argument checkpoint: {file} knows {count} classes, {images}")
         name = file.name if names.count(file.name) == 1 else str(given)
         models.append(Shown(name, model, kept_epochs(Path(given), model)))
     html = page(contents(models, sets)).encode()
     output.parent.mkdir(parents=True, exist_ok=True)
     write_whole(output, html)
-    print(f"{output}: {len(html) / 1e6:.1f} MB, for any browser. Double-click it, or open")
+    again = ", in place of the page that was there" if replaced else ""
+    print(f"{output}: {len(html) / 1e6:.1f} MB, for any browser{again}. Double-click it, or open")
     print(output.absolute().as_uri())
 
 

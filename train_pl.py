@@ -34,7 +34,7 @@ from pictures.epochs import KeepEpochs
 from pictures.in_training import GenerateCallback, LossCurves, show_latents
 from pictures.progress import Progress
 from reading.choice import add_own_data, data_module
-from runs.logs import open_logs
+from runs.logs import open_logs, print_once
 from runs.result import finish, test_best
 from runs.run import Run
 from runs.stopping import StopOnSignal, explain_end
@@ -92,6 +92,8 @@ def train_vae(
         of_mnist = (s.data, s.dataset, s.bits) == (None, CLASSIFIED_DATASET, 4) and data is None
         if data is None:
             data = data_module(s)
+            if s.data is not None:
+                print_once(f"{s.data}: {data.own.summary()}")
         for name in ("batch_size", "num_workers", "seed"):
             setattr(data, name, getattr(s, name))
         model = model_for(run, model, options, data)

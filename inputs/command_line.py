@@ -139,13 +139,22 @@ def nearest_folder(path: str | Path) -> Path:
     return next(place for place in (path, *path.parents) if os.path.lexists(place))
 
 
-def check_output(option: str, file: Path) -> None:
-    """Raises InputError unless a new file can take this place, where nothing or a file may be."""
+def check_output(option: str, file: Path, ours: bytes = b"") -> bool:
+    """Raises InputError unless a new file can take this place, where nothing or a file may be.
+
+    Args:
+        ours: what is in the files of the command; another one is not replaced.
+    Returns:
+        whether there is a file.
+    """
     if os.path.lexists(file) and (file.is_symlink() or not file.is_file()):
         raise InputError(
             f"argument {option}: {file} is a folder, a link or a device: choose another name"
         )
     check_writable(option, file.parent)
+    if file.exists() and ours not in file.read_bytes():
+        raise InputError(f"argument {option}: {file} is a file of yours: choose another name")
+    return file.exists()
 
 
 def check_writable(option: str, folder: str | Path) -> None:

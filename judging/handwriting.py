@@ -1,84 +1,133 @@
 """Pictures of one's own: what a model, the classifier and the training images say of each."""
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
-from fmnist import DiscreteImages, as_bits
+from fmnist import SIDE, as_bits
 from inputs.command_line import InputError
 from judging.bounds import image_bounds
 from judging.classifier import Classifier
+from judging.percentiles import UNUSUAL, percentile
 from judging.samples import classify, nearest
 from pictures.figures import captioned_figure, short
-from reading.names import visible
-from reading.pictures import read_picture
+from reading.choice import DataSets
+from reading.names import some, visible
+from reading.photo import fitted, light_on_dark, photographed
+from reading.pictures import read_grey
 
 SHOWN = 64  # pictures in the figure at most
+NUM_USUAL = 1000  # test images that pictures are compared with
 
 
-def read_pictures(path: Path, like_mnist: bool = True, bits: int = 4) -> tuple[list[str], Tensor]:
-    """A picture, or all of a folder and its subfolders, in any size and colours, as the model's.
+class Handwriting(NamedTuple):
+    """Things in pictures: the name of its file and a number for each, and what cannot be read.
+
+    images: uint8 [N, 1, 28, 28], as the model's training images are.
+    """
+
+    names: list[tuple[str, int]]
+    images: Tensor
+    notes: list[str]
+
+
+def read_pictures(
+    paths: Sequence[Path], like_mnist: bool | None = None, bits: int = 4
+) -> Handwriting:
+    """Pictures, or all in folders and their subfolders, of any size and colours.
+
+    Each thing in a photo is one of its own, see `photographed`; a picture of 28x28 pixels is taken
+    as it is, as explore.py's page does it.
 
     Args:
-        like_mnist: bring each to MNIST's form; else it only becomes as large as it can be.
+        like_mnist: what the model's images were, see `read_own`; None for MNIST itself.
         bits: 4 for 16 levels, 1 for two, see `as_bits`.
-    Returns:
-        their names, and uint8 [N, 1, 28, 28], values below 2**bits.
     Raises:
-        InputError: there are none, or one cannot be read.
+        InputError: there are none that can be read.
     """
-    if not path.exists():
-        raise InputError(f"argument --images: {path} does not exist: give a folder of pictures")
-    files = visible(path) if path.is_dir() else [path]
-    if not files:
-        raise InputError(f"argument --images: {path} has no pictures: put some into it")
-    images = []
-    for file in files:
-        try:
-            images.append(read_picture(file, like_mnist))
-        except ValueError as error:
-            remedy = "take it out, or save it as a PNG"
-            raise InputError(f"argument --images: {file}: {error}: {remedy}") from error
+    names, images, left_out = [], [], []
+    for path in paths:
+        for file in visible(path) if path.is_dir() else [path]:
+            name = file.relative_to(path if path.is_dir() else path.parent).as_posix()
+            try:
+                found = things_in(file, like_mnist)
+            except (ValueError, ImportError) as error:
+                left_out.append(f"{name} ({error})")
+                continue
+            names += [(name, number) for number in range(1, len(found) + 1)]
+            images += found
+    notes = [f"left out: {some(left_out)}"] * bool(left_out)
+    if not images:
+        why = notes[0] if notes else f"there are no pictures in {', '.join(map(str, paths))}"
+        raise InputError(f"argument --images: {why}")
+    if several := [name for name, number in names if number == 2]:
+        notes.append(f"several things in one picture, each taken for itself: {some(several)}")
     data = as_bits(np.stack(images), np.zeros(len(images), np.int64), (), bits)
-    folder = path if path.is_dir() else path.parent
-    return [str(file.relative_to(folder)) for file in files], data.images
+    return Handwriting(names, data.images, notes)
+
+
+def things_in(file: Path, like_mnist: bool | None) -> list[np.ndarray]:
+    """The things in a picture, see `read_pictures`: uint8 [28, 28] each, in 0..255."""
+    grey = read_grey(file)
+    if like_mnist is None and grey.shape == (SIDE, SIDE):
+        return [light_on_dark(grey)]
+    if like_mnist is False:
+        return [fitted(light_on_dark(grey))]
+    if found := photographed(grey):
+        return found
+    raise ValueError("no strokes stand out on it")
 
 
 @torch.no_grad()
 def judge_pictures(
     model: nn.Module,
-    names: list[str],
-    images: Tensor,
-    train: DiscreteImages,
+    found: Handwriting,
+    sets: DataSets,
     classifier: Classifier | None,
     num_samples: int,
     seed: int,
-) -> tuple[dict[str, list], dict[str, Tensor], Figure]:
+) -> tuple[dict[str, list], dict[str, Tensor], Figure, float]:
     """How well a model knows pictures that it was not trained on, and what is in them.
 
     Args:
-        names, images: see `read_pictures`.
-        train: the model's training images, with the names of their classes.
+        sets: the model's images, with the names of their classes.
         classifier: None where it does not know such images.
         num_samples, seed: see `image_bounds`.
     Returns:
-        By column, with a value for each picture: file; class and probability by the classifier;
-        bits, the negative ELBO with the learned prior; nearest_class and nearest_distance, in grey
-        levels, of the nearest training image. Then what `image_bounds` returns, and a figure.
+        By column, with a value for each thing: file and thing, its number there; class and
+        probability by the classifier; bits, the negative ELBO with the learned prior, and
+        log_prior, its log p(z) at the posterior mean in nats, each with its percentile among test
+        images; unusual, see `UNUSUAL`; nearest_class and nearest_distance, in grey levels, of the
+        nearest training image. Then what `image_bounds` returns, a figure, and the median of the
+        test images' bits.
     """
+    images, train = found.images, sets.train
     bounds = image_bounds(model, images, num_samples, seed=seed)
-    columns, captions = {"file": names}, [[short(Path(name).stem) for name in names]]
+    files, numbers = map(list, zip(*found.names, strict=True))
+    columns = {"file": files, "thing": numbers}
+    captions = [[short(Path(n).stem) + f" {k}" * (files.count(n) > 1) for n, k in found.names]]
     if classifier is not None:
-        highest, found = classify(classifier, images)[1].softmax(dim=1).max(dim=1)
-        columns |= {"class": found.tolist(), "probability": highest.tolist()}
+        highest, classes = classify(classifier, images)[1].softmax(dim=1).max(dim=1)
+        columns |= {"class": classes.tolist(), "probability": highest.tolist()}
         sure = zip(columns["class"], columns["probability"], strict=True)
         captions.append([f"{label} ({share:.0%})" for label, share in sure])
-    columns["bits"] = (bounds["negative_elbo_prior"] / math.log(2)).tolist()
-    captions.append([f"{bits:.0f} bits" for bits in columns["bits"]])
+    of_test = image_bounds(model, sets.test.images[:NUM_USUAL], 1, seed=seed)
+    log_prior, usual_log_prior = (
+        model.prior.log_prob(each["mean"].to(model.device)).cpu() for each in (bounds, of_test)
+    )
+    bits, usual_bits = (each["negative_elbo_prior"] / math.log(2) for each in (bounds, of_test))
+    lower, higher = percentile(log_prior, usual_log_prior), percentile(bits, usual_bits)
+    columns |= {"bits": bits.tolist(), "bits_percentile": higher.tolist()}
+    columns |= {"log_prior": log_prior.tolist(), "log_prior_percentile": lower.tolist()}
+    columns["unusual"] = ((lower < UNUSUAL) | (higher > 100 - UNUSUAL)).tolist()
+    odd = zip(columns["bits"], columns["unusual"], strict=True)
+    captions.append([f"{n:.0f} bits" + ", unusual" * unusual for n, unusual in odd])
     distances, positions = nearest(images, train.images, 1)
     labels = train.labels[positions[:, 0]].tolist()
     if train.classes:
@@ -90,10 +139,12 @@ def judge_pictures(
         "reconstruction": model.reconstruct(shown.to(model.device)).cpu(),
         "nearest": train.images[positions[:SHOWN, 0]] / white,
     }
-    some = f"the first {SHOWN} of {len(names)} pictures" if len(names) > SHOWN else "Your pictures"
+    count, median = len(images), usual_bits.median().item()
+    which = f"The first {SHOWN} of {count} things" if count > SHOWN else "Your pictures"
     figure = captioned_figure(
         rows,
         ["\n".join(lines) for lines in zip(*captions, strict=True)][:SHOWN],
-        f"{some}, how the model draws them, and the nearest training images",
+        f"{which}, how the model draws them, and the nearest training images\n"
+        f"Test images have {median:.0f} bits (median)",
     )
-    return columns, bounds, figure
+    return columns, bounds, figure, median

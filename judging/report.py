@@ -16,7 +16,9 @@ from pictures.figures import png, rendered
 
 METRICS = "metrics.json"
 PICTURES = "pictures.csv"  # of --images
-NOT_OF_EVERY_MODEL = ("latent_means", "manifold")  # pictures, by the number of latents
+# What pictures of a report can be called.
+FIGURES = ("samples", "reconstructions", "interpolations", "traversals", "kl_per_dimension")
+FIGURES += ("latent_means", "manifold", "nearest_training_images", "pictures")
 SAMPLES = {
     "training_images": "training images",
     "posterior_samples": "training images, encoded and drawn",
@@ -141,14 +143,18 @@ def check_report_folder(output: Path) -> None:
     No other file is ever replaced, such as a run's own latent_means.png.
     """
     check_writable("--output", output)
-    earlier = output / METRICS
-    own = (output / PICTURES).is_file() or (
-        earlier.is_file() and "negative_elbo_bpd" in earlier.read_text(errors="replace")
-    )
-    if output.is_dir() and any(output.iterdir()) and not own:
+    if output.is_dir() and any(output.iterdir()) and not earlier_report(output):
         raise InputError(
             f"argument --output: {output} has other files than a report's: choose a new folder"
         )
+
+
+def earlier_report(output: Path) -> bool:
+    """Whether a folder has a report that a new one may take the place of."""
+    metrics = output / METRICS
+    return (output / PICTURES).is_file() or (
+        metrics.is_file() and "negative_elbo_bpd" in metrics.read_text(errors="replace")
+    )
 
 
 def write_scores(path: Path, columns: Mapping[str, Sequence], bounds: Mapping[str, Tensor]) -> None:
@@ -166,16 +172,28 @@ def write_scores(path: Path, columns: Mapping[str, Sequence], bounds: Mapping[st
     write_csv(path, [dict(zip(scores, row, strict=True)) for row in rows])
 
 
-def write_report(output: Path, metrics: dict[str, object], figures: dict[str, Figure]) -> None:
-    """metrics.json and the pictures, in place of those of a model that was judged before.
+def clear_report(output: Path) -> str:
+    """A folder for a report, without the files of an earlier one, which may be of another model.
+
+    Returns:
+        what has to be said of it: nothing if there was none.
+    """
+    replaced = earlier_report(output)
+    output.mkdir(parents=True, exist_ok=True)
+    for name in (METRICS, PICTURES, *(f"{figure}.png" for figure in FIGURES)):
+        (output / name).unlink(missing_ok=True)
+    return ", in place of the report that was there" if replaced else ""
+
+
+def write_report(output: Path, metrics: dict[str, object], figures: dict[str, Figure]) -> str:
+    """metrics.json and the pictures; see `clear_report`.
 
     Raises:
         OSError: they cannot be written.
     """
-    output.mkdir(parents=True, exist_ok=True)
+    pictures = {name: png(rendered(figure)) for name, figure in figures.items()}
+    said = clear_report(output)
     write_whole(output / METRICS, (json.dumps(metrics, indent=2) + "\n").encode())
-    for name, figure in figures.items():
-        write_whole(output / f"{name}.png", png(rendered(figure)))
-    for name in NOT_OF_EVERY_MODEL:
-        if name not in figures:
-            (output / f"{name}.png").unlink(missing_ok=True)
+    for name, picture in pictures.items():
+        write_whole(output / f"{name}.png", picture)
+    return said

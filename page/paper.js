@@ -166,7 +166,7 @@ const meanAround = (values, wide, radius) => alongBoth(values, wide, (line) => {
   return line.map((_, i) => (sums[i + window] - sums[i]) / window);
 });
 
-// Groups of touching cells, with what lies in a group's box, the one near the middle first.
+// Groups of touching cells, each with its strokes that stand apart, the one near the middle first.
 function things(marked, columns) {
   const rows = marked.length / columns, left = new Set(), groups = [];
   marked.forEach((value, cell) => { if (value) left.add(cell); });
@@ -198,7 +198,9 @@ function things(marked, columns) {
     const [l, r, t, b] = box(group);
     const home = whole.find((thing) => {
       const [left, right, top, bottom] = box(thing), reach = Math.max(1, 0.2 * sideOf(box(thing)));
-      return l >= left - reach && r <= right + reach && t >= top - reach && b <= bottom + reach;
+      const beside = Math.max(left - r, l - right, top - b, t - bottom) <= reach;
+      return l >= left - reach && r <= right + reach && t >= top - reach && b <= bottom + reach
+        || beside && 2 * (b - t) < bottom - top; // as the bar of a 5
     });
     if (home) home.push(...group); else whole.push(group);
   }

@@ -109,15 +109,17 @@ def name_rows(axes: Axes, names: Sequence[str]) -> None:
 
 
 def pairs_grid(imgs: Tensor, reconstructions: Tensor) -> Tensor:
-    """One picture: rows of eight images, each row over the row of their reconstructions.
+    """One picture: rows of up to eight images, each over the row of their reconstructions.
 
     Args:
         imgs, reconstructions: float [N, 1, H, W] in [0, 1].
     Returns:
         float [3, height, width] in [0, 1].
     """
-    pairs = torch.stack([imgs, reconstructions])
-    return make_grid(torch.cat([row for eight in pairs.split(8, dim=1) for row in eight]), nrow=8)
+    pairs, columns = torch.stack([imgs, reconstructions]), min(8, len(imgs))
+    empty = pairs.new_zeros(2, -len(imgs) % columns, *imgs.shape[1:])
+    rows = torch.cat([pairs, empty], dim=1).split(columns, dim=1)
+    return make_grid(torch.cat([row for both in rows for row in both]), nrow=columns)
 
 
 def pairs_figure(imgs: Tensor, reconstructions: Tensor, title: str) -> Figure:

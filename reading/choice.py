@@ -61,14 +61,12 @@ def data_module(options: argparse.Namespace) -> MNISTDataModule:
 
 
 def class_number(checkpoint: str | Path, num_classes: int, name: str) -> int:
-    """The label of one of a checkpoint's classes, by its name or else the label itself."""
-    numbers = [*map(str, range(num_classes))]
-    classes = training_record(checkpoint).get("classes", numbers)
-    known = [*classes, *numbers[: len(classes)]]
-    if name not in known:
+    """The label of one of a checkpoint's classes, by its name; without names, by the label."""
+    classes = training_record(checkpoint).get("classes", [*map(str, range(num_classes))])
+    if name not in classes:
         known = f"one of {', '.join(classes)}" if classes else "it was trained without any"
         raise InputError(f"argument --label: the model has no class {name!r}: {known}")
-    return known.index(name) % len(classes)
+    return classes.index(name)
 
 
 class DataSets(NamedTuple):

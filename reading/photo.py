@@ -77,7 +77,7 @@ def mean_around(values: np.ndarray, radius: int) -> np.ndarray:
 
 
 def things(marked: np.ndarray) -> list[np.ndarray]:
-    """Groups of touching squares, with what lies in a group's box; see `photographed`.
+    """Groups of touching squares, each with its strokes that stand apart; see `photographed`.
 
     Args:
         marked: bool [H, W].
@@ -102,8 +102,11 @@ def things(marked: np.ndarray) -> list[np.ndarray]:
     for group in sorted(groups, key=weight, reverse=True):
         for n, thing in enumerate(whole):
             low, high = thing.min(axis=0), thing.max(axis=0)
-            reach = max(1, 0.2 * (high - low + 1).max())  # a stroke of its own
-            if (group >= low - reach).all() and (group <= high + reach).all():
+            reach = max(1, 0.2 * (high - low + 1).max())
+            first, last = group.min(axis=0), group.max(axis=0)
+            inside = (first >= low - reach).all() and (last <= high + reach).all()
+            beside = (last >= low - reach).all() and (first <= high + reach).all()
+            if inside or (beside and 2 * (last - first)[0] < (high - low)[0]):  # as the bar of a 5
                 whole[n] = np.concatenate([thing, group])
                 break
         else:

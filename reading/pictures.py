@@ -93,7 +93,7 @@ def read_picture(path: Path, like_mnist: bool) -> np.ndarray:
         return fitted(light_on_dark(grey))
     if found := photographed(grey):
         return found[0]
-    raise ValueError("nothing is on it")
+    raise ValueError("no strokes stand out on it")
 
 
 def read_grey(path: Path) -> np.ndarray:

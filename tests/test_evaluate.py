@@ -12,8 +12,10 @@ from io import BytesIO, StringIO, TextIOWrapper
 from pathlib import Path
 from unittest import mock
 
+import numpy as np
 import torch
 from matplotlib.image import imread
+from photos import photo
 from PIL import Image
 from tiny import (
     InFolder,
@@ -207,7 +209,7 @@ class TestOwnHandwriting(InFolder):
             self.write(f"{number}.png" if number < 9 else "more/9.png", image[0], mode)
         code, said, error = run_command(evaluate.main, *self.arguments(self.pictures))
         self.assertEqual(code, 0, error)
-        self.assertIn("10 pictures", said)
+        self.assertRegex(said, r"10 things in pictures, \d+ bits each .* test images have \d+")
         self.assertEqual({f.name for f in self.output.iterdir()}, {"pictures.csv", "pictures.png"})
         table = rows(self.output / "pictures.csv")
         names = [*(f"{number}.png" for number in range(9)), "more/9.png"]
@@ -222,7 +224,29 @@ class TestOwnHandwriting(InFolder):
         self.assertGreater(imread(self.output / "pictures.png")[..., :3].std(), 0.1)
         again = self.arguments(self.pictures / "1.png")  # takes the place of the first report
         _, said, _ = run_command(evaluate.main, *again)
-        self.assertIn("1 picture,", said)
+        self.assertIn("1 thing in pictures,", said)
+        self.assertIn("in place of the report that was there", said)
+
+    def test_one_bad_picture_does_not_stop_others_and_each_thing_on_a_photo_is_judged(self):
+        for number, kind in ((22, "two"), (19, "wedge")):
+            Image.fromarray(photo(number, kind)).save(self.pictures / f"{kind}.png")
+        (self.pictures / "damaged.jpg").write_bytes(b"no picture")
+        Image.fromarray(np.random.default_rng(0).integers(0, 255, (28, 28), np.uint8)).save(
+            self.pictures / "as it is.png"
+        )
+        code, said, error = run_command(evaluate.main, *self.arguments(self.pictures))
+        self.assertEqual(code, 0, error)
+        self.assertIn("left out: 1 (damaged.jpg (", said)
+        self.assertIn("several things in one picture, each taken for itself: 1 (two.png)", said)
+        table = {(row["file"], row["thing"]): row for row in rows(self.output / "pictures.csv")}
+        things = ("as it is.png", "1"), ("two.png", "1"), ("two.png", "2"), ("wedge.png", "1")
+        self.assertEqual([*table], [*things])
+        self.assertEqual([row["class"] for row in table.values()][1:], ["6", "5", "4"])
+        self.assertEqual([row["unusual"] for row in table.values()], ["True", *["False"] * 3])
+        self.assertEqual(table[things[0]]["bits_percentile"], "100.0000")
+        _, said, _ = run_command(
+            evaluate.main, *self.arguments(self.pictures / "wedge.png"), self.pictures / "two.png"
+        )
 
     def test_what_is_no_picture_is_refused_by_name_in_one_line(self):
         blank, note = self.folder / "blank", self.folder / "note.txt"
@@ -230,10 +254,10 @@ class TestOwnHandwriting(InFolder):
         Image.new("L", (50, 50), 255).save(blank / "blank.png")
         note.write_text("no picture")
         for path, words, *more in (
-            (self.pictures, "has no pictures"),
-            (self.folder / "nowhere", "does not exist"),
-            (note, "note.txt: "),
-            (blank, "blank.png: "),
+            (self.pictures, "no pictures in "),
+            (self.folder / "nowhere", "nowhere (No such file"),
+            (note, "note.txt ("),
+            (blank, "blank.png (no strokes"),
         ):
             self.assert_refused(evaluate.main, [*self.arguments(path), *more], words)
             self.assertFalse(self.output.exists())
