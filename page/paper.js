@@ -175,12 +175,15 @@ function things(marked, columns) {
     const xs = group.map(x), ys = group.map(y);
     return [Math.min(...xs), Math.max(...xs), Math.min(...ys), Math.max(...ys)];
   };
+  const atEdge = (group) => {
+    const [l, r, t, b] = box(group);
+    return l === 0 || t === 0 || r === columns - 1 || b === rows - 1;
+  };
   const sideOf = ([l, r, t, b]) => Math.max(r - l, b - t) + 1;
   const weight = (group) => {
     const middle = (place) => 0.5 + group.reduce((sum, n) => sum + place(n), 0) / group.length;
     const away = Math.max(Math.abs(middle(x) / columns - 0.5), Math.abs(middle(y) / rows - 0.5));
-    const [l, r, t, b] = box(group), atEdge = !l || !t || r === columns - 1 || b === rows - 1;
-    return group.length * (1 - 1.6 * away) * (atEdge ? 0.02 : 1);
+    return group.length * (1 - 1.6 * away) * (atEdge(group) ? 0.02 : 1);
   };
   for (const cell of left) {
     const group = [cell];
@@ -200,7 +203,7 @@ function things(marked, columns) {
       const [left, right, top, bottom] = box(thing), reach = Math.max(1, 0.2 * sideOf(box(thing)));
       const beside = Math.max(left - r, l - right, top - b, t - bottom) <= reach;
       return l >= left - reach && r <= right + reach && t >= top - reach && b <= bottom + reach
-        || beside && 2 * (b - t) < bottom - top; // as the bar of a 5
+        || beside && 2 * (b - t) < bottom - top && !atEdge(group); // as the bar of a 5
     });
     if (home) home.push(...group); else whole.push(group);
   }

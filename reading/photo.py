@@ -85,11 +85,13 @@ def things(marked: np.ndarray) -> list[np.ndarray]:
         int [n, 2] each, rows and columns.
     """
 
+    def at_edge(group: np.ndarray) -> bool:
+        return group.min() == 0 or (group.max(axis=0) == np.array(marked.shape) - 1).any()
+
     def weight(group: np.ndarray) -> float:
         """Its size, less far from the middle, and hardly anything at the edge."""
         away = np.abs((group.mean(axis=0) + 0.5) / marked.shape - 0.5).max()
-        at_edge = group.min() == 0 or (group.max(axis=0) == np.array(marked.shape) - 1).any()
-        return len(group) * (1 - 1.6 * away) * (0.02 if at_edge else 1)
+        return len(group) * (1 - 1.6 * away) * (0.02 if at_edge(group) else 1)
 
     left, groups = dict.fromkeys(map(tuple, np.argwhere(marked).tolist())), []
     while left:
@@ -106,7 +108,8 @@ def things(marked: np.ndarray) -> list[np.ndarray]:
             first, last = group.min(axis=0), group.max(axis=0)
             inside = (first >= low - reach).all() and (last <= high + reach).all()
             beside = (last >= low - reach).all() and (first <= high + reach).all()
-            if inside or (beside and 2 * (last - first)[0] < (high - low)[0]):  # as the bar of a 5
+            flat = 2 * (last - first)[0] < (high - low)[0] and not at_edge(group)
+            if inside or (beside and flat):  # as the bar of a 5
                 whole[n] = np.concatenate([thing, group])
                 break
         else:

@@ -244,9 +244,6 @@ class TestOwnHandwriting(InFolder):
         self.assertEqual([row["class"] for row in table.values()][1:], ["6", "5", "4"])
         self.assertEqual([row["unusual"] for row in table.values()], ["True", *["False"] * 3])
         self.assertEqual(table[things[0]]["bits_percentile"], "100.0000")
-        _, said, _ = run_command(
-            evaluate.main, *self.arguments(self.pictures / "wedge.png"), self.pictures / "two.png"
-        )
 
     def test_what_is_no_picture_is_refused_by_name_in_one_line(self):
         blank, note = self.folder / "blank", self.folder / "note.txt"
