@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from photos import PHOTOS, photo
 from PIL import Image
-from tiny import InFolder, save_model
+from tiny import InFolder, save_model, without_pictures
 
 import evaluate
 import own_data
@@ -453,6 +453,12 @@ class TestCommands(OwnDataTest):
                 return complaint.getvalue()
         return said.getvalue()
 
+    def judged_on(self, checkpoint: Path, *arguments: object) -> tuple[str, str] | str:
+        """The images that evaluate.py takes and those of the training, or its complaint."""
+        with mock.patch.object(evaluate, "evaluate_split") as judge:
+            complaint = self.ended(evaluate, checkpoint, *self.short, *arguments)
+        return complaint or judge.call_args.args[3][:2]
+
     def test_sampling_judging_and_resuming_know_the_images_of_the_training(self):
         self.train(data=self.pictures)
         self.assertTrue((self.run / "epoch_01_samples_by_class.png").exists())
@@ -466,22 +472,21 @@ class TestCommands(OwnDataTest):
         self.assertEqual(np.load(output).shape, (5, 28, 28))
         line = self.ended(sample, self.run, "--label", "c", "--output", output)
         self.assertIn("no class 'c': one of letter $, letter a, letter b", line)
-        table = self.ended(evaluate, self.run, *self.short)
-        self.assertIn("20 images, pictures test", table)
-        self.assertNotIn("other images", table)
+        self.assertEqual(self.judged_on(self.run), ("pictures", "pictures"))
 
         moved = self.pictures.rename(self.folder / "moved")
-        self.assertIn("the model was trained on it", self.ended(evaluate, self.run, *self.short))
-        table = self.ended(evaluate, self.run, *self.short, "--data", moved)
-        self.assertNotIn("other images", table)
-        self.train(resume=self.run, epochs=2, data=moved)
+        self.assertIn("the model was trained on it", self.judged_on(self.run))
+        self.assertEqual(self.judged_on(self.run, "--data", moved), ("pictures", "pictures"))
+        with without_pictures():
+            self.train(resume=self.run, epochs=2, data=moved)
 
         next(moved.glob("*/*")).unlink()
-        self.assertIn("other images", self.ended(evaluate, self.run, *self.short, "--data", moved))
+        others = "moved, other images", "moved"  # as the resumed run calls them
+        self.assertEqual(self.judged_on(self.run, "--data", moved), others)
         with self.assertRaisesRegex(InputError, "not those that the run began with"):
             self.train(resume=self.run, epochs=3)
         last = self.run / "checkpoints" / "last.ckpt"  # knows where the images are now
-        self.assertIn("have changed", self.ended(evaluate, last, *self.short))
+        self.assertIn("have changed", self.judged_on(last))
 
     def test_the_file_itself_shows_what_is_read(self):
         output, picture = self.folder / "read.npy", self.folder / "read.png"
@@ -531,7 +536,3 @@ class TestCommands(OwnDataTest):
             with redirect_stdout(StringIO()):
                 train_pl.train_vae(small, model=train_pl.VAE(2, 2))
         self.assertFalse((self.folder / "logs").exists())
-
-
-if __name__ == "__main__":
-    unittest.main()
