@@ -183,7 +183,3 @@ class TestRuns(InFolder):
         (self.folder / "result.json").write_text(json.dumps(result))
         ending = run_command(compare.main, trained(), self.folder)
         self.assert_ends((ending[0], ending[2]), 2, "different images")
-
-
-if __name__ == "__main__":
-    unittest.main()

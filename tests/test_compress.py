@@ -2,7 +2,6 @@
 
 import gzip
 import struct
-import unittest
 from functools import cache
 from pathlib import Path
 from unittest import mock
@@ -294,7 +293,3 @@ class TestRefusals(CommandLine):
         with mock.patch.object(Codec, "decode", side_effect=AssertionError):
             said = self.succeed("encode", self.input, self.archive, "--no-verify")
         self.assertIn("not verified", said)
-
-
-if __name__ == "__main__":
-    unittest.main()

@@ -403,7 +403,3 @@ class TestLowBits(unittest.TestCase):
             nats = model(values).numpy()
         found = -np.log(at_once[np.arange(len(offset)), offset] / at_once.sum(1))
         np.testing.assert_allclose(found, nats, atol=0.05)
-
-
-if __name__ == "__main__":
-    unittest.main()

@@ -2,7 +2,6 @@
 
 import json
 import re
-import unittest
 from contextlib import redirect_stderr, redirect_stdout
 from io import StringIO
 from pathlib import Path
@@ -104,7 +103,3 @@ class TestKeptEpochs(InFolder):
         (run / "epochs" / "epoch_1.000.pt").unlink()
         with self.assertRaisesRegex(InputError, "not of this run's model"):
             kept_epochs(run, VAE(num_filters=3, z_dim=2))
-
-
-if __name__ == "__main__":
-    unittest.main()

@@ -416,7 +416,3 @@ class TestOptions(InFolder):
             with self.subTest(module.__name__, arguments=arguments):
                 self.assert_ends(ending(module, path, *arguments), 2, "not finite")
         self.assertEqual(list(self.folder.iterdir()), [path])
-
-
-if __name__ == "__main__":
-    unittest.main()

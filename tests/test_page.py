@@ -46,7 +46,3 @@ class TestNetworksAsThePageHasThem(unittest.TestCase):
         found = (integers.reshape(-1, layers.BLOCK) * scales[:, None]).ravel()[: len(row)]
         allowed = 1e-4 * np.repeat((*sizes, 1), layers.BLOCK)[: len(row)]
         self.assertTrue((np.abs(found - row.numpy()) < allowed).all())
-
-
-if __name__ == "__main__":
-    unittest.main()

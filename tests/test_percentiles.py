@@ -19,7 +19,3 @@ class TestPercentile(unittest.TestCase):
         torch.testing.assert_close(percentile(values, few), expected, atol=0.51, rtol=0)
         ends = torch.tensor([UNUSUAL, 100 - UNUSUAL]) / 100
         torch.testing.assert_close(among.quantile(ends), few[[0, -1]])
-
-
-if __name__ == "__main__":
-    unittest.main()

@@ -251,7 +251,3 @@ class TestLatentMap(unittest.TestCase):
         apart = torch.tensor([[0.0, 0.0], [5.0, 0.0]])
         self.assertTrue(torch.equal(pushed_apart(apart, distance=1.0), apart))
         latent_figure(torch.zeros(4, 2), torch.arange(4))  # an encoder that tells nothing
-
-
-if __name__ == "__main__":
-    unittest.main()

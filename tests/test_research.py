@@ -292,7 +292,3 @@ class TestImportanceWeighted(unittest.TestCase):
 
         posterior = torch.randn(2, 3, 2, dtype=torch.double, requires_grad=True).unbind()
         self.assertTrue(torch.autograd.gradcheck(bound, (*posterior, weight)))
-
-
-if __name__ == "__main__":
-    unittest.main()

@@ -787,7 +787,3 @@ class TestLoggers(RunTest):
         table = rows(self.folder / "second/version_0/metrics.csv")
         self.assertEqual(column(table, "test_bpd"), [test["test_bpd"]])
         self.assertEqual(len(self.rows()), 1)
-
-
-if __name__ == "__main__":
-    unittest.main()

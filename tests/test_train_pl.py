@@ -498,7 +498,3 @@ class TestTinyData(unittest.TestCase):
             train, val = fmnist.split(fmnist.load(fmnist.DATA_DIR))
         self.assertEqual((len(train), len(val)), (NUM_TRAIN, NUM_VAL))
         self.assertGreater(train.images.float().mean(), 1)
-
-
-if __name__ == "__main__":
-    unittest.main()

@@ -2,7 +2,6 @@
 
 import itertools
 import sys
-import unittest
 from contextlib import redirect_stderr
 from io import StringIO
 from pathlib import Path
@@ -71,7 +70,3 @@ class TestLowBitsTraining(InFolder):
         self.assertAlmostEqual(float(said.split("test")[1].split()[0]), rate, delta=0.02 * rate)
         untrained = low_bits_training.bits_per_pixel(low_bits_training.LowBits(), values)
         self.assertLess(rate, 0.9 * untrained)
-
-
-if __name__ == "__main__":
-    unittest.main()

@@ -850,7 +850,3 @@ class TestOtherModels(InBrowser):
         best = self.run_js("PAGE.classes[reading(state.z).best]")
         first = "[...$('bars').children].find((bar) => bar.style.order === '0')"
         self.assertEqual(self.run_js(f"{first}.textContent"), best)
-
-
-if __name__ == "__main__":
-    unittest.main()

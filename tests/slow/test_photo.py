@@ -48,7 +48,3 @@ class TestOnePreparation(unittest.TestCase):
                 for levels, image in zip(found, expected, strict=True):
                     apart = np.array(levels).reshape(28, 28) - four_bit(image).astype(int)
                     self.assertLessEqual(np.abs(apart).max(), 1)
-
-
-if __name__ == "__main__":
-    unittest.main()

@@ -59,7 +59,3 @@ class TestImports(unittest.TestCase):
             self.assertNotIn(name, maths)
             self.assertIn(name, all_of_it)
         self.assertNotIn("constriction", all_of_it)
-
-
-if __name__ == "__main__":
-    unittest.main()

@@ -75,7 +75,3 @@ class TestOutput(InFolder):
             run.stdout.close()
             said = run.stderr.read()
         self.assert_ends((run.returncode, said), 1, "nobody reads", "--resume")
-
-
-if __name__ == "__main__":
-    unittest.main()
