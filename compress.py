@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike
 
 from compression.archive import OVERHEAD, STORED, VERSION, Archive, read_archive
 from compression.codec import Codec
-from compression.image_files import check_target, read_images, write_images
+from compression.image_files import check_target, hidden_files, read_images, write_images
 from compression.whole_model import WholeModel, unpack, whole_model
 from fmnist import SIDE
 from from_checkpoint import add_model
@@ -106,6 +106,8 @@ def encode_file(args: argparse.Namespace) -> None:
         f"{'verified by decoding it' if args.verify else 'not verified'}; "
         f"{'contains its model' if args.with_model else needs}"
     )
+    if hidden := hidden_files(args.images):
+        print(f"hidden files in {args.images}, which are not in the archive: {hidden}")
 
 
 def model_of(archive: Archive, args: argparse.Namespace) -> WholeModel:

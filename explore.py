@@ -32,7 +32,7 @@ def explore(args: argparse.Namespace) -> None:
         name = record.get("dataset", "MNIST")
         trained[record.get("digest", name)] = record.get("data", name)
     if len(trained) > 1:
-        names = " and ".join(trained.values())
+        names = " and ".join(sorted(trained.values()))
         raise InputError(f"argument checkpoint: models of {names}: make a page of each data set")
     for file in files:
         if training_record(file).get("bits", 4) != 4:

@@ -155,7 +155,7 @@ def prepare(root: str | Path = DATA_DIR, dataset: str = "MNIST", download: bool 
     """Makes sure that the four archives in `<root>/<dataset>/raw` are the official ones.
 
     Torchvision knows their addresses and MD5s. What is missing is downloaded; a file that is there
-    is never replaced.
+    is never replaced. One that somebody has unpacked will do, too.
 
     Raises:
         InputError: an archive is missing and cannot be downloaded, or is another file.
@@ -166,7 +166,7 @@ def prepare(root: str | Path = DATA_DIR, dataset: str = "MNIST", download: bool 
     for name, md5 in official.resources:
         path = folder / name
         try:
-            if check_integrity(path, md5):
+            if raw_file(folder, name) != path or check_integrity(path, md5):
                 continue
             if path.exists():
                 raise InputError(
@@ -184,8 +184,15 @@ def prepare(root: str | Path = DATA_DIR, dataset: str = "MNIST", download: bool 
         except (OSError, HTTPException, RuntimeError) as error:  # RuntimeError: torchvision's own
             raise InputError(
                 f"{path} is missing, and to download it failed ({one_line(error)}): connect to the "
-                "network, restore the file or choose another --data_dir"
+                "network, put the file there (also unpacked) or choose another --data_dir"
             ) from error
+
+
+def raw_file(folder: Path, name: str) -> Path:
+    """An official archive or, where that is not there but unpacked, what was in it."""
+    plain = name.removesuffix(".gz")
+    names = name, plain, plain.replace("-idx", ".idx")  # the last one is by 7-zip
+    return next((folder / each for each in names if (folder / each).exists()), folder / name)
 
 
 def load(
@@ -198,10 +205,12 @@ def load(
     """
     folder, part = Path(root, dataset, "raw"), "train" if train else "t10k"
     try:
-        images = read_idx(folder / f"{part}-images-idx3-ubyte.gz")
-        labels = read_idx(folder / f"{part}-labels-idx1-ubyte.gz").astype(np.int64)
+        images = read_idx(raw_file(folder, f"{part}-images-idx3-ubyte.gz"))
+        labels = read_idx(raw_file(folder, f"{part}-labels-idx1-ubyte.gz")).astype(np.int64)
         if labels.max(initial=0) > 9:
             raise ValueError("a label is not in 0..9")
+        if images.shape != (60_000 if train else 10_000, SIDE, SIDE):
+            raise ValueError(f"the images are {list(images.shape)}")
         return as_bits(images, labels, DIGITS, bits)
     except (EOFError, OSError, ValueError, zlib.error) as error:
         raise InputError(

@@ -1,5 +1,7 @@
 """New digits from a trained model: python sample.py [CHECKPOINT] --label 3
 
+Or the way between two of one's own: python sample.py --from 6.png --to 8.png
+
 Without a checkpoint it draws from the model in pretrained/.
 """
 
@@ -9,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from from_checkpoint import add_checkpoint
 from inputs.command_line import (
@@ -20,11 +23,12 @@ from inputs.command_line import (
     whole_number,
 )
 from inputs.files import write_whole
-from pictures.figures import png, rendered
-from pictures.of_model import beta_words, drawn_images, mean_images, samples_figure
-from reading.choice import class_number
+from judging.handwriting import read_pictures
+from pictures.figures import grid_figure, png, rendered
+from pictures.of_model import beta_words, drawn_images, mean_images, samples_figure, way
+from reading.choice import class_number, training_record
 from runs.checkpoints import find_checkpoint
-from vae import PRETRAINED, load_model
+from vae import PRETRAINED, VAE, load_model
 
 
 @torch.no_grad()
@@ -38,8 +42,12 @@ def sample(args: argparse.Namespace) -> None:
     if output.suffix not in (".png", ".npy"):
         raise InputError(f"argument --output: {output}: give a name that ends with .png or .npy")
     check_writable("--output", output.parent)
+    if (args.start is None) != (args.to is None):
+        raise InputError("argument --from: give it with --to, a picture each")
     path = find_checkpoint(args.checkpoint)
     model, labels = load_model(path, args.model), None
+    if args.start is not None:
+        return write_way(args, model, path, output)
     if args.label is not None:
         labels = torch.full((args.num,), class_number(path, model.prior.num_classes, args.label))
     torch.manual_seed(args.seed)
@@ -47,9 +55,7 @@ def sample(args: argparse.Namespace) -> None:
     if output.suffix == ".npy":
         white = model.hparams.num_levels - 1
         images = white * mean_images(model, z) if args.mean else drawn_images(model, z).byte()
-        file = BytesIO()
-        np.save(file, images.squeeze(1).numpy())
-        content = file.getvalue()
+        content = npy(images)
     else:
         which = "" if args.label is None else f" of class {args.label}"
         title = f"Samples{which}, seed {args.seed}{beta_words(model)}"
@@ -59,6 +65,34 @@ def sample(args: argparse.Namespace) -> None:
     print(f"{output}: {args.num} images, drawn from the learned prior")
 
 
+def npy(images: Tensor) -> bytes:
+    """A .npy file of images [N, 1, H, W], as [N, H, W]."""
+    file = BytesIO()
+    np.save(file, images.squeeze(1).numpy())
+    return file.getvalue()
+
+
+def write_way(args: argparse.Namespace, model: VAE, checkpoint: Path, output: Path) -> None:
+    """Two pictures of one's own, and what the model draws along the line between their latents."""
+    for name in ("label", "mean"):
+        if getattr(args, name):
+            raise InputError(f"argument --{name}: it is not for --from, leave it out")
+    record, ends = training_record(checkpoint), []
+    for option, picture in (("--from", args.start), ("--to", args.to)):
+        how = record.get("like_mnist"), record.get("bits", 4)
+        ends.append(read_pictures([Path(picture)], *how, option).images[:1])
+    ends = torch.cat(ends)
+    row = way(model, *ends, *model.encoder(ends.long())[0])
+    if output.suffix == ".npy":
+        content = npy((model.hparams.num_levels - 1) * row)
+    else:
+        title = f"From {Path(args.start).name} to {Path(args.to).name}{beta_words(model)}"
+        content = png(rendered(grid_figure([row], title)))
+    output.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(output, content)
+    print(f"{output}: both pictures, and ten images along the line between their latents")
+
+
 def make_parser() -> argparse.ArgumentParser:
     parser = OneLineParser(
         description="Draw new digits from a trained model.",
@@ -66,7 +100,10 @@ def make_parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add_checkpoint(parser, PRETRAINED)
-    add("--label", help="only images of this class, by its name or number")
+    add("--label", help="only images of this class, by its name")
+    add("--from", dest="start", type=path_name, metavar="PICTURE", help="of your own, with --to")
+    help = "of your own: what lies between the two, in place of new images"
+    add("--to", type=path_name, metavar="PICTURE", help=help)
     add("--num", type=whole_number(1, 10_000), default=64, help="how many")
     add("--mean", action="store_true", help="expected grey levels only, no pixel drawn on its own")
     add("--seed", type=whole_number(0, 2**32 - 1), default=0, help="of all draws")

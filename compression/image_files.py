@@ -75,9 +75,9 @@ def numbers(count: int) -> list[str]:
 
 
 def read_pngs(folder: Path) -> tuple[np.ndarray, list[str]]:
-    """The PNG files in a folder and its subfolders, in the order of their names.
+    """The PNG files in a folder and its subfolders, links too, in the order of their names.
 
-    Hidden files are left out.
+    Hidden files are left out, see `hidden_files`.
 
     Returns:
         uint8 [N, 28, 28], and their names, see `read_images`.
@@ -85,9 +85,9 @@ def read_pngs(folder: Path) -> tuple[np.ndarray, list[str]]:
         ValueError: there is something else, which an archive would not give back, or nothing.
     """
     images, names = [], []
-    for file in sorted(folder.rglob("*")):
-        name = file.relative_to(folder)
-        if not file.is_file() or any(part.startswith(".") for part in name.parts):
+    for name in sorted(files_in(folder)):
+        file = folder / name
+        if is_hidden(name):
             continue
         try:
             images.append(read_png(file))
@@ -99,13 +99,34 @@ def read_pngs(folder: Path) -> tuple[np.ndarray, list[str]]:
     return np.stack(images), [] if names == numbers(len(names)) else names
 
 
+def files_in(folder: Path) -> list[Path]:
+    """All files in a folder and its subfolders; OSError if one cannot be looked into."""
+
+    def refuse(error: OSError) -> None:
+        raise error
+
+    places = os.walk(folder, onerror=refuse, followlinks=True)
+    return [Path(place, name).relative_to(folder) for place, _, names in places for name in names]
+
+
+def is_hidden(name: Path) -> bool:
+    return any(part.startswith(".") for part in name.parts)
+
+
+def hidden_files(path: Path) -> int:
+    """How many files of a folder no archive of it has."""
+    return sum(map(is_hidden, files_in(path))) if path.is_dir() else 0
+
+
 def read_png(path: Path) -> np.ndarray:
     """A grey picture, 0 black and 255 white: uint8 [28, 28]; of another size it is not unpacked."""
     with Image.open(path, formats=["PNG"]) as picture:
         if picture.size != (SIDE, SIDE):
             raise ValueError(f"the picture is {picture.width}x{picture.height}, expected 28x28")
-        if picture.mode.startswith("I"):
+        if path.read_bytes()[24] > 8:  # the depth; Pillow would cut colours of 16 bits to 8
             raise ValueError("the picture has 16 bits, expected 8-bit grey")
+        if picture.is_animated:
+            raise ValueError(f"the picture has {picture.n_frames} frames, expected one")
         red, green, blue, alpha = np.moveaxis(np.array(picture.convert("RGBA")), 2, 0)
     if (red != green).any() or (red != blue).any() or (alpha != 255).any():
         raise ValueError("the picture has colours or transparency, expected 8-bit grey")

@@ -38,7 +38,10 @@ class Handwriting(NamedTuple):
 
 
 def read_pictures(
-    paths: Sequence[Path], like_mnist: bool | None = None, bits: int = 4
+    paths: Sequence[Path],
+    like_mnist: bool | None = None,
+    bits: int = 4,
+    option: str = "--images",
 ) -> Handwriting:
     """Pictures, or all in folders and their subfolders, of any size and colours.
 
@@ -48,6 +51,7 @@ def read_pictures(
     Args:
         like_mnist: what the model's images were, see `read_own`; None for MNIST itself.
         bits: 4 for 16 levels, 1 for two, see `as_bits`.
+        option: its name on the command line.
     Raises:
         InputError: there are none that can be read.
     """
@@ -65,7 +69,7 @@ def read_pictures(
     notes = [f"left out: {some(left_out)}"] * bool(left_out)
     if not images:
         why = notes[0] if notes else f"there are no pictures in {', '.join(map(str, paths))}"
-        raise InputError(f"argument --images: {why}")
+        raise InputError(f"argument {option}: {why}")
     if several := [name for name, number in names if number == 2]:
         notes.append(f"several things in one picture, each taken for itself: {some(several)}")
     data = as_bits(np.stack(images), np.zeros(len(images), np.int64), (), bits)

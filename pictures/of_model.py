@@ -102,11 +102,19 @@ def interpolation_rows(
     starts = [(labels == label).int().argmax().item() for label in labels.unique()[:10]]
     if len(starts) == 1:
         starts = [*range(min(10, len(labels)))]
-    share, rows, white = torch.linspace(0, 1, 10).unsqueeze(1), [], model.hparams.num_levels - 1
-    for start, end in zip(starts, starts[1:] + starts[:1], strict=True):
-        line = mean_images(model, mean[start].lerp(mean[end], share))
-        rows.append(torch.cat([images[[start]] / white, line, images[[end]] / white]))
-    return rows
+    pairs = zip(starts, starts[1:] + starts[:1], strict=True)
+    return [way(model, images[one], images[other], mean[one], mean[other]) for one, other in pairs]
+
+
+def way(model: nn.Module, image: Tensor, other: Tensor, mean: Tensor, to: Tensor) -> Tensor:
+    """Two images, [1, H, W], and ten that are decoded from the line between their posterior means.
+
+    Returns:
+        float [12, 1, H, W] in [0, 1], on the CPU; the two are the first and the last.
+    """
+    line, white = torch.linspace(0, 1, 10, device=mean.device), model.hparams.num_levels - 1
+    decoded = mean_images(model, mean.lerp(to, line.unsqueeze(1)))
+    return torch.cat([image.unsqueeze(0) / white, decoded, other.unsqueeze(0) / white])
 
 
 def traversal_rows(model: nn.Module, z: Tensor, dimensions: list[int]) -> list[Tensor]:

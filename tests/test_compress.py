@@ -1,7 +1,9 @@
 """compress.py on the command line: files there and back, and what is refused in one line."""
 
 import gzip
+import shutil
 import struct
+import zlib
 from functools import cache
 from pathlib import Path
 from unittest import mock
@@ -221,16 +223,42 @@ class TestRefusals(CommandLine):
             (Image.fromarray(colours), {}, "colours"),
             (grey, {"transparency": 0}, "transparency"),
             (Image.fromarray(self.grey[0].astype(np.uint16) * 257), {}, "16 bits"),
+            (grey, {"save_all": True, "append_images": [grey.rotate(90)]}, "2 frames"),
             (grey.resize((29, 28)), {}, "29x28"),
         ):
             with self.subTest(said):
                 picture.save(folder / "5.png", **options)
                 self.assert_refused(f"digits.*5.png.*{said}", "encode", folder, self.archive)
+        rows = zlib.compress(b"".join(bytes(1 + 28 * 6) for _ in range(28)))
+        chunks = {
+            b"IHDR": struct.pack(">2I5B", 28, 28, 16, 2, 0, 0, 0),
+            b"IDAT": rows,
+            b"IEND": b"",
+        }
+        png = b"\x89PNG\r\n\x1a\n"  # of colours with 16 bits, which Pillow would cut to 8
+        for name, content in chunks.items():
+            check = zlib.crc32(name + content)
+            png += struct.pack(">I", len(content)) + name + content + struct.pack(">I", check)
+        (folder / "5.png").write_bytes(png)
+        self.assert_refused("5.png.*16 bits", "encode", folder, self.archive)
         grey.save(folder / "5.png")
         (folder / "6.png").write_bytes((folder / "5.png").read_bytes()[:-30])
         self.assert_refused("6.png", "encode", folder, self.archive)
         (folder / "6.png").rename(folder / "notes.txt")
         self.assert_refused("notes.txt", "encode", folder, self.archive)
+
+    def test_links_are_followed_and_hidden_files_counted(self):
+        folder, elsewhere = self.folder / "digits", self.folder / "elsewhere"
+        for place, picture in zip((folder, elsewhere), self.grey, strict=False):
+            place.mkdir()
+            Image.fromarray(picture).save(place / "1.png")
+        (folder / "linked").symlink_to(elsewhere)
+        shutil.copy(folder / "1.png", folder / ".2.png")
+        said = self.succeed("encode", folder, self.archive)
+        self.assertIn("2 images", said)
+        self.assertIn("not in the archive: 1\n", said)
+        (folder / "gone.png").symlink_to(self.folder / "nowhere")
+        self.assert_refused("gone.png", "encode", folder, self.folder / "other.vae")
 
     def test_an_existing_output_is_kept_unless_forced(self):
         self.archive.write_bytes(b"precious")

@@ -217,6 +217,19 @@ class TestFiles(InFolder):
         self.assertEqual(load(self.root, train=False).labels[:5].tolist(), [7, 2, 1, 0, 4])
         self.assertEqual(self.files(), before)
 
+    def test_files_that_were_unpacked_by_hand_will_do(self):
+        expected = load(self.root, train=False)
+        for archive in [*self.raw.iterdir()]:
+            name = archive.stem.replace("-idx", ".idx") if "t10k-images" in archive.name else ""
+            (self.raw / (name or archive.stem)).write_bytes(gzip.decompress(archive.read_bytes()))
+            archive.unlink()
+        with no_network:
+            prepare(self.root)
+        self.assertTrue(torch.equal(load(self.root, train=False).images, expected.images))
+        shutil.copy(self.raw / "train-images-idx3-ubyte", self.raw / "t10k-images-idx3-ubyte")
+        with self.assertRaisesRegex(InputError, r"t10k.*images are \[60000, 28, 28\]"):
+            load(self.root, train=False)
+
     def test_missing_archives_are_downloaded_and_the_others_left_alone(self):
         whole = self.files()
         missing = (self.archive, self.raw / "t10k-images-idx3-ubyte.gz")
