@@ -43,7 +43,9 @@ def named_in_file(text: str) -> Callable:
         if module is None:
             sys.path.insert(0, str(path.parent))  # for what it imports, as `python file.py` does
             spec = importlib.util.spec_from_file_location(path.stem, path)
-            module = sys.modules[path.stem] = importlib.util.module_from_spec(spec)
+            module = importlib.util.module_from_spec(spec)
+            if sys.modules.setdefault(path.stem, module) is not module:
+                raise ImportError("a module has this name already, rename the file")
             spec.loader.exec_module(module)
         return getattr(module, name)
     except Exception as error:  # anything, as it is the user's own code that runs
@@ -54,10 +56,10 @@ def named_in_file(text: str) -> Callable:
 def built(make: Callable[..., Model], values: Mapping[str, object]) -> Model:
     """What a class or function makes of those of the values, by name, that it has arguments for."""
     arguments = inspect.signature(make).parameters.values()
-    if not any(argument.kind is argument.VAR_KEYWORD for argument in arguments):
-        known = {argument.name for argument in arguments}
-        values = {name: value for name, value in values.items() if name in known}
-    return make(**values)
+    known = {argument.name for argument in arguments}
+    if any(argument.kind is argument.VAR_KEYWORD for argument in arguments):
+        known |= {name for name in values if not name.startswith("_")}  # those are LightningCLI's
+    return make(**{name: value for name, value in values.items() if name in known})
 
 
 def file_of(made: Callable) -> str | None:
@@ -120,6 +122,6 @@ def read_model(make: Callable[..., Model], path: Path, **more: object) -> Model:
     except (KeyError, RuntimeError, TypeError, ValueError) as error:
         raise InputError(
             f"checkpoint {path} is of another model ({one_line(error)}): give one that this "
-            f"version of {make.__name__} wrote, or what made it by --model FILE:NAME"
+            "version wrote, or what made it by --model FILE:NAME"
         ) from error
     return model

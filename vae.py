@@ -251,7 +251,7 @@ class VAE(pl.LightningModule):
     def configure_optimizers(self) -> dict:
         optimizer = self.make_optimizer()
         total = self.trainer.estimated_stepping_batches
-        if self.hparams.beta_warmup > 0 and total == math.inf:
+        if self.hparams.beta_warmup > 0 and total == math.inf and time_share(self.trainer) is None:
             raise ValueError("beta_warmup is a share of the steps: give the trainer max_steps")
 
         def factor(step: int) -> float:
@@ -350,7 +350,7 @@ def try_out(model: VAE) -> None:
             "model: elbo_terms is what is reported: another loss is for `objective`, another "
             "likelihood for the decoder or `log_px`"
         )
-    imgs, training = torch.zeros(1, 1, SIDE, SIDE, dtype=torch.long), model.training
+    imgs, training = torch.zeros(1, 1, SIDE, SIDE).long().to(model.device), model.training
     try:
         with isolate_rng(), torch.compiler.set_stance("force_eager"):
             L_rec, L_reg, z, *_ = model.eval().elbo_terms(imgs)

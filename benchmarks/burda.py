@@ -12,7 +12,6 @@ import argparse
 import sys
 from pathlib import Path
 
-import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 
@@ -58,8 +57,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--log_dir", default="burda_logs")
     args = parser.parse_args()
-    pl.seed_everything(args.seed, verbose=False)
-    train_vae(argparse.Namespace(bits=1, batch_size=100, **vars(args)), model=Burda())
+    train_vae(argparse.Namespace(bits=1, batch_size=100, **vars(args)), model=Burda)
 
 
 if __name__ == "__main__":

@@ -252,7 +252,15 @@ class TestRefused(unittest.TestCase):
             Sample(model)
 
     def test_a_name_that_is_in_no_file(self):
-        for text, *said in (("nowhere.py:Model", "file"), ("Model", "file")):
+        folder = Path(self.enterContext(tempfile.TemporaryDirectory()))
+        (folder / "utils.py").touch()
+        (folder / "mine_alone.py").write_text("Model = nothing_of_this_name")
+        for text, *said in (
+            ("nowhere.py:Model", "file"),
+            ("Model", "file"),
+            (f"{folder / 'utils.py'}:Model", "rename"),
+            (f"{folder / 'mine_alone.py'}:Model", "nothing_of_this_name", "python"),
+        ):
             code, _, error = run_command(train_pl.main, "--model", text)
             self.assertEqual(code, 2)
             for words in ("argument --model", *said):
