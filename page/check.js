@@ -1,7 +1,5 @@
 // The check of this page's numbers against PyTorch's, which explore.py wrote into it.
 
-"use strict";
-
 // The largest differences between this page's numbers and PyTorch's for the images in the page.
 async function selfTest() {
   const worst = { models: 0, images: 0, encoder: 0, decoder: 0, bpd: 0, prior: 0 };

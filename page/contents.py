@@ -21,9 +21,8 @@ from reading.choice import DataSets
 from utils import KLD, elbo_to_bpd, kl_per_dimension, reconstruction_loss
 
 PARTS = Path(__file__).resolve().parent  # page.html and what it takes in
-NUM_JUDGED = 2000  # test images that say what is usual
+NUM_JUDGED = 2000  # test images that say what is usual, and are the points of a map
 PER_CLASS = 2  # test images in the page, from each of the classes; the self-test uses them
-NUM_POINTS = 1500  # test images shown as points in a latent plane
 CHECKED = 16  # the self-test compares every 16th pixel's logits, for every image of other pixels
 NUM_DRAWS = 5000  # from the learned prior, for the ends of the sliders
 SEED = 42
@@ -64,9 +63,12 @@ def outputs(model: nn.Module, imgs: Tensor) -> dict[str, Tensor]:
 
 
 @torch.no_grad()
-def typical(model: nn.Module, data: DiscreteImages) -> dict[str, object]:
+def typical(model: nn.Module, found: dict[str, Tensor], labels: Tensor) -> dict[str, object]:
     """What is usual for test images, and the latents in the order of what they tell.
 
+    Args:
+        found: the `outputs` for them.
+        labels: long [N].
     Returns:
         images, how many; costs, the `hundredths` of their bits per dimension; logProbs, those of
         log p(z) at their posterior means under the learned prior, in nats; read, the share of the
@@ -74,21 +76,18 @@ def typical(model: nn.Module, data: DiscreteImages) -> dict[str, object]:
         sliders, which draws of the prior pass in one of 500 cases per latent; spread, their
         standard deviation; latents, a list of {index, kl} with the KL in nats.
     """
-    found, classes = outputs(model, data.images.long()), range(model.prior.num_classes)
-    mean = found["mean"]
+    mean, classes = found["mean"], range(model.prior.num_classes)
     check_finite(found["bpd"])
     kl = kl_per_dimension(mean, found["logStd"]).mean(dim=0)
-    each = torch.stack(
-        [model.prior.log_prob(mean, torch.full_like(data.labels, y)) for y in classes]
-    )
+    each = torch.stack([model.prior.log_prob(mean, torch.full_like(labels, y)) for y in classes])
     with isolate_rng(include_cuda=False):
         torch.manual_seed(SEED)
         draws = model.prior.sample(NUM_DRAWS)
     return {
-        "images": len(data),
+        "images": len(mean),
         "costs": hundredths(found["bpd"]).tolist(),
         "logProbs": hundredths(each.logsumexp(dim=0) - math.log(len(each))).tolist(),
-        "read": (each.argmax(dim=0) == data.labels).float().mean().item(),
+        "read": (each.argmax(dim=0) == labels).float().mean().item(),
         "reach": math.ceil(2 * draws.abs().quantile(0.998, dim=0).max().item()) / 2,
         "spread": draws.std().item(),
         "latents": [{"index": d, "kl": kl[d].item()} for d in kl.argsort(descending=True).tolist()],
@@ -111,23 +110,16 @@ def reference(model: nn.Module, imgs: Tensor, labels: Tensor) -> dict[str, objec
     }
 
 
-@torch.no_grad()
-def points(model: nn.Module, data: DiscreteImages) -> dict[str, object] | None:
-    """Where test images lie in a latent space of one or two dimensions, which has a map."""
-    if model.prior.z_dim > 2:
-        return None
-    mean, _ = model.encoder(data.images[:NUM_POINTS].long())
-    return {"mean": packed(mean), "labels": data.labels[:NUM_POINTS].tolist()}
-
-
 def describe_model(shown: Shown, data: DiscreteImages, chosen: DiscreteImages) -> dict[str, object]:
     """One model of the page; `chosen` are the images that are in it."""
     model, judged = shown.model, data.subset(torch.arange(len(data))[:NUM_JUDGED])
+    found = outputs(model, judged.images.long())
+    points = {"mean": packed(found["mean"]), "labels": judged.labels.tolist()}
     return {
         "name": shown.name,
         **networks(model),
-        "typical": typical(model, judged),
-        "points": points(model, data),
+        "typical": typical(model, found, judged.labels),
+        "points": points if model.prior.z_dim <= 2 else None,  # has a map
         "check": reference(model, chosen.images.long(), chosen.labels),
         "epochs": [
             {

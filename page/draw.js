@@ -1,8 +1,6 @@
 // One function, draw(), shows the whole state; each part of it does its work only where what it
 // shows has changed.
 
-"use strict";
-
 const $ = (id) => document.getElementById(id);
 const FIRST_SLIDERS = innerWidth < 992 ? 6 : 14, BELLS = innerWidth < 992 ? 8 : 12;
 
@@ -22,8 +20,7 @@ function press(id, isPressed) { // of the buttons in an element those for which 
   [...$(id).children].forEach((button, n) => { button.ariaPressed = isPressed(n, button); });
 }
 
-// Draws grey levels 0..15 onto a canvas, black where there are none; a place is {left, top} for
-// one tile among many.
+// Draws grey levels onto a canvas, black where there are none; {left, top}: of one tile of many.
 function paint(canvas, levels, { left = 0, top = 0 } = {}) {
   const context = canvas.getContext("2d"), image = context.createImageData(SIDE, SIDE);
   image.data.fill(255); // opaque
@@ -34,15 +31,12 @@ function paint(canvas, levels, { left = 0, top = 0 } = {}) {
 }
 
 // At most one draw() per frame.
-let asked = false;
+let asked = null;
 function redraw() {
-  if (asked) return;
-  asked = true;
-  requestAnimationFrame(() => { asked = false; draw(); });
+  asked ??= requestAnimationFrame(() => { asked = null; draw(); });
 }
 
-// Calls job(0), job(1), ... and lets the page answer in between; a new run of one name ends the
-// old one.
+// Calls job(0), job(1), ..., and lets the page answer; a new run of one name ends the old one.
 const runs = {};
 async function inSlices(name, count, job) {
   const mine = runs[name] = {};
@@ -127,8 +121,8 @@ function costNow() {
 // Which percent of test images have less: of the `hundredths` that the page has of them.
 const percentile = (value, among) => among.filter((each) => each < value).length;
 
-// Where the image in view is among test images, and whether it is like hardly any of them. What
-// costs say of a mean of images, which is smoother than any of them, is not counted.
+// Where the image in view is among test images, and whether it is like hardly any of them. The cost
+// of a mean of images, which is smoother than any, does not count.
 function placeNow() {
   const { logProbs, costs } = state.model.typical, cost = costNow();
   if (!cost) return null;
@@ -174,9 +168,8 @@ function draw() {
 
 // What depends on the model alone.
 function drawModel(model) {
-  const size = model.zDim === 1 ? "one number" : `${model.zDim} numbers`;
-  for (const element of [$("size"), ...document.querySelectorAll(".size")]) {
-    element.textContent = size;
+  for (const element of document.querySelectorAll(".size")) {
+    element.textContent = model.zDim === 1 ? "one number" : `${model.zDim} numbers`;
   }
   $("models").querySelectorAll("input").forEach((input, n) => {
     input.checked = MODELS[n] === model;
@@ -184,7 +177,6 @@ function drawModel(model) {
   $("latents-title").textContent = model.points ? `The map of all ${PAGE.noun}s` : "Its latents";
   $("map").hidden = $("map-note").hidden = !model.points;
   buildSliders(model);
-  buildBells(model);
   const { images, read } = model.typical;
   $("facts").textContent = `Model: ${model.name}, ${latentsOf(model)}, ${PAGE.dataset}. What is `
     + `usual, ${images.toLocaleString("en")} test images say; the class that the learned prior `
@@ -234,17 +226,14 @@ function drawGuess() {
   const { z, model } = state, place = placeNow(), cost = costNow();
   if (!changed("guess", z, cost)) return;
   const { shares, best, logProb } = reading(z), named = place && !place.unusual;
-  const said = !place ? ["nothing to read"] : place.unusual ? [`not like a ${PAGE.noun}`]
-    : [make("b", {}, className(best)), ` · ${percent(shares[best])}`];
-  if (named) said.unshift(make("span", { className: "wide" }, "reads as "));
-  $("guess").replaceChildren(...said);
+  $("guess").replaceChildren(...named ? [make("span", { className: "wide" }, "reads as "),
+    make("b", {}, className(best)), ` · ${percent(shares[best])}`]
+    : [place ? `not like a ${PAGE.noun}` : "nothing to read"]);
   tell("mini-name", $("guess").textContent);
-  const ranks = [...shares.keys()].sort((a, b) => shares[b] - shares[a]);
-  ranks.forEach((label, rank) => {
-    const bar = $("bars").children[label];
-    bar.style.setProperty("--share", place ? shares[label] : 0);
-    bar.style.order = NAMED ? rank : label; // of long names, the most probable stand in rows
-    bar.classList.toggle("best", named && rank === 0);
+  [...$("bars").children].forEach((bar, label) => { // of long names, the most probable come first
+    const rank = NAMED ? shares.filter((share) => share > shares[label]).length : label;
+    bar.style = `--share: ${place ? shares[label] : 0}; order: ${rank}`;
+    bar.classList.toggle("best", named && label === best);
   });
   const scale = (id, value, among, unit) => {
     const { children: [, band, text], classList } = $(id), above = place?.[id];
@@ -269,16 +258,7 @@ function drawMorph() {
 // ---- from the image to z and back --------------------------------------------------------------
 
 // One row per latent: N(0, 1) in grey, q(z|x) before it, each as high as it can be, and the draws.
-const bells = [], PER_UNIT = 26; // of 200 from left to right
-function buildBells(model) {
-  bells.length = 0;
-  $("bells").replaceChildren(...model.typical.latents.slice(0, BELLS).map(({ index }) => {
-    const picture = make("span"), kl = make("span");
-    bells.push({ index, picture, kl });
-    return make("li", {}, make("code", {}, `z[${index}]`), picture, kl);
-  }));
-}
-
+const PER_UNIT = 26; // of 200 from left to right
 function bell(name, mean, std) {
   const points = Array.from({ length: 25 }, (_, i) => (i - 12) / 4).map((t) =>
     `${100 + PER_UNIT * (mean + t * std)} ${32 - 30 * Math.exp(-t * t / 2)}`);
@@ -292,15 +272,16 @@ function drawHeart() {
   tell("heart-name", view ? view.name : nameOfX(null));
   paint($("heart-again"), cost && expectedLevels(cost.logits));
   const draws = view ? noises.map((noise) => drawOf(view.posterior, noise)) : [];
-  for (const { index, picture, kl } of bells) {
+  const bells = model.typical.latents.slice(0, BELLS);
+  $("bells").innerHTML = bells.map(({ index }) => {
     const dots = draws.map((z) => `<circle cx="${100 + PER_UNIT * z[index]}" cy="34" r="2.5"/>`);
     const q = view && bell("q", view.posterior.mean[index], Math.exp(view.posterior.logStd[index]));
-    picture.innerHTML = `<svg viewBox="0 0 200 40"><path d="M0 34H200M100 30V38"/>`
-      + `${bell("prior", 0, 1)}${q ?? ""}${dots.reverse().join("")}</svg>`;
-    kl.textContent = cost ? number(cost.kl[index], 1) : "–";
-  }
-  const rest = cost && cost.regularization - bells.reduce((sum, b) => sum + cost.kl[b.index], 0);
-  const others = model.zDim > bells.length && cost ? ` (all others: ${number(rest, 1)})` : "";
+    return `<li><code>z[${index}]</code><svg viewBox="0 0 200 40"><path d="M0 34H200M100 30V38"/>`
+      + `${bell("prior", 0, 1)}${q ?? ""}${dots.reverse().join("")}</svg><span>`
+      + `${cost ? number(cost.kl[index], 1) : "–"}</span></li>`;
+  }).join("");
+  const rest = bells.reduce((nats, { index }) => nats - cost?.kl[index], cost?.regularization);
+  const others = model.zDim > BELLS && cost ? ` (all others: ${number(rest, 1)})` : "";
   tell("bells-rest", `q(z | x), N(0, I), and the KL in nats${others}`);
   [[cost?.regularization, cost?.bpd], [cost?.learned, cost?.learnedBpd]].forEach(([kl, bpd], n) => {
     const [, bits, bar, text] = $("sums").children[n].children;
@@ -342,9 +323,8 @@ function buildSliders(model) {
       make("span", { ariaHidden: true }, kl.toFixed(1))));
     sliders.push({ index, input, value, strip });
   });
-  const rest = latents.length - FIRST_SLIDERS;
-  $("more").hidden = rest <= 0;
-  $("more").firstElementChild.textContent = rest === 1 ? "One more latent" : `${rest} more latents`;
+  $("more").hidden = latents.length <= FIRST_SLIDERS;
+  $("more").firstElementChild.textContent = `${latents.length - FIRST_SLIDERS} more`;
 }
 
 function drawSliders() {
@@ -357,13 +337,11 @@ function drawSliders() {
 }
 
 function drawMap() {
-  const { model, z } = state;
-  if (changed("map", model)) {
-    paintMap(model, $("map-image"));
-    paintDots(model, $("map-points"));
-  }
-  const [right, up] = onMap(model, z);
+  const { model, z } = state, [right, up] = onMap(model, z);
   $("map-place").style = `left: ${100 * right}%; top: ${100 * (1 - up)}%`;
+  if (!changed("map", model)) return;
+  paintMap(model, $("map-image"));
+  paintDots(model, $("map-points"));
 }
 
 function drawTiles() {
@@ -458,5 +436,5 @@ function drawSmall() {
     STRIP.forEach((value, k) => jobs.push(() =>
       paint(strip, decoded(z.with(index, value)), { left: k * SIDE })));
   }
-  return inSlices("small", jobs.length, (n) => jobs[n]());
+  inSlices("small", jobs.length, (n) => jobs[n]());
 }

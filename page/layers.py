@@ -102,13 +102,12 @@ def is_plain(layer: nn.Conv2d | nn.ConvTranspose2d) -> bool:
 def describe_prior(prior: LatentPrior, weights: Weights) -> dict[str, object]:
     """The learned prior as the page runs it, latent by latent.
 
-    Of a masked layer's row the page gets the inputs that the mask lets through. These are its first
-    ones, as hidden units stand in the order of how many latents they see.
+    Of a masked layer's rows the page gets the inputs that the mask lets through: the first ones, as
+    hidden units stand in the order of how many latents they see.
 
     Returns:
         width, components; known[i], how many hidden units see no more than the latents before i;
-        classes, float [10, width]; first, middle and last: weight (the rows, one after the other),
-        bias, and starts, where each row begins in weight, with the end of the last one.
+        classes; first, middle and last: weight, bias, and starts, where each row begins in weight.
     """
     described = {}
     for name in ("first", "middle", "last"):

@@ -1,13 +1,10 @@
 // The map of a latent space of one or two dimensions: the first latent runs to the right, the
 // second one upwards.
 
-"use strict";
-
 const MAP_SIDE = 15; // images per side
 
 // Where latents are on the map, as shares of its sides from the left and from below: about the
-// percentiles of a bell curve as wide as that of all images, so that no place is wasted on what is
-// rare.
+// percentiles of a bell curve as wide as that of all images.
 const BELL = 1.702; // with it the logistic function is the normal distribution's, up to 0.01
 const onMap = ({ typical }, z) => [z[0], z[1] ?? 0]
   .map((value) => 1 / (1 + Math.exp(-BELL * value / typical.spread)));
@@ -20,8 +17,7 @@ const atPlace = ({ zDim, typical }, shares) => Array.from({ length: zDim }, (_, 
 
 const colourOf = (label) => PAGE.colours[label % PAGE.colours.length]; // as in the pictures
 
-// Draws the images of the map; those in a grid that is coarse at first, so that all of it is there
-// soon.
+// Draws the images of the map, here and there at first, so that all of it is there soon.
 function paintMap(model, canvas) {
   const rows = model.zDim === 2 ? MAP_SIDE : 1, tiles = MAP_SIDE * rows;
   canvas.width = MAP_SIDE * SIDE;

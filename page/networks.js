@@ -1,7 +1,6 @@
 // The networks and the maths of the page. explore.py writes each network as a list of layers, read
 // from the PyTorch model itself; here stands one function for each kind of layer. Nothing here
 // knows the page.
-//
 // Feature maps are {channels, height, width, data} with the channels innermost, plain vectors are
 // arrays. Arithmetic is in 64 bits: JavaScript's own numbers, and the fastest here.
 
@@ -191,27 +190,24 @@ function logSumExp(values, start = 0, count = values.length) {
 // The expected grey level of every pixel, [784] in 0..15.
 function expectedLevels(logits) {
   return Float64Array.from({ length: PIXELS }, (_, pixel) => {
-    let total = 0, weighted = 0, highest = -Infinity;
-    const start = pixel * LEVELS;
-    for (let v = 0; v < LEVELS; v++) highest = Math.max(highest, logits[start + v]);
-    for (let v = 0; v < LEVELS; v++) {
-      const p = Math.exp(logits[start + v] - highest);
-      total += p;
-      weighted += v * p;
-    }
-    return weighted / total;
+    const start = pixel * LEVELS, whole = logSumExp(logits, start, LEVELS);
+    let mean = 0;
+    for (let v = 0; v < LEVELS; v++) mean += v * Math.exp(logits[start + v] - whole);
+    return mean;
   });
 }
 
-// A grey level for every pixel, drawn from the decoder's distribution with noise [784] in [0, 1).
-function drawnLevels(logits, noise) {
-  return Float64Array.from({ length: PIXELS }, (_, pixel) => {
-    const start = pixel * LEVELS, whole = logSumExp(logits, start, LEVELS);
-    let left = noise[pixel], v = 0;
-    while (v < LEVELS - 1 && (left -= Math.exp(logits[start + v] - whole)) >= 0) v++;
-    return v;
-  });
+// The place that is drawn from unnormalised log-probabilities with a number in [0, 1).
+function choose(logits, number, start = 0, count = logits.length) {
+  const whole = logSumExp(logits, start, count);
+  let left = number, v = 0;
+  while (v < count - 1 && (left -= Math.exp(logits[start + v] - whole)) >= 0) v++;
+  return v;
 }
+
+// A grey level for every pixel, drawn from the decoder's distribution with noise [784].
+const drawnLevels = (logits, noise) =>
+  Float64Array.from(noise, (number, pixel) => choose(logits, number, pixel * LEVELS, LEVELS));
 
 // -log p(x|z) in nats: the cross-entropy summed over the pixels.
 function reconstructionLoss(logits, levels) {
@@ -223,17 +219,15 @@ function reconstructionLoss(logits, levels) {
 }
 
 // KL(q(z|x) || N(0, I)) in nats of every latent.
-function klPerLatent({ mean, logStd }) {
-  return mean.map((m, d) => 0.5 * (Math.expm1(2 * logStd[d]) - 2 * logStd[d] + m * m));
-}
+const klPerLatent = ({ mean, logStd }) =>
+  mean.map((m, d) => 0.5 * (Math.expm1(2 * logStd[d]) - 2 * logStd[d] + m * m));
 
 // A draw of q(z|x), from noise of N(0, I).
 const drawOf = ({ mean, logStd }, noise) => mean.map((m, d) => m + Math.exp(logStd[d]) * noise[d]);
 
 const inBpd = (nats) => nats / (PIXELS * NATS_PER_BIT);
 
-// The negative ELBO of an image with one draw of z, and its two parts in nats. Posterior is what
-// the encoder says of the image.
+// The negative ELBO of an image with one draw of z, and its parts in nats; posterior is encode's.
 function loss(model, levels, posterior, noise) {
   const z = drawOf(posterior, noise), logits = decode(model, z), kl = klPerLatent(posterior);
   const reconstruction = reconstructionLoss(logits, levels);
@@ -244,10 +238,9 @@ function loss(model, levels, posterior, noise) {
 
 // ---- the learned prior: LatentPrior in prior.py ------------------------------------------------
 
-// p(z_i | z_1..z_{i-1}, label), to be asked for one latent after the other: a function of i, from
-// 0, and z, of which it looks at the first i numbers only. Hidden units stand in the order of how
-// many latents they see, so that those which can be computed are the first `known[i]`, and a row of
-// weights holds just the inputs that its unit may see. Each unit is computed once.
+// p(z_i | z_0..z_{i-1}, label), to be asked for one latent after the other: a function of i, from
+// 0, and z, of which it looks at the first i numbers only. Each unit is computed once: they stand
+// in the order of how many latents they see, and a row of weights has just what its unit may see.
 function conditionals({ prior }, label) {
   const { width, components, known, classes, first, middle, last } = prior;
   const lower = new Float64Array(width), upper = new Float64Array(width);
@@ -286,22 +279,19 @@ function logPrior(model, z, label) {
 // Latents drawn from the learned prior given a class, as LatentPrior.sample draws them, and their
 // log p(z|label): with the model's temperature below 1 they keep to its denser places.
 function drawPrior(model, label, random) {
-  const T = model.temperature;
-  const mixture = conditionals(model, label), z = new Float64Array(model.zDim);
+  const { temperature: T, zDim } = model, mixture = conditionals(model, label);
+  const z = new Float64Array(zDim);
   let logProb = 0;
   for (let i = 0; i < z.length; i++) {
     const here = mixture(i, z), { logWeights, means, logStds } = here;
-    const chances = logWeights.map((w) => w / T ** 2), whole = logSumExp(chances);
-    let left = random.uniform(), k = 0;
-    while (k < means.length - 1 && (left -= Math.exp(chances[k] - whole)) >= 0) k++;
+    const k = choose(logWeights.map((w) => w / T ** 2), random.uniform());
     z[i] = means[k] + T * Math.exp(logStds[k]) * random.normal();
     logProb += mixtureLogProb(here, z[i]);
   }
   return { z, logProb };
 }
 
-// Of several draws the one of highest density: among images that are digits to everybody, the prior
-// draws some that are none, from where it is thin.
+// Of several draws the one of highest density: from where the prior is thin come images of nothing.
 function drawLikely(model, label, random, draws = 4) {
   const each = Array.from({ length: draws }, () => drawPrior(model, label, random));
   return each.reduce((best, next) => next.logProb > best.logProb ? next : best).z;

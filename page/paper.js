@@ -1,7 +1,5 @@
 // From strokes or a picture to an image as the data has them: 784 grey levels in 0..15.
 
-"use strict";
-
 const PEN = 2.6, BOX = 20; // pixels: the width of MNIST's strokes, the side of the box they are in
 const SHARP = 8; // a pixel is the mean of 8x8
 const LARGEST = 4096; // pixels of a picture's side that a canvas surely holds

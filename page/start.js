@@ -1,7 +1,5 @@
 // What is there once, the listeners, and what happens first.
 
-"use strict";
-
 function act(name, ...given) {
   state.message = "";
   ACTIONS[name](...given);
@@ -34,7 +32,6 @@ for (let n = 0; n < TILES; n++) {
 for (let n = 0; n < DRAWS; n++) $("draws").append(blank());
 CHALLENGES.forEach(({ title }, n) => $("goals").append(button("challenge", n, title)));
 $("challenges").hidden = PAGE.noun !== "digit";
-oneStop($("tiles"));
 $("learn").hidden = !LEARNER;
 if (LEARNER) {
   $("epoch").max = LEARNER.epochs.length - 1;
@@ -45,21 +42,6 @@ function button(action, value, content) {
   const element = make("button", { type: "button", value: JSON.stringify(value) }, content);
   element.dataset.do = action;
   return element;
-}
-
-// Buttons that are one stop for the Tab key; arrow keys move among them.
-function oneStop(container) {
-  const buttons = [...container.children];
-  const stopAt = (chosen) => buttons.forEach((b) => { b.tabIndex = b === chosen ? 0 : -1; });
-  stopAt(buttons[0]);
-  container.addEventListener("focusin", (event) => stopAt(event.target));
-  container.addEventListener("keydown", (event) => {
-    const columns = buttons.filter((b) => b.offsetTop === buttons[0].offsetTop).length;
-    const steps = { ArrowRight: 1, ArrowLeft: -1, ArrowDown: columns, ArrowUp: -columns };
-    if (!(event.key in steps)) return;
-    event.preventDefault();
-    buttons[buttons.indexOf(document.activeElement) + steps[event.key]]?.focus();
-  });
 }
 
 // ---- buttons and inputs ------------------------------------------------------------------------
@@ -188,18 +170,15 @@ $("map-place").addEventListener("keydown", (event) => {
 // ---- what moves by itself ----------------------------------------------------------------------
 
 const still = matchMedia("(prefers-reduced-motion: reduce)").matches;
-let lastFrame = 0;
-function tick(now) {
-  const seconds = Math.min(0.1, (now - lastFrame) / 1000), { morph } = state;
-  lastFrame = now;
+requestAnimationFrame(function tick(now, before = now) {
+  const { morph } = state, step = Math.min(100, now - before) / MORPH_MS;
   if (morph?.playing) {
-    const share = still ? 1 : Math.min(1, morph.share + seconds / MORPH_SECONDS);
+    const share = still ? 1 : Math.min(1, morph.share + step);
     ACTIONS.share(share, share < 1);
     redraw();
   }
-  requestAnimationFrame(tick);
-}
-requestAnimationFrame(tick);
+  requestAnimationFrame((next) => tick(next, now));
+});
 
 // ---- first -------------------------------------------------------------------------------------
 

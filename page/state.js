@@ -1,14 +1,12 @@
 // What is true now, in one object, and all that can change it. Nothing here draws: whoever calls an
 // action calls redraw() after it, and draw() in draw.js shows the whole state.
 
-"use strict";
-
 const PAGE = JSON.parse(document.getElementById("model").textContent);
 const MODELS = PAGE.models.map(unpackedModel);
 const LEARNER = MODELS.find((model) => model.epochs.length); // whose epochs are in the page
 const TEST_IMAGES = bytesOf(PAGE.images);
 const TILES = 24, DRAWS = 10;
-const MORPH_SECONDS = 2.5;
+const MORPH_MS = 2500;
 const random = randomStream(42); // of all that is drawn by clicks
 
 function unpackedModel(described) {

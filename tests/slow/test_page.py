@@ -367,9 +367,6 @@ class TestThePage(InBrowser):
         self.assertTrue(all(names), names)
         for _ in range(self.run_js("controls.filter((c) => c.tabIndex >= 0).length + 3")):
             self.page.keyboard.press("Tab")
-        self.run_js("$('tiles').firstElementChild.focus()")
-        for _ in range(23):
-            self.page.keyboard.press("ArrowRight")
         # Of radio buttons, Tab reaches the one that is chosen.
         missed = "controls.filter((c) => !reached.has(c) && c.type !== 'radio')"
         self.assertEqual(self.run_js(f"{missed}.map((c) => c.outerHTML)"), [])
@@ -473,7 +470,7 @@ AUDIT = """(() => {
         expect(name, shows($(name), empty ? null : of), true);
     }
     expect("drawn", $("drawn").ariaPressed, state.drawnPixels !== null);
-    expect("size", $("size").textContent, `${z.length} numbers`);
+    expect("size", document.querySelector(".size").textContent, `${z.length} numbers`);
     for (const {index, value} of sliders) {
         expect(`z[${index}]`, value.textContent, number(z[index], 2));
     }
