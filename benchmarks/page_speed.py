@@ -14,15 +14,15 @@ from statistics import median
 
 from playwright.sync_api import Page, sync_playwright
 
+TOUCHED = {"device_scale_factor": 2, "is_mobile": True, "has_touch": True}
 SCREENS = {
-    "phone": {
-        "viewport": {"width": 390, "height": 844},
-        **{"device_scale_factor": 2, "is_mobile": True, "has_touch": True},
-    },
+    "small_phone": {"viewport": {"width": 320, "height": 700}, **TOUCHED},
+    "phone": {"viewport": {"width": 390, "height": 844}, **TOUCHED},
+    "tablet": {"viewport": {"width": 768, "height": 1024}, **TOUCHED},
     "laptop": {"viewport": {"width": 1280, "height": 800}},
     "projector": {"viewport": {"width": 1920, "height": 1080}},
 }
-IN_README = {"viewport": {"width": 1280, "height": 1100}, "device_scale_factor": 1.5}
+IN_README = {"viewport": {"width": 1280, "height": 1300}, "device_scale_factor": 1.25}
 ARC = [math.radians(angle) for angle in range(-170, 50, 10)]
 TWO = [(0.5 + 0.18 * math.cos(a), 0.36 + 0.18 * math.sin(a)) for a in ARC] + [
     *((0.56, 0.56), (0.34, 0.8), (0.45, 0.78), (0.58, 0.82), (0.72, 0.79))
@@ -32,6 +32,7 @@ ACTIONS = {  # x runs from 0 to 1
     "a stroke goes on": "act(state.strokes.length ? 'penMove' : 'penDown', "
     "state.strokes.length ? [{x, y: (7 * x) % 1}] : {x, y: 0})",
     "a test image is read": "act('test')",
+    "another draw of z": "act('again')",
     "a new image is taken": "act('take', Math.floor(20 * x))",
     "a step of a morph": "state.morph ? act('share', x) : act('morph', 3)",
     "24 new images are drawn": "act('fresh', null)",

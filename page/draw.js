@@ -103,7 +103,7 @@ function inView() {
   return once("view", [model, x, z, drawnPixels], () => {
     if (z === posterior?.mean) return { levels: x.levels, posterior, name: nameOfX(x), real: true };
     const levels = shownLevels().map(Math.round), real = drawnPixels !== null; // or it is a mean
-    return { levels, posterior: encode(model, levels), name: nameOfZ(state), real };
+    return { levels, posterior: encode(model, levels), name: "the decoded image", real };
   });
 }
 
@@ -419,6 +419,7 @@ function whenStill() {
   clearTimeout(restTimer);
   runs.small = null; // or they would go on beside what comes
   restTimer = setTimeout(() => {
+    draw(); // or the sliders might be those of another model than the state's
     history.replaceState(null, "", addressOf(state));
     tell("said", `${$("z-name").textContent}: ${$("guess").textContent}`);
     drawSmall();

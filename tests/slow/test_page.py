@@ -56,9 +56,9 @@ def setUpModule():
         unittest.addModuleCleanup(BROWSER.close)
 
 
-def random_model(z_dim: int, seed: int = 0) -> VAE:
+def random_model(z_dim: int, seed: int = 0, num_levels: int = 16) -> VAE:
     """A small model with all weights random, so that none can be left out."""
-    model = VAE(2, z_dim)
+    model = VAE(2, z_dim, num_levels=num_levels)
     model.prior = LatentPrior(z_dim, width=30, num_components=3)
     generator = torch.Generator().manual_seed(seed)
     for name, parameter in model.named_parameters():
@@ -72,7 +72,9 @@ def page_of(models: list[Shown], name: str = "MNIST", classes: tuple[str, ...] =
     fmnist.prepare()
     data = fmnist.load(train=False).subset(torch.arange(100))  # two of every class are among them
     known = data.labels < len(classes)
-    data = DiscreteImages(data.images[known], data.labels[known], classes)
+    levels = models[0].model.hparams.num_levels
+    images = data.images[known] // (16 // levels)
+    data = DiscreteImages(images, data.labels[known], classes, num_levels=levels)
     with mock.patch.object(contents, "NUM_DRAWS", 100):
         return contents.page(contents.contents(models, DataSets(name, name, data, data, data)))
 
@@ -371,6 +373,42 @@ class TestThePage(InBrowser):
         missed = "controls.filter((c) => !reached.has(c) && c.type !== 'radio')"
         self.assertEqual(self.run_js(f"{missed}.map((c) => c.outerHTML)"), [])
 
+    def test_explanations_are_in_the_accessibility_tree_and_escape_closes_them(self):
+        word = self.page.locator("dfn").first
+        self.assertIn("A network from an image", word.aria_snapshot())
+        shown = "getComputedStyle(document.querySelector('dfn span')).opacity"
+        word.focus()
+        self.assertEqual(self.run_js(shown), "1")
+        note = self.page.locator("#heart summary")
+        self.assertEqual(note.inner_text(), "Explain")
+        note.click()
+        self.assertEqual(note.inner_text(), "Hide")
+        self.page.keyboard.press("Escape")
+        self.assertEqual(note.inner_text(), "Explain")
+        word.focus()
+        self.page.keyboard.press("Escape")
+        self.assertEqual(self.run_js(shown), "0")
+
+    def test_a_stroke_is_read_aloud_once_at_its_end(self):
+        self.assertEqual(self.run_js("document.querySelectorAll('[aria-live]').length"), 0)
+        self.run_js("act('clear')")
+        self.until("$('said').textContent.includes('nothing to read')")
+        self.run_js("""
+            globalThis.spoken = [];
+            new MutationObserver(() => spoken.push($("said").textContent))
+                .observe($("said"), {childList: true});
+            act("penDown", {x: 0.3, y: 0.2});
+            for (let n = 1; n < 30; n++) act("penMove", [{x: 0.3 + n / 90, y: 0.2 + n / 50}]);
+        """)
+        self.until("spoken.length")
+        self.assertRegex(self.run_js("spoken.join()"), "^decoded from its latents: [^,]*$")
+
+    def test_it_is_printed_in_light_colours(self):
+        self.addCleanup(self.page.emulate_media, media="screen", color_scheme="light")
+        self.page.emulate_media(media="print", color_scheme="dark")
+        colour = self.run_js("getComputedStyle(document.body).backgroundColor")
+        self.assertEqual(colour, "rgb(244, 242, 238)")
+
     def test_nothing_moves_while_it_is_used_and_nothing_is_too_wide(self):
         self.addCleanup(self.page.set_viewport_size, self.page.viewport_size)
         self.run_js("""
@@ -425,6 +463,20 @@ class TestOnAPhone(InBrowser):
                 }).map((c) => c.outerHTML)
             """)
             self.assertEqual(covered, [])
+
+    def test_the_image_stays_in_view_and_buttons_are_large_enough_for_a_finger(self):
+        self.run_js("act('model', 0)")
+        self.wait_for_frame()
+        self.page.locator("#tiles button").nth(20).click()
+        self.until("!$('mini').hidden")
+        self.assertEqual(
+            self.pixels("mini-image"), self.pixels("$('tiles').children[20].firstChild")
+        )
+        self.page.click("#mini")
+        self.until("$('mini').hidden")
+        sizes = """[...document.querySelectorAll("#classes button, #targets button")].map((b) =>
+            Math.min(b.offsetWidth, b.offsetHeight))"""
+        self.assertGreaterEqual(min(self.run_js(sizes)), 44)
 
     def test_a_finger_draws_and_moves_through_the_map_and_the_page_stays(self):
         self.run_js("act('model', 1); act('clear')")
@@ -810,8 +862,9 @@ class TestHonesty(InBrowser):
 
 
 class TestOtherModels(InBrowser):
-    def test_one_latent_gives_a_line_and_one_model_no_switch(self):
-        self.open(page_of([Shown("line.ckpt", random_model(z_dim=1))]))
+    def test_one_latent_gives_a_line_and_one_model_no_switch_also_of_two_levels(self):
+        self.open(page_of([Shown("line.ckpt", random_model(z_dim=1, num_levels=2))]))
+        self.assertEqual(self.run_js("LEVELS"), 2)
         self.assertTrue(self.run_js("$('learn').hidden && $('models').hidden"))
         self.page.mouse.click(*self.place("#map-image", 0.25, 0.5))
         self.assert_on_map([0.25])
@@ -828,7 +881,9 @@ class TestOtherModels(InBrowser):
         for label in (1, 3):
             self.run_js(f"act('morph', {label}); act('share', 1)")
             self.assertEqual(self.text("z-name"), f"100 % of the way to {classes[label]}")
-        self.assertEqual(self.run_js("document.querySelectorAll('main i:not(dd i)').length"), 0)
+        self.assertEqual(
+            self.run_js("document.querySelectorAll('main i:not(dd i, .heads i)').length"), 0
+        )
         self.assertTrue(self.run_js("$('challenges').hidden"))
 
     def test_a_hundred_classes_with_long_names_fit_a_small_phone(self):
