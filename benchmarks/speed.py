@@ -5,6 +5,7 @@
     python benchmarks/speed.py startup     # from the command to the first step, and peak memory
     python benchmarks/speed.py cost        # seconds and memory against the sizes
     python benchmarks/speed.py origin      # seconds per epoch of the origin's recipe and of ours
+    python benchmarks/speed.py step --against DIR  # a training step, against another checkout's
     python benchmarks/speed.py prior       # a step with the learned prior and without it
     python benchmarks/speed.py bound       # the importance-weighted bound against the plain decoder
     python benchmarks/speed.py processes   # images per second with one and with two processes
@@ -22,7 +23,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from contextlib import redirect_stdout
+from contextlib import ExitStack, redirect_stdout
 from io import StringIO
 from itertools import islice
 from pathlib import Path
@@ -332,6 +333,37 @@ def bench_safety(rounds: int, steps: int = 1000) -> None:
     )
 
 
+STEPS = """
+import sys
+sys.path.insert(0, "benchmarks")
+from itertools import islice
+from speed import DEFAULTS, fmnist, ours, seconds, train
+_, loss, optimizer = ours()
+batches = list(islice(fmnist.mnist(batch_size=DEFAULTS.batch_size)[0], {steps}))
+for _ in sys.stdin:
+    print(1e3 * seconds(lambda: train(loss, optimizer, batches, {steps})) / {steps}, flush=True)
+"""
+
+
+def bench_step(rounds: int, other: str, steps: int = 5) -> None:
+    print(f"Milliseconds per training step in turns of {steps}, here and in {other}")
+    code = [sys.executable, "-c", STEPS.format(steps=steps)]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with ExitStack() as open_processes:
+
+        def steps_of(root: str | Path) -> Callable[[], float]:
+            process = open_processes.enter_context(subprocess.Popen(code, cwd=root, **pipes))
+
+            def measured() -> float:
+                print("go", file=process.stdin, flush=True)
+                return float(process.stdout.readline())
+
+            measured(), measured()  # not the first steps
+            return measured
+
+        compare("here", steps_of(ROOT), "there", steps_of(other), rounds)
+
+
 FIRST_STEP = """
 import os, sys, time
 sys.path.insert(0, {root!r})
@@ -395,6 +427,7 @@ if __name__ == "__main__":
         "startup": bench_startup,
         "cost": bench_cost,
         "origin": bench_origin,
+        "step": lambda rounds: bench_step(rounds, args.against),
         "prior": bench_prior,
         "bound": bench_bound,
         "processes": bench_processes,
@@ -402,6 +435,7 @@ if __name__ == "__main__":
     }
     parser.add_argument("what", choices=benches)
     parser.add_argument("--rounds", type=int, default=3, help="alternations")
+    parser.add_argument("--against", default=ROOT, help="step: the folder of another checkout")
     args = parser.parse_args()
     fmnist.prepare()
     benches[args.what](args.rounds)
