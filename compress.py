@@ -38,9 +38,11 @@ def encode(
             bits is needed too, see compression/low_bits.py.
         with_model: put the model into the archive.
     Raises:
-        InputError: the model cannot be run on whole numbers, or is of other grey levels.
+        InputError: the model cannot be run on whole numbers, or is of other grey levels, or its
+            p(x|z) is not the decoder's logits.
         TypeError, ValueError: images are something else.
     """
+    check_logits(model, "archives")
     return Codec(whole_model(model, levels)).encode(images, with_model=with_model)
 
 
