@@ -21,7 +21,7 @@ from compression import exact, low_bits
 from compression.archive import OVERHEAD, STORED, Archive, Header, read_archive, write_archive
 from compression.codec import Codec
 from compression.exact import LIMIT, ONE, WEIGHT_ONE, dense, describe, linear, prepare, whole
-from compression.latents import RADIUS, TAILS, WINDOWS, Posterior, Stack
+from compression.latents import RADIUS, TABLE, TAILS, WINDOWS, Posterior, Stack
 from compression.low_bits import LEVEL, OFFSET, Pixels
 from compression.whole_model import WholeModel, unpack, whole_model
 from inputs.command_line import InputError
@@ -144,6 +144,17 @@ class TestExact(unittest.TestCase):
         for i, step in enumerate(stepwise):
             for one, all_ in zip(step, found.at(slice(None), i), strict=True):
                 self.assertTrue(np.array_equal(one, all_))
+
+    def test_the_entropy_coder_divides_once_multiplies_and_rounds_down_and_does_no_more(self):
+        rng = np.random.default_rng(0)
+        for size in (2, 16, 513):
+            weights = np.floor(2.0**30 * rng.random(size) ** 8) + 1
+            share = (2**24 - size) / weights.sum()
+            ends = np.floor((weights.cumsum() - weights) * share).astype(int) + np.arange(size)
+            for symbol in range(1, size):
+                for place, expected in ((ends[symbol], symbol), (ends[symbol] - 1, symbol - 1)):
+                    stack = Stack(np.array([place, 1], np.uint32))
+                    self.assertEqual(stack.decode(TABLE, weights[np.newaxis])[0], expected)
 
     def test_what_torch_is_set_to_plays_no_part(self):
         model, images = small_model(), digits()[:3]
