@@ -22,7 +22,7 @@ SCREENS = {
     "laptop": {"viewport": {"width": 1280, "height": 800}},
     "projector": {"viewport": {"width": 1920, "height": 1080}},
 }
-IN_README = {"viewport": {"width": 1280, "height": 1300}, "device_scale_factor": 1.25}
+IN_README = {"viewport": {"width": 1280, "height": 1288}, "device_scale_factor": 1.25}
 ARC = [math.radians(angle) for angle in range(-170, 50, 10)]
 TWO = [(0.5 + 0.18 * math.cos(a), 0.36 + 0.18 * math.sin(a)) for a in ARC] + [
     *((0.56, 0.56), (0.34, 0.8), (0.45, 0.78), (0.58, 0.82), (0.72, 0.79))
