@@ -9,7 +9,10 @@ from pathlib import Path
 
 import forked
 import tiny
+import torch
 from tiny import InFolder
+
+from train_pl import VAE
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
@@ -45,6 +48,24 @@ class TestPrograms(InFolder):
         self.assertIn("Test of the best checkpoint", result.stdout)
         self.assertEqual(result.stderr, "")  # no bar, as it is no terminal, and no warning
         self.assertTrue((self.folder / "VAE_logs" / "version_0" / "epoch_01_samples.png").exists())
+
+
+class TestCompile(unittest.TestCase):
+    def test_a_compiled_model_has_the_same_losses_and_names(self):
+        torch.manual_seed(0)
+        model = VAE(num_filters=4, z_dim=3, lr=1e-3)
+        imgs = torch.randint(0, 16, (5, 1, 28, 28))
+        names = list(model.state_dict())
+
+        def losses() -> tuple[torch.Tensor, ...]:
+            torch.manual_seed(1)
+            return model(imgs)
+
+        plain = losses()
+        for network in (model.encoder, model.decoder):
+            network.compile()
+        torch.testing.assert_close(losses(), plain, rtol=1e-5, atol=1e-5)
+        self.assertEqual(list(model.state_dict()), names)
 
 
 class TestImports(unittest.TestCase):
