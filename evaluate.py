@@ -4,7 +4,6 @@ Without a checkpoint it judges the one in pretrained/. The maths is in utils.py.
 """
 
 import argparse
-import bz2
 import os
 from pathlib import Path
 
@@ -29,6 +28,7 @@ from judging.report import (
     PICTURES,
     check_report_folder,
     clear_report,
+    codec_bpd,
     table,
     write_report,
     write_scores,
@@ -94,7 +94,6 @@ def evaluate_split(args: argparse.Namespace, path: Path, model: VAE, sets: DataS
     if args.per_image:
         labels = [data.classes[label] if data.classes else "" for label in data.labels.tolist()]
         write_scores(args.per_image, {"index": range(len(data)), "label": labels}, bounds)
-    packed = len(bz2.compress(data.images.numpy()))  # a general codec, for scale
     metrics = {
         "checkpoint": path.name,
         "trained_on": sets.trained_on,
@@ -105,7 +104,7 @@ def evaluate_split(args: argparse.Namespace, path: Path, model: VAE, sets: DataS
         "seed": args.seed,
         "iwae_samples": args.iwae_samples,
         **summary(bounds, data.images.shape),
-        "codec_bpd": {"bz2": 8 * packed / data.images.numel()},
+        "codec_bpd": codec_bpd(data.images),
     }
     kl = bounds["kl_per_dimension"].mean(dim=0)
     figures = model_figures(model, data, bounds["mean"], kl, args.seed)

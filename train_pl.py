@@ -27,7 +27,7 @@ from inputs.command_line import (
     share,
     whole_number,
 )
-from judging.report import beta_note, of_test
+from judging.report import beta_note, codec_bpd, of_test
 from judging.samples import CLASSIFIED_DATASET, CLASSIFIER, judge_run, load_classifier
 from judging.size import flops_per_image, num_parameters
 from pictures.epochs import KeepEpochs
@@ -123,6 +123,7 @@ def train_vae(
             result["parameters"] = {name: num_parameters(part) for name, part in parts}
             result["flops_per_image"] = flops_per_image(model)
             result["seeded"] = run.state.seeded
+            result["codec_bpd"] = codec_bpd(data.test.images)
             if note := beta_note(s.beta):
                 result["note"] = note
             finish(run, trainer, model, result, of_test(result))

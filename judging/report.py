@@ -1,5 +1,6 @@
 """The report on a model: the table that is printed, metrics.json and the pictures."""
 
+import bz2
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -48,12 +49,27 @@ def of_test(result: Mapping[str, object]) -> str:
     ]
     if "note" in result:
         lines.append(f"Note:          {result['note']}")
+    lines += not_learned(result["test_prior_bpd"], result["codec_bpd"])
     if result.get("test_active_units") == 0 and result["test_regularization_loss"] < 2:
         lines.append(
             "No latent is active: no mean varies over the images by a variance above 0.01, z says "
             "next to nothing. Give more --epochs or a smaller --beta"
         )
     return "\n".join(lines)
+
+
+def codec_bpd(images: Tensor) -> dict[str, float]:
+    """Bits per dimension that a general codec needs, for scale: uint8 [N, 1, H, W]."""
+    return {"bz2": 8 * len(bz2.compress(images.cpu().numpy())) / images.numel()}
+
+
+def not_learned(bpd: float, codecs: Mapping[str, float]) -> list[str]:
+    """What has to be said of a bound, in bits per dimension, that a general codec is below."""
+    name, least = min(codecs.items(), key=lambda codec: codec[1])
+    if bpd < least:
+        return []
+    says = f"{name} needs only {least:.2f} bits per dimension of the same images, the model"
+    return [f"{says} {bpd:.2f}: it has not learned them. Train longer, with more --epochs"]
 
 
 def table(metrics: dict[str, dict]) -> str:
@@ -75,6 +91,7 @@ def table(metrics: dict[str, dict]) -> str:
         "",
         f"active units: {metrics['active_units']} of {len(metrics['kl_per_dimension_nats'])}",
         f"a general codec on the same images, bits per dimension: {codecs}",
+        *not_learned(metrics["negative_elbo_prior_bpd"]["mean"], metrics["codec_bpd"]),
         "",
         *(_samples(metrics["samples"]) if "samples" in metrics else ()),
     ]

@@ -324,13 +324,13 @@ def captioned_figure(rows: dict[str, Tensor], captions: list[str], title: str) -
     left, gap, side = 120, 76, ZOOM * 30  # pixels: for names, captions, an image with its edges
     block = gap + len(rows) * side + 2 * ZOOM
     width = left + max(480, min(8, len(captions)) * side) + 2 * MARGIN
-    height = 36 + math.ceil(len(captions) / 8) * block
+    height = 50 + math.ceil(len(captions) / 8) * block
     figure = Figure(figsize=(width / DPI, height / DPI), dpi=DPI)
     figure.suptitle(title, fontsize=9, y=1 - 10 / height)
     for start in range(0, len(captions), 8):
         beside = captions[start : start + 8]
         images = torch.cat([row[start : start + 8] for row in rows.values()])
-        bottom = height - 30 - (start // 8 + 1) * block
+        bottom = height - 44 - (start // 8 + 1) * block
         axes = add_image(figure, make_grid(images, nrow=len(beside)), left, bottom)
         name_rows(axes, list(rows))
         for column, caption in enumerate(beside):

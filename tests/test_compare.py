@@ -64,6 +64,14 @@ class TestCompare(InFolder):
         self.assertGreater(result["flops_per_image"]["decoder"], least)
         self.assertEqual(row["flops_per_image"], sum(result["flops_per_image"].values()))
 
+    def test_images_are_told_by_their_digest_under_whatever_name(self):
+        images = {"dataset": "mine", "digest": "abc"}
+        one = self.run_of("one", trained_on=images)
+        other = self.run_of("other", seed=1, trained_on={**images, "dataset": "moved"})
+        code, said, error = run_command(compare.main, one, other)
+        self.assertEqual((code, error), (0, ""))
+        self.assertEqual(len(said.splitlines()), 2)
+
     def test_runs_that_cannot_be_compared_are_refused_in_one_line(self):
         good, other = self.run_of("good"), self.run_of("other", trained_on={"dataset": "KMNIST"})
         larger = self.run_of("larger", seed=1, parameters={"encoder": 5})

@@ -322,6 +322,8 @@ class TestBadInput(InFolder):
             self.assert_not_judged(str(path), checkpoint=path)
 
     def test_values_that_make_no_sense_are_refused_by_name(self):
+        mine = self.folder / "mine.npz"
+        mine.write_bytes(b"images of somebody's own")
         for name, value, said in (
             ("--iwae_samples", 0, "'0'"),
             ("--limit", -1, "'-1'"),
@@ -336,6 +338,7 @@ class TestBadInput(InFolder):
             ("--data_dir", self.folder / "nowhere", "nowhere"),
             ("--per_image", self.checkpoint / "scores.csv", "model.ckpt"),
             ("--per_image", self.folder, "is a folder"),
+            ("--per_image", mine, "mine.npz is a file of yours"),
         ):
             with self.subTest(name, value=value):
                 options = "--accelerator", "cpu", name, value

@@ -34,6 +34,8 @@ class TestWritingThePage(InFolder):
 
     def test_bad_input_ends_with_one_line_that_names_it(self):
         damaged, page = self.folder / "damaged.ckpt", self.folder / "page.html"
+        mine = self.folder / "mine.html"
+        mine.write_text("<html>a page of somebody's own</html>")
         damaged.write_bytes(PRETRAINED.read_bytes()[:5000])
         other = torch.load(PRETRAINED, weights_only=True)
         other["datamodule_hyper_parameters"] = {"dataset": "KMNIST"}
@@ -43,6 +45,7 @@ class TestWritingThePage(InFolder):
                 ("damaged.ckpt", (damaged, "--output", page)),
                 ("none.ckpt", (self.folder / "none.ckpt", "--output", page)),
                 ("--output", ("--output", damaged / "page.html")),
+                ("mine.html is a file of yours", ("--output", mine)),
                 (".html", ("--output", damaged)),
                 ("--dataset", ("--dataset", "EMNIST")),
                 ("nowhere", ("--data_dir", self.folder / "nowhere", "--output", page)),

@@ -19,18 +19,21 @@ from PIL import Image
 from tiny import InFolder, save_model, without_pictures
 
 import evaluate
+import explore
 import own_data
 import sample
 import train_pl
 from fmnist import DATA_DIR, DiscreteImages, four_bit
 from inputs.command_line import InputError
 from inputs.files import read_idx
+from judging.report import of_test
 from judging.samples import classify, load_classifier
 from reading.choice import OwnDataModule, data_for
 from reading.own import read_own
 from reading.photo import mnist_form, photographed
 from reading.pictures import FORMATS, HEIF
 from reading.sources import ARCHIVES, READERS, TABLES
+from runs.checkpoints import find_checkpoint
 
 RAW = DATA_DIR / "MNIST" / "raw"
 DIGITS = read_idx(RAW / "t10k-images-idx3-ubyte.gz")[:240].copy()  # 0..255
@@ -467,11 +470,23 @@ class TestCommands(OwnDataTest):
         self.assertEqual((record["dataset"], record["data"]), ("pictures", str(self.pictures)))
         self.assertEqual(record["classes"], [*CLASSES])
         self.assertNotIn("samples", result)  # MNIST's classifier does not know such images
+        self.assertGreater(result["test_prior_bpd"], result["codec_bpd"]["bz2"])
+        self.assertIn("it has not learned them. Train longer", of_test(result))
         output = self.folder / "out.npy"
         self.ended(sample, self.run, "--label", "letter b", "--num", 5, "--output", output)
         self.assertEqual(np.load(output).shape, (5, 28, 28))
         line = self.ended(sample, self.run, "--label", "c", "--output", output)
         self.assertIn("no class 'c': one of letter $, letter a, letter b", line)
+        line = self.ended(sample, self.run, "--label", 0, "--output", output)
+        self.assertIn("no class '0': one of letter $", line)  # a number that is no name
+        page = ("--output", self.folder / "page.html")
+        line = self.ended(explore, self.run, "--dataset", "MNIST", *page)
+        self.assertIn("--dataset: classes 0, 1, 2", line)
+        other = torch.load(find_checkpoint(self.run), weights_only=True)
+        other["datamodule_hyper_parameters"]["digest"] = "of other images in a file of this name"
+        torch.save(other, self.folder / "other.ckpt")
+        line = self.ended(explore, self.run, self.folder / "other.ckpt", *page)
+        self.assertIn("make a page of each data set", line)
         self.assertEqual(self.judged_on(self.run), ("pictures", "pictures"))
 
         moved = self.pictures.rename(self.folder / "moved")

@@ -25,6 +25,7 @@ from pictures.figures import (
     latent_figure,
     losses_figure,
     pairs_figure,
+    pairs_grid,
     principal_plane,
     pushed_apart,
     rendered,
@@ -102,6 +103,18 @@ class TestSamplesFigure(unittest.TestCase):
                 self.assertLess(box.width * box.height, 20e6)  # pixels
 
 
+class TestPairs(unittest.TestCase):
+    def test_every_image_is_over_its_own_reconstruction_for_any_number(self):
+        for num in (1, 5, 8, 30):
+            images = torch.rand(num, 1, 28, 28)
+            grid = pairs_grid(images, 1 - images)[0]
+            for n in range(num):
+                top, left = 2 + 60 * (n // 8), 2 + 30 * (n % 8)
+                image, below = (grid[t : t + 28, left : left + 28] for t in (top, top + 30))
+                self.assertTrue(torch.equal(image, images[n, 0]))
+                self.assertTrue(torch.equal(below, 1 - images[n, 0]))
+
+
 class TestWords(unittest.TestCase):
     def assert_words_can_be_read(self, figure: Figure) -> None:
         rendered(figure)
@@ -130,7 +143,8 @@ class TestWords(unittest.TestCase):
             "own": captioned_figure(
                 dict.fromkeys(("picture", "reconstruction", "nearest"), torch.rand(9, 1, 28, 28)),
                 ["a long name…\n4 (100%)\n1235 bits"] * 9,
-                "The first 64 of 1000 pictures, how the model draws them, and the nearest images",
+                "The first 64 of 1000 things, how the model draws them, and the nearest training "
+                "images\nTest images have 1235 bits (median)",
             ),
             "manifold": manifold_figure(
                 VAE(z_dim=2, decoder=Corner()), f"The latent plane, decoded ({when})"

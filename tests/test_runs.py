@@ -531,6 +531,7 @@ class TestFaults(BareTest):
         result = {f"test_{name}": value for name, value in test.items()}
         for active, kl, times in ((0.0, 1, 1), (2.0, 1, 0), (0.0, 34, 0)):
             told = {"test_active_units": active, "test_regularization_loss": kl}
+            told["codec_bpd"] = {"bz2": 2}
             words = of_test(result | told)
             self.assertEqual(words.count("No latent is active"), times)
 

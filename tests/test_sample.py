@@ -6,6 +6,8 @@ from unittest import mock
 
 import numpy as np
 from matplotlib.image import imread
+from photos import photo
+from PIL import Image
 from tiny import InFolder, run_command, save_model
 
 import sample
@@ -40,6 +42,24 @@ class TestSample(InFolder):
         self.assertEqual(mean.dtype, np.float32)
         self.assertTrue(mean.min() >= 0 and mean.max() < 15.01)
         self.assertFalse(np.array_equal(mean, mean.round()))
+
+    def test_between_two_pictures_of_ones_own_ten_images_are_decoded(self):
+        for name, number in (("9.png", 12), ("7.png", 17)):
+            Image.fromarray(photo(number, "plain")).save(self.folder / name)
+        ends = ("--from", self.folder / "9.png", "--to", self.folder / "7.png")
+        way = self.array(*ends)
+        self.assertEqual(way.shape, (12, 28, 28))
+        for near, far in ((0, 11), (11, 0)):
+            own = way[10 if near else 1]  # decoded from the picture's own latents
+            self.assertLess(np.abs(own - way[near]).mean(), np.abs(own - way[far]).mean() / 2)
+        code, _, _ = run_command(sample.main, *ends, "--output", self.folder / "way.png")
+        self.assertEqual(code, 0)
+        for line, more in (
+            ("--label: it is not for --from", ("--label", 3)),
+            ("--from: left out: 1 (none.png (No such file", ("--from", self.folder / "none.png")),
+        ):
+            ending = run_command(sample.main, *ends, *more, "--output", self.folder / "b.png")
+            self.assert_ends(ending[::2], 2, line)
 
     def test_its_neighbours_a_folder_and_what_a_link_points_to_stay(self):
         folder, link, theirs = (self.folder / name for name in ("a.png", "b.png", "theirs.png"))
