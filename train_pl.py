@@ -93,7 +93,7 @@ def train_vae(
         if data is None:
             data = data_module(s)
             if s.data is not None:
-                print_once(f"{s.data}: {data.own.summary()}")
+                print_once(f"{s.data}: {data.said}")
         for name in ("batch_size", "num_workers", "seed"):
             setattr(data, name, getattr(s, name))
         model = model_for(run, model, options, data)

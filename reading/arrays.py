@@ -46,7 +46,7 @@ def read_pt(path: Path) -> Arrays:
     """What torch.save wrote: torchvision's pair of images and labels, a tensor, or a dictionary."""
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except RuntimeError as error:  # torch's own of a damaged file
+    except (RuntimeError, LookupError, TypeError, AttributeError) as error:  # of a damaged file
         raise ValueError(error) from error
     if isinstance(content, torch.Tensor):
         content = {"": content}

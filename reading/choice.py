@@ -17,6 +17,7 @@ class OwnDataModule(ImagesDataModule):
     def __init__(self, own: OwnData, batch_size: int = 32, num_workers: int = 0, seed: int = 42):
         how = {"batch_size": batch_size, "num_workers": num_workers, "seed": seed}
         super().__init__(own.record["dataset"], *own.split(), **how)
+        self.said = own.summary()
         self.save_hyperparameters(own.record)  # so that other commands find them again
 
     def state_dict(self) -> dict[str, str]:
@@ -32,7 +33,7 @@ class OwnDataModule(ImagesDataModule):
 
 def add_own_data(add: Callable, data: str) -> None:
     """The options of images of one's own; `data` is the name of the one for the file or folder."""
-    help = "images of your own: a folder of pictures, .npz, .npy or IDX file"
+    help = "images of your own: a folder, array, table or archive, see docs/own_data.md"
     add(data, type=path_name, help=help)
     add("--levels", type=int, choices=(16, 256), help="grey levels in its array, 256 if not given")
     help = "fit them into MNIST's 20x20 box, and centre them"

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from fmnist import DATASETS, DiscreteImages, as_bits, split_positions
 from inputs.command_line import InputError, one_line
@@ -31,7 +32,11 @@ class OwnData(NamedTuple):
     notes: list[str]
 
     def split(self) -> tuple[DiscreteImages, DiscreteImages, DiscreteImages]:
-        """Training, validation and test images.
+        """Training, validation and test images; see `positions`."""
+        return tuple(map(self.data.subset, self.positions()))
+
+    def positions(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Which images are for training, validation and test: long [size] each.
 
         A part that the source has is that part. A tenth of the others is each part that it has not,
         in an order that depends on their number only.
@@ -41,13 +46,13 @@ class OwnData(NamedTuple):
         missing = [0 if len(part) else tenth for part in (val, test)]
         order = split_positions(len(train) - sum(missing), *missing)
         val, test = val if len(val) else order[1], test if len(test) else order[2]
-        return tuple(self.data.subset(part) for part in (order[0], val, test))
+        return order[0], val, test
 
     def summary(self) -> str:
         """How many images there are, of which classes, for what, and what was not used."""
         counts = self.data.labels.bincount(minlength=len(self.data.classes)).tolist()
         classes = ", ".join(f"{c} {n}" for c, n in zip(self.data.classes, counts, strict=False))
-        sizes = zip(("training", "validation", "test"), map(len, self.split()), strict=True)
+        sizes = zip(("training", "validation", "test"), map(len, self.positions()), strict=True)
         published = self.record["published"]
         split = ", ".join(f"{n:,} for {name}" for name, n in sizes)
         split += f" ({' and '.join(published)} as published)" if published else ""

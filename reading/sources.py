@@ -5,6 +5,7 @@ import re
 import struct
 import tarfile
 import tempfile
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Callable, Sequence
@@ -31,6 +32,7 @@ TABLES = (".csv", ".tsv", ".txt")  # with names of pictures and their labels
 # What files that are damaged or of another kind raise; anything else is a mistake of ours.
 DAMAGED = (OSError, ValueError, EOFError, SyntaxError, NotImplementedError, struct.error)
 DAMAGED += (zlib.error, zipfile.BadZipFile, tarfile.TarError, pickle.UnpicklingError)
+DAMAGED += (tokenize.TokenError,)  # NumPy's, of a header
 
 
 def read_source(path: Path, like_mnist: bool) -> Found:
