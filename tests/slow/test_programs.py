@@ -1,5 +1,6 @@
 """Programs as a user starts them: from another folder, without a network, without a compiler."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -40,6 +41,24 @@ class TestPrograms(InFolder):
         code, _, said = forked.run(tiny.main, options, cwd=self.folder, env=broken)
         self.assert_ends((code, said), 2, "--compile", "C++ compiler")
         self.assertEqual(list(self.folder.iterdir()), [])
+
+    def test_a_compiled_run_ends_near_the_plain_one(self):
+        options = [
+            "--accelerator",
+            "cpu",
+            "--epochs",
+            "1",
+            "--num_filters",
+            "4",
+            "--log_dir",
+            "logs",
+        ]
+        for more in ([], ["--compile"]):
+            code, _, said = forked.run(tiny.main, [*options, *more], cwd=self.folder)
+            self.assertEqual(code, 0, said)
+        runs = sorted(self.folder.glob("logs/*/result.json"))
+        plain, compiled = (json.loads(run.read_text())["test_bpd"] for run in runs)
+        self.assertAlmostEqual(plain, compiled, delta=1e-3)
 
     def test_a_default_run_from_another_folder_shows_no_warning(self):
         program = (ROOT / "tests" / "tiny.py", "--epochs", 1, "--num_filters", 4, "--progress_bar")
