@@ -50,14 +50,20 @@ def decode(archive: bytes, model: VAE | None = None) -> np.ndarray:
     """An archive to its images: uint8, in the shape that they were given in.
 
     Args:
-        archive: what `encode` returned.
         model: the one that it was encoded with, unless the archive contains it.
     Raises:
         InputError: the archive is damaged or of another model or version.
     """
-    parts = read_archive(archive)
-    whole = unpack(parts.model) if parts.model else whole_model(model, parts.header.levels)
-    return Codec(whole).decode(archive)
+    return Codec(model_for(read_archive(archive), model)).decode(archive)
+
+
+def model_for(archive: Archive, model: VAE | None) -> WholeModel:
+    """The model in an archive, or else this one in whole numbers."""
+    if archive.model:
+        return unpack(archive.model)
+    if model is None:
+        raise InputError("the archive does not contain its model: give it the one it was made with")
+    return whole_model(model, 256 if archive.header.levels == 256 else None)
 
 
 def read_file(path: Path) -> bytes:
@@ -112,32 +118,15 @@ def encode_file(args: argparse.Namespace) -> None:
         print(f"hidden files in {args.images}, which are not in the archive: {hidden}")
 
 
-def model_of(archive: Archive, args: argparse.Namespace) -> WholeModel:
-    """The model in an archive, or else that of the checkpoint.
-
-    Raises:
-        InputError: the checkpoint cannot be used, or the archive is plainly not of it.
-    """
-    if archive.model:
-        return unpack(archive.model)
-    levels = archive.header.levels
-    try:
-        model = whole_model(load_model(args.checkpoint, args.model), levels)
-    except InputError as error:
-        wanted = archive.model_name or "another model"
-        raise InputError(f"{error}; the archive was made with {wanted}") from error
-    if model.digest != archive.header.model and levels in (16, 256):
-        if whole_model(load_model(PRETRAINED), levels).digest == archive.header.model:
-            raise InputError("the archive was made with the shipped model: leave out --checkpoint")
-    return model
-
-
 def decode_file(args: argparse.Namespace) -> None:
     archive = read_file(args.archive)
     parts = read_archive(archive)
     header = parts.header
     check_target("IMAGES", args.images, args.force, header.count)
-    model = model_of(parts, args)
+    model = model_for(parts, None if parts.model else load_model(args.checkpoint, args.model))
+    shipped = header.model != model.digest and model_for(parts, load_model(PRETRAINED))
+    if shipped and shipped.digest == header.model:
+        raise InputError("the archive was made with the shipped model: leave out --checkpoint")
     images = Codec(model, progress=True).decode(archive)
     write_images(args.images, images, header.levels, parts.names)
     print(f"{args.images}: {len(images):,} images, as they were")

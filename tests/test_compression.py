@@ -267,6 +267,8 @@ class TestRoundTrips(unittest.TestCase):
         for model, images in ((small_model(), dark(3)), (small_model(num_levels=2), noise(3, 2))):
             archive = encode(images, model, with_model=True)
             self.assertTrue(np.array_equal(decode(archive), images))
+            with self.assertRaisesRegex(InputError, "does not contain its model"):
+                decode(encode(images, model))
         packed = whole_model(small_model(), 256).packed
         self.assertEqual(unpack(packed).packed, packed)
 
