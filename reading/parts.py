@@ -9,7 +9,7 @@ from reading.arrays import Arrays
 from reading.names import part_of, says_images, says_labels
 
 ROLES = {"images": says_images, "labels": says_labels}
-FEWEST_PIXELS = 16  # values of an image; of fewer, an array is of something else
+FEWEST_PIXELS = 64  # values of an image; of fewer, an array is of something else
 
 
 class Part(NamedTuple):

@@ -49,7 +49,10 @@ def read_pictures(
             raise ValueError(f"it is not clear which folders are classes: there are {both}")
         part = {file: part_of(place[0]) for file, place in places.items()}
         places = {file: place[1:] for file, place in places.items()}
-    found = {table: labels_of(table, files) for table in tables}
+    found = {}
+    for table in tables:
+        of = part_of(table.name)
+        found[table] = labels_of(table, [file for file in files if of in ("", part[file])])
     labels = {file: label for each in found.values() for file, label in each.items()}
     labels = labels or {file: place[0] for file, place in places.items() if len(place) > 1}
     labelled = {part[file] for file in labels if file in part}

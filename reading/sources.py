@@ -56,7 +56,9 @@ def read_source(path: Path, like_mnist: bool) -> Found:
 
 def reader_of(path: Path) -> Callable[[Path], Arrays] | None:
     """What reads the arrays of such a file, by its name; None of what has none."""
-    return read_idx_file if IDX.search(path.name) else READERS.get(path.suffix.lower())
+    end = path.suffix.lower()
+    is_idx = IDX.search(path.name) and end not in PICTURES
+    return read_idx_file if is_idx else READERS.get(end)
 
 
 def read_archive(path: Path, like_mnist: bool) -> Found:

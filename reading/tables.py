@@ -12,9 +12,9 @@ from PIL import Image
 
 from reading.arrays import Arrays, needed, upright
 from reading.names import LABELS, words
+from reading.parts import FEWEST_PIXELS
 
 COUNTERS = {"", "id", "index", "imageid", "image_id", "unnamed: 0"}  # columns that number the rows
-FEWEST_PIXELS = 16
 OPENED = ("PNG", "JPEG")  # pictures in a table
 
 
@@ -48,7 +48,7 @@ def read_csv(path: Path) -> Arrays:
         return {}
     first, middle = rows[0], len(rows[0]) // 2
     header = not first[middle].isdigit() and rows[-1][middle].isdigit()  # also 0.1, 0.2, ...
-    header |= any(letter.isalpha() for letter in first[middle])
+    header |= as_numbers(np.array(first[middle])).dtype.kind != "f"
     names = first if header else [f"pixel{n}" for n in range(len(first))]
     columns = [n for n, name in enumerate(names) if name.strip().lower() not in COUNTERS]
     labels = [n for n in columns if words(names[n]) & LABELS]
@@ -101,13 +101,14 @@ def decoded(picture: bytes) -> np.ndarray:
 def labels_of(path: Path, files: Sequence[Path]) -> dict[Path, str]:
     """The labels that a table gives to files; to none where it is no table of these.
 
-    A file is told by its path, the end of it, or its name with or without what follows the dot. The
-    labels are in the column that is called so, or in the only other one.
+    A file is told by its folder's name and its own, or its own with or without what follows the
+    dot, if no other file is called so. The labels are in the column that is called so, or in the
+    only other one.
     """
     known = {}
     for file in files:
-        known |= dict.fromkeys((file.stem, file.name, f"{file.parent.name}/{file.name}"), file)
-        known[file.as_posix()] = file
+        for name in {file.stem, file.name, f"{file.parent.name}/{file.name}"}:
+            known[name] = None if name in known else file
     rows = first_rows(path)
     width = min(map(len, rows), default=0)
     hits = [sum(row[n].strip() in known for row in rows) for n in range(width)]
