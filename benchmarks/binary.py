@@ -22,6 +22,7 @@ from burda import Burda
 
 from fmnist import DATA_DIR, MNISTDataModule, binarize
 from judging.bounds import image_noise, mean_and_error
+from judging.refinement import refine
 from prior import LatentPrior
 from runs.checkpoints import find_checkpoint
 from train_pl import VAE, load_model
@@ -41,10 +42,18 @@ def without_labels(model: VAE, grey: Tensor) -> LatentPrior:
 
 
 @torch.no_grad()
-def bounds(model: VAE, priors: list, images: Tensor, which: Tensor, num_samples: int) -> Tensor:
-    """-ELBO from one sample of z, and the importance-weighted bound: float [2, priors, B], nats."""
+def bounds(
+    model: VAE, priors: list, images: Tensor, which: Tensor, num_samples: int, steps: int
+) -> Tensor:
+    """-ELBO from one sample of z, and the importance-weighted bound: float [2, priors, B], nats.
+
+    steps: of `refine`, by the last prior; any q(z|x) gives a bound on the same log p(x).
+    """
     imgs, z_dim = images[which].long(), model.prior.z_dim
     mean, log_std = model.encoder(imgs)
+    if steps:
+        noise = torch.cat(list(image_noise(which.tolist(), steps, z_dim, SEED + 1)))
+        mean, log_std = refine(model.decoder, imgs, mean, log_std, priors[-1], noise)
     (noise,) = image_noise(which.tolist(), 1, z_dim, SEED)
     z = mean + log_std.exp() * noise[0]
     known = -model.log_px(z, imgs), z, mean, log_std
@@ -61,6 +70,8 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=500, help="K of the bound")
     parser.add_argument("--limit", type=int, default=10_000, help="so many images, in random order")
     parser.add_argument("--labels", action="store_true", help="also the run's prior: twice as long")
+    help = "steps that improve the posteriors, image by image, before z is drawn from them"
+    parser.add_argument("--refine", type=int, default=0, metavar="STEPS", help=help)
     args = parser.parse_args()
     model = load_model(args.run, Burda if args.burda else VAE)
     train, _, test = MNISTDataModule(DATA_DIR, bits=1).read()
@@ -80,7 +91,8 @@ def main() -> None:
     # A random order makes what is printed on the way an estimate for all.
     order, found = torch.randperm(len(test), generator=torch.Generator().manual_seed(SEED)), []
     for which in order[: args.limit].split(CHUNK):
-        found.append(bounds(model, [*priors.values()], test.images, which, args.samples))
+        how = args.samples, args.refine
+        found.append(bounds(model, [*priors.values()], test.images, which, *how))
         seconds, values = time.process_time() - started, torch.cat(found, dim=2)
         print(f"{values.shape[2]:,} images, {args.samples} samples, {seconds:.0f} s of CPU time")
         for name, (elbo, tighter) in zip(priors, values.unbind(dim=1), strict=True):
