@@ -15,6 +15,7 @@ from pathlib import Path
 
 import torch
 from priors import own_stage, posteriors
+from refinement import refine
 from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -22,7 +23,6 @@ from burda import Burda
 
 from fmnist import DATA_DIR, MNISTDataModule, binarize
 from judging.bounds import image_noise, mean_and_error
-from judging.refinement import refine
 from prior import LatentPrior
 from runs.checkpoints import find_checkpoint
 from train_pl import VAE, load_model
@@ -53,7 +53,7 @@ def bounds(
     mean, log_std = model.encoder(imgs)
     if steps:
         noise = torch.cat(list(image_noise(which.tolist(), steps, z_dim, SEED + 1)))
-        mean, log_std = refine(model.decoder, imgs, mean, log_std, priors[-1], noise)
+        mean, log_std = refine(model.log_px, imgs, mean, log_std, priors[-1], noise)
     (noise,) = image_noise(which.tolist(), 1, z_dim, SEED)
     z = mean + log_std.exp() * noise[0]
     known = -model.log_px(z, imgs), z, mean, log_std
