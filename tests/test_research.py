@@ -97,11 +97,7 @@ class TestResearch(unittest.TestCase):
         imgs = few(train=False).images[:8].long()
         for name in ("FreeBits", "IWAE", "Cyclical"):
             model = self.named(name)(num_filters=2, z_dim=2)
-<<<<<<< HEAD
-            model._trainer = mock.Mock(estimated_stepping_batches=100, global_step=5, callbacks=[])
-=======
             model._trainer = at(5)
->>>>>>> 6207005 (Tests of own models: one run less)
             for weights in model.parameters():
                 nn.init.normal_(weights, std=0.1)
             loss = model.objective(imgs, *model.elbo_terms(imgs))
@@ -284,13 +280,7 @@ class TestBetaWarmup(unittest.TestCase):
         imgs, terms = torch.zeros(2, 1, 28, 28), (torch.zeros(2), torch.ones(2), *3 * [None])
         model = VAE(2, 2, beta=4, beta_warmup=0.1)
         for step, weight in ((0, 0), (5, 2), (10, 4), (100, 4)):
-<<<<<<< HEAD
-            model._trainer = mock.Mock(
-                estimated_stepping_batches=100, global_step=step, callbacks=[]
-            )
-=======
             model._trainer = at(step)
->>>>>>> 6207005 (Tests of own models: one run less)
             expected = elbo_to_bpd(torch.tensor(float(weight)), imgs.shape)
             torch.testing.assert_close(model.objective(imgs, *terms), expected)
 
