@@ -114,14 +114,20 @@ def describe(layer: nn.Module, weights: list[NDArray[np.int32]]) -> list[list]:
         return [[type(layer).__name__.lower()]]
     if isinstance(layer, nn.Unflatten):
         return [["unflatten", *layer.unflattened_size]]
-    more = [getattr(layer, name, 1) for name in ("groups", "dilation", "padding_mode")]
-    plain = more in ([1, 1, 1], [1, (1, 1), "zeros"])
+    if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
+        more = layer.groups, layer.dilation, layer.padding_mode, layer.output_padding
+        square = len({*layer.stride}) == len({*layer.padding}) == 1
+        plain = square and more == (1, (1, 1), "zeros", (0, 0))
     if isinstance(layer, nn.Linear):
         described, matrix = ["linear"], whole(layer.weight).T
     elif isinstance(layer, nn.Conv2d) and plain:
         described = ["conv", layer.stride[0], layer.padding[0]]
         matrix = whole(layer.weight).transpose(2, 3, 1, 0)
-    elif isinstance(layer, nn.ConvTranspose2d) and plain and layer.kernel_size == layer.stride:
+    elif (
+        isinstance(layer, nn.ConvTranspose2d)
+        and plain
+        and (layer.kernel_size, layer.padding) == (layer.stride, (0, 0))
+    ):
         described = ["up", layer.stride[0]]
         matrix = whole(layer.weight).transpose(0, 2, 3, 1).reshape(layer.in_channels, -1)
     else:
@@ -172,7 +178,7 @@ def relu(x: Array) -> Array:
 
 def convolve(x: Array, matrix: Array, bias: Array, stride: int, padding: int) -> Array:
     """Images [B, H, W, inputs], kernel [k, k, inputs, outputs]: see torch's conv2d."""
-    if matrix.shape[:2] == (1, 1):
+    if (*matrix.shape[:2], stride, padding) == (1, 1, 1, 0):
         return linear(x, matrix[0, 0], bias)
     around = ((0, 0), (padding, padding), (padding, padding), (0, 0))
     x, (height, width) = np.pad(x, around), matrix.shape[:2]

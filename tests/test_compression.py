@@ -156,6 +156,19 @@ class TestExact(unittest.TestCase):
                     stack = Stack(np.array([place, 1], np.uint32))
                     self.assertEqual(stack.decode(TABLE, weights[np.newaxis])[0], expected)
 
+    def test_convolutions_of_any_kernel_stride_and_padding_are_those_of_torch(self):
+        x = torch.randint(-LIMIT, LIMIT, (2, 3, 8, 8)).double()
+        for sizes in ((1, 1, 0), (1, 2, 0), (3, 1, 1), (3, 2, 1), (5, 3, 2), (2, 1, 0)):
+            for kind in (nn.Conv2d, nn.ConvTranspose2d) if sizes == (2, 1, 0) else (nn.Conv2d,):
+                kernel, stride, padding = sizes if kind is nn.Conv2d else (2, 2, 0)
+                layer, weights = kind(3, 4, kernel, stride, padding, bias=False).double(), []
+                with torch.no_grad():
+                    layer.weight.mul_(WEIGHT_ONE).round_().div_(WEIGHT_ONE)
+                    expected = (layer(x) + 0.5).floor().permute(0, 2, 3, 1).numpy()
+                network = prepare(describe(layer, weights), iter(weights))
+                found = network(x.permute(0, 2, 3, 1).numpy())
+                self.assertTrue(np.array_equal(found, expected))
+
     def test_what_torch_is_set_to_plays_no_part(self):
         model, images = small_model(), digits()[:3]
         archive = encode(images, model, levels=256)
@@ -183,7 +196,10 @@ class TestExact(unittest.TestCase):
         model.decoder.net.append(nn.Tanh())
         with self.assertRaisesRegex(InputError, r"^[^\n]*Tanh\(\)[^\n]*exact.py[^\n]*$"):
             whole_model(model)
-        for layer in (nn.Conv2d(4, 4, 3, groups=2), nn.ConvTranspose2d(4, 4, 3, 2)):
+        for layer in (
+            *(nn.Conv2d(4, 4, 3, groups=2), nn.Conv2d(4, 4, 3, padding="same")),
+            *(nn.ConvTranspose2d(4, 4, 3, 2), nn.ConvTranspose2d(4, 4, 2, 2, padding=1)),
+        ):
             with self.assertRaisesRegex(InputError, "no archive can be made with"):
                 describe(layer, [])
         model = small_model()
