@@ -11,11 +11,6 @@ is pushed onto it in three steps, and popped from it by the same steps backwards
 The sum is the negative ELBO, in bits. Only the first image finds nothing to take z from, and takes
 it from random bits: the start-up cost of an archive.
 
-The learned prior is a mixture, and its parts are latents too. The class y is taken off the stack
-under p(y|z) and put back under p(y) = 1/10. Given y, every z_i has Gaussians to choose from: which
-one, k, is taken off under p(k|z,y), z_i is put on under that Gaussian, and k under its weight.
-So z costs exactly -log p(z), and nothing but Gaussians and small tables is ever coded with.
-
 Of images with 256 grey levels, the low bits (see low_bits.py) lie below all 4-bit images. They cost
 nothing to start up, and are where the first image takes its z from.
 
@@ -80,8 +75,7 @@ class Codec:
         white = 15 if self.low_bits else model.levels - 1
         levels = 2 * ONE * np.arange(white + 1)
         self.inputs = ((2 * levels + white) // (2 * white) - ONE).astype(np.float64)  # -1 to 1
-        hidden = None if progress else True  # None: shown on a terminal
-        self.progress = partial(tqdm, unit=" batches", disable=hidden)
+        self.progress = partial(tqdm, unit=" batches", disable=None if progress else True)
         # A symbol takes at most 24 bits from the stack: a full batch, of z, k and y, leaves a
         # quarter of this. The one at the end is the head of an otherwise empty stack.
         most = BATCH * (2 * self.z_dim + 1) + 4

@@ -118,16 +118,13 @@ def describe(layer: nn.Module, weights: list[NDArray[np.int32]]) -> list[list]:
         more = layer.groups, layer.dilation, layer.padding_mode, layer.output_padding
         square = len({*layer.stride}) == len({*layer.padding}) == 1
         plain = square and more == (1, (1, 1), "zeros", (0, 0))
+        meets = plain and (layer.kernel_size, layer.padding) == (layer.stride, (0, 0))
     if isinstance(layer, nn.Linear):
         described, matrix = ["linear"], whole(layer.weight).T
     elif isinstance(layer, nn.Conv2d) and plain:
         described = ["conv", layer.stride[0], layer.padding[0]]
         matrix = whole(layer.weight).transpose(2, 3, 1, 0)
-    elif (
-        isinstance(layer, nn.ConvTranspose2d)
-        and plain
-        and (layer.kernel_size, layer.padding) == (layer.stride, (0, 0))
-    ):
+    elif isinstance(layer, nn.ConvTranspose2d) and meets:
         described = ["up", layer.stride[0]]
         matrix = whole(layer.weight).transpose(0, 2, 3, 1).reshape(layer.in_channels, -1)
     else:
@@ -197,12 +194,11 @@ def up(x: Array, matrix: Array, bias: Array, scale: int) -> Array:
     return squares.swapaxes(2, 3).reshape(batch, height * scale, width * scale, -1)
 
 
-def flatten(x: Array) -> Array:
-    return x.transpose(0, 3, 1, 2).reshape(len(x), -1)
-
-
-def unflatten(x: Array, *sizes: int) -> Array:
-    return x.reshape(-1, *sizes).transpose(0, 2, 3, 1)
+KINDS = {
+    **{"linear": linear, "conv": convolve, "up": up, "silu": silu, "relu": relu},
+    "flatten": lambda x: x.transpose(0, 3, 1, 2).reshape(len(x), -1),
+    "unflatten": lambda x, *sizes: x.reshape(-1, *sizes).transpose(0, 2, 3, 1),
+}
 
 
 def prepare(
@@ -221,13 +217,10 @@ def prepare(
         if kind == "residual":
             inner = prepare(*sizes, weights, limited=False)
             steps.append(lambda x, inner=inner: x + inner(x))
-        elif kind in ("linear", "conv", "up"):
-            run = {"linear": linear, "conv": convolve, "up": up}[kind]
-            given = (*dense(weights), *sizes)
-            steps += [] if limited else [lambda x: x.clip(-LIMIT, LIMIT)]
-            steps.append(lambda x, run=run, given=given: run(x, *given))
         else:
-            run = {"silu": silu, "relu": relu, "flatten": flatten, "unflatten": unflatten}[kind]
-            steps.append(lambda x, run=run, sizes=sizes: run(x, *sizes))
+            if kind in ("linear", "conv", "up"):
+                sizes = [*dense(weights), *sizes]
+                steps += [] if limited else [lambda x: x.clip(-LIMIT, LIMIT)]
+            steps.append(lambda x, run=KINDS[kind], sizes=sizes: run(x, *sizes))
         limited = kind in ("silu", "relu") or (limited and kind in ("flatten", "unflatten"))
     return lambda x: reduce(lambda x, step: step(x), steps, x)

@@ -161,7 +161,11 @@ class Mixtures(NamedTuple):
 
 
 class Prior:
-    """p(z|y) of prior.py on whole numbers.
+    """The learned prior, see prior.py, on whole numbers: z costs exactly -log p(z).
+
+    Its parts are latents too. The class y is taken off the stack under p(y|z) and put back under
+    p(y) = 1/10. Given y, every z_i has Gaussians to choose from: which one, k, is taken off under
+    p(k|z,y), z_i is put on under that Gaussian, and k under its weight.
 
     Args:
         weights: of the classes' embedding, the first, the middle and the last layer. A hidden unit
