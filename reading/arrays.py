@@ -37,7 +37,7 @@ def read_idx_file(path: Path) -> Arrays:
 
 def upright(path: Path, images: np.ndarray) -> np.ndarray:
     """EMNIST's files have rows and columns exchanged: images [N, 28, 28] or [N, 784]."""
-    if not path.name.startswith("emnist") or images.ndim == 1:
+    if not path.name.startswith("emnist") or images[:1].size != 784:
         return images
     return images.reshape(len(images), 28, 28).transpose(0, 2, 1)
 
