@@ -19,10 +19,10 @@ from compression.codec import Codec
 from compression.image_files import check_target, hidden_files, read_images, write_images
 from compression.whole_model import WholeModel, unpack, whole_model
 from fmnist import SIDE
-from from_checkpoint import add_model
 from inputs.command_line import InputError, OneLineParser, WorkError, run_main
 from inputs.files import write_whole
 from runs.checkpoints import find_checkpoint
+from runs.from_checkpoint import add_model
 from vae import PRETRAINED, VAE, check_logits, load_model
 
 

@@ -11,7 +11,6 @@ import torch
 from lightning_fabric import Fabric
 
 from fmnist import DiscreteImages
-from from_checkpoint import add_checkpoint
 from inputs.command_line import (
     InputError,
     OneLineParser,
@@ -38,6 +37,7 @@ from pictures.figures import png, rendered
 from pictures.of_model import model_figures
 from reading.choice import DataSets, add_data_options, data_for, training_record
 from runs.checkpoints import find_checkpoint
+from runs.from_checkpoint import add_checkpoint
 from vae import PRETRAINED, VAE, load_model
 
 

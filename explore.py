@@ -8,13 +8,13 @@ import argparse
 from pathlib import Path
 
 from fmnist import DIGITS
-from from_checkpoint import add_model
 from inputs.command_line import InputError, OneLineParser, check_output, path_name, run_main
 from inputs.files import write_whole
 from page.contents import Shown, contents, page
 from pictures.epochs import kept_epochs
 from reading.choice import add_data_options, data_for, training_record
 from runs.checkpoints import find_checkpoint
+from runs.from_checkpoint import add_model
 from vae import PRETRAINED, check_logits, load_model
 
 PLANE = PRETRAINED.parent / "plane"  # a run with --z_dim 2 --num_filters 12 --seed 0 --keep_epochs

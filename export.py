@@ -21,7 +21,6 @@ import torch
 
 from exporting.files import from_file, largest_difference, to_file
 from exporting.programs import example, programs
-from from_checkpoint import add_checkpoint
 from inputs.command_line import (
     InputError,
     OneLineParser,
@@ -31,6 +30,7 @@ from inputs.command_line import (
     run_main,
 )
 from inputs.files import write_whole
+from runs.from_checkpoint import add_checkpoint
 from vae import PRETRAINED, check_logits, load_model
 
 ONNX = ("onnxscript", "onnxruntime")  # optional packages

@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from from_checkpoint import add_checkpoint
 from inputs.command_line import (
     InputError,
     OneLineParser,
@@ -28,6 +27,7 @@ from pictures.figures import grid_figure, png, rendered
 from pictures.of_model import beta_words, drawn_images, mean_images, samples_figure, way
 from reading.choice import class_number, training_record
 from runs.checkpoints import find_checkpoint
+from runs.from_checkpoint import add_checkpoint
 from vae import PRETRAINED, VAE, load_model
 
 

@@ -15,7 +15,6 @@ from pytorch_lightning.loggers import Logger
 from torch import nn
 
 from fmnist import DATA_DIR, DATASETS
-from from_checkpoint import add_model, built, maker_of
 from inputs.command_line import (
     InputError,
     OneLineParser,
@@ -34,6 +33,7 @@ from pictures.epochs import KeepEpochs
 from pictures.in_training import GenerateCallback, LossCurves, show_latents
 from pictures.progress import Progress
 from reading.choice import add_own_data, data_module
+from runs.from_checkpoint import add_model, built, maker_of
 from runs.logs import open_logs, print_once
 from runs.result import finish, test_best
 from runs.run import Run

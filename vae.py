@@ -16,12 +16,12 @@ from torch import Tensor, nn
 
 from cnn_encoder_decoder import CNNDecoder, CNNEncoder
 from fmnist import SIDE
-from from_checkpoint import check_classes, classes_of, read_model
 from inputs.checks import check_positive, check_tensors
 from inputs.command_line import InputError, one_line
 from muon import Muon, warmup_and_line
 from prior import LatentPrior, check_prior
 from runs.checkpoints import find_checkpoint
+from runs.from_checkpoint import check_classes, classes_of, read_model
 from utils import (
     KLD,
     draw_image,

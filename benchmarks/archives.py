@@ -27,12 +27,12 @@ from compression.archive import OVERHEAD, pack_pixels, read_archive, unpack_pixe
 from compression.codec import Codec
 from compression.whole_model import whole_model
 from fmnist import DATA_DIR, DATASETS, SIDE
-from from_checkpoint import add_checkpoint
 from inputs.command_line import OneLineParser, WorkError, run_main, whole_number
 from inputs.files import read_idx
 from judging.bounds import image_bounds
 from reading.choice import data_for
 from runs.checkpoints import find_checkpoint
+from runs.from_checkpoint import add_checkpoint
 from train_pl import PRETRAINED, load_model
 from utils import elbo_to_bpd
 

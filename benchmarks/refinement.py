@@ -18,8 +18,8 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from fmnist import load
-from from_checkpoint import add_checkpoint
 from judging.bounds import image_noise, mean_and_error
+from runs.from_checkpoint import add_checkpoint
 from utils import KLD, elbo_to_bpd, sampled_negative_elbo, unit_gaussian_log_prob
 from vae import PRETRAINED, load_model
 

@@ -22,11 +22,11 @@ from pathlib import Path
 import pytorch_lightning as pl
 from pytorch_lightning.utilities import rank_zero_only
 
-from from_checkpoint import check_classes
 from inputs.checkpoints import read_checkpoint
 from inputs.command_line import InputError, check_writable, given_options, one_line, to_argv
 from inputs.files import write_csv
 from runs.folders import CHECKPOINTS, LAST, RESULT, SETTINGS, TABLE, find_run, locked, new_folder
+from runs.from_checkpoint import check_classes
 
 # Options that may be others when a run is resumed, as they do not change its result; of --devices
 # and --num_nodes only the product does, the number of processes.

@@ -22,8 +22,8 @@ import sample
 import train_pl
 import vae
 from cnn_encoder_decoder import CNNDecoder, ResidualBlock
-from from_checkpoint import add_model
 from inputs.command_line import InputError
+from runs.from_checkpoint import add_model
 from train_pl import PRETRAINED, VAE, load_model, train_vae
 
 ROOT = Path(__file__).resolve().parent.parent

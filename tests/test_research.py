@@ -24,9 +24,9 @@ import sample
 import train_pl
 from exporting.programs import Sample, programs
 from fmnist import ImagesDataModule
-from from_checkpoint import named_in_file
 from inputs.command_line import InputError, WorkError
 from judging.bounds import image_bounds
+from runs.from_checkpoint import named_in_file
 from runs.run import Run
 from train_pl import load_model, train_vae
 from utils import KLD, elbo_to_bpd, importance_weighted_bpd
