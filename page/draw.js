@@ -103,7 +103,7 @@ function inView() {
   return once("view", [model, x, z, drawnPixels], () => {
     if (z === posterior?.mean) return { levels: x.levels, posterior, name: nameOfX(x), real: true };
     const levels = shownLevels().map(Math.round), real = drawnPixels !== null; // or it is a mean
-    return { levels, posterior: encode(model, levels), name: "the decoded image", real };
+    return { levels, posterior: encode(model, levels), name: "decoded", real };
   });
 }
 
