@@ -118,10 +118,7 @@ def given_options(parser: argparse.ArgumentParser, argv: list[str] | None) -> di
 
 
 def to_argv(options: Mapping[str, object]) -> list[str]:
-    """The command line that gives these options: `given_options` makes of it what the parser would.
-
-    So a caller's NumPy float or Path becomes a plain value.
-    """
+    """The command line that gives these options; a caller's NumPy float or Path becomes text."""
     argv = []
     for name, value in options.items():
         if value is True:
@@ -140,12 +137,9 @@ def nearest_folder(path: str | Path) -> Path:
 
 
 def check_output(option: str, file: Path, ours: bytes = b"") -> bool:
-    """Raises InputError unless a new file can take this place, where nothing or a file may be.
+    """Whether there is a file already, which a new one will replace.
 
-    Args:
-        ours: what is in the files of the command; another one is not replaced.
-    Returns:
-        whether there is a file.
+    Raises InputError if there is something else, or a file that does not contain `ours`.
     """
     if os.path.lexists(file) and (file.is_symlink() or not file.is_file()):
         raise InputError(

@@ -62,8 +62,7 @@ def finish(
     }
     if trainer.is_global_zero:
         write_whole(run.folder / RESULT, json.dumps({**result, **about}, indent=2).encode())
-    print_once(words)
-    print_once(f"Pictures:      {run.folder / '*.png'}")
+    print_once(f"{words}\nPictures:      {run.folder / '*.png'}")
     print_once(f"Results:       {run.folder / RESULT}, {TABLE}")
     print_once("\n".join([f"Checkpoint:    {run.best}", *watch_commands(trainer)]))
 

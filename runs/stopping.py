@@ -22,12 +22,9 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 
 
 class StopIfNotFinite(Callback):
-    """Ends the training when the loss is NaN or infinite.
+    """Ends the training when the loss or the validation metric `monitor` is NaN or infinite.
 
-    Args:
-        monitor: a validation metric that must be finite too, or the epoch is not saved.
-    Raises:
-        InputError: in the check before the first step, the model does not log that metric.
+    InputError in the check before the first step: the model does not log that metric.
     """
 
     EVERY = 50  # steps; to read the loss of an accelerator is to wait for it
