@@ -101,16 +101,19 @@ def read_folder(folder: Path, files: Sequence[Path], like_mnist: bool) -> Found:
     """The pictures in a folder and its subfolders or, where there are none, the arrays."""
     both = {*files}  # packed and unpacked
     files = [f for f in files if not (f.suffix == ".gz" and f.with_suffix("") in both)]
-    about = [file for file in files if is_about(file)]
-    arrays = [file for file in files if file not in about and reader_of(file)]
-    rest = [file for file in files if file not in about and file not in arrays]
-    if arrays and not any(file.suffix.lower() in PICTURES for file in rest):
+    arrays = [file for file in files if reader_of(file)]
+    pictures = [file for file in files if file.suffix.lower() in PICTURES]
+    known = {*arrays, *pictures}
+    rest = [file for file in files if file not in known]
+    about = [file for file in rest if is_about(file)]
+    rest = [file for file in rest if file not in about]
+    if arrays and not pictures:
         read = {file: reader_of(file)(file) for file in arrays}
         named = {file.relative_to(folder).as_posix(): each for file, each in read.items() if each}
         found, spare = sort_arrays(named), [*rest, *(file for file in arrays if not read[file])]
     else:
         tables = [file for file in (*arrays, *rest) if file.suffix.lower() in TABLES]
-        pictures = [file for file in rest if file not in tables]
+        pictures = sorted([*pictures, *(file for file in rest if file not in tables)])
         found, spare = read_pictures(folder, pictures, tables, like_mnist)
         spare += [file for file in arrays if file not in tables]
     notes = [*found.notes, *unused(spare)]

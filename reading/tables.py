@@ -109,16 +109,20 @@ def labels_of(path: Path, files: Sequence[Path]) -> dict[Path, str]:
     for file in files:
         for name in {file.stem, file.name, f"{file.parent.name}/{file.name}"}:
             known[name] = None if name in known else file
-    rows = first_rows(path)
+    rows = [[cell.strip() for cell in row] for row in first_rows(path)]
     width = min(map(len, rows), default=0)
-    hits = [sum(row[n].strip() in known for row in rows) for n in range(width)]
+    named = [
+        [row[n] if row[n] in known else Path(row[n]).name for row in rows] for n in range(width)
+    ]
+    hits = [len({*cells} & known.keys()) for cells in named]  # a few labels may be names, too
     if max(hits, default=0) == 0:
         return {}
     column = hits.index(max(hits))
     others = [n for n in range(width) if n != column]
-    named = [n for n in others if words(rows[0][n]) & LABELS]
-    chosen = named or others
+    chosen = [n for n in others if words(rows[0][n]) & LABELS] or others
     if len(chosen) != 1:
         return {}
-    found = ((known.get(row[column].strip()), row[chosen[0]].strip()) for row in rows)
+    found = (
+        (known.get(name), row[chosen[0]]) for name, row in zip(named[column], rows, strict=True)
+    )
     return {file: label for file, label in found if file is not None}
