@@ -189,6 +189,7 @@ class TestOwnHandwriting(InFolder):
     def setUp(self):
         super().setUp()
         self.enterContext(mock.patch.object(fmnist, "load", whole))
+        self.enterContext(mock.patch("judging.handwriting.NUM_USUAL", 300))
         self.pictures, self.output = self.folder / "my digits", self.folder / "report"
         self.pictures.mkdir()
 
