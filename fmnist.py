@@ -81,7 +81,7 @@ class DiscreteImages(Dataset):
         labels: long [N].
         classes: what the labels 0, 1, ... stand for; none for images without, whose labels are 0.
         num_levels: L; the images' values are 0..L-1.
-        grey: of two levels, the images of 256 that training draws them from anew, see `binarize`.
+        grey: of two levels, the images that training draws them from anew, see `binarize`.
     Raises:
         TypeError, ValueError: another dtype, shape or range, so that no training step has to look.
     """
@@ -92,7 +92,7 @@ class DiscreteImages(Dataset):
         labels: Tensor,
         classes: Sequence[str] = DIGITS,
         num_levels: int = 16,
-        grey: "DiscreteImages | None" = None,
+        grey: "GreyImages | None" = None,
     ):
         found = f"got {images.dtype} {[*images.shape]} and {labels.dtype} {[*labels.shape]}"
         if (images.dtype, labels.dtype) != (torch.uint8, torch.long):
@@ -121,16 +121,18 @@ class DiscreteImages(Dataset):
     def subset(self, index: Tensor) -> "DiscreteImages":
         """The images at these positions, long [M], as a set of their own."""
         index, grey = index.to(self.images.device), self.grey and self.grey.subset(index)
-        return self._with(self.images[index], self.labels[index], grey)
+        return type(self)(
+            self.images[index], self.labels[index], self.classes, self.num_levels, grey
+        )
 
     def to(self, device: torch.device) -> "DiscreteImages":
         grey = self.grey and self.grey.to(device)
-        return self._with(self.images.to(device), self.labels.to(device), grey)
+        images, labels = self.images.to(device), self.labels.to(device)
+        return type(self)(images, labels, self.classes, self.num_levels, grey)
 
-    def _with(
-        self, images: Tensor, labels: Tensor, grey: "DiscreteImages | None"
-    ) -> "DiscreteImages":
-        return DiscreteImages(images, labels, self.classes, self.num_levels, grey)
+
+class GreyImages(DiscreteImages):
+    """Images of 256 levels that loaders draw two levels from, anew in every pass: `binarize`."""
 
 
 def as_bits(
@@ -146,7 +148,7 @@ def as_bits(
     labels = torch.from_numpy(labels)
     if bits == 4:
         return DiscreteImages(torch.from_numpy(four_bit(pixels)).unsqueeze(1), labels, classes)
-    grey = DiscreteImages(torch.tensor(pixels).unsqueeze(1), labels, classes, num_levels=256)
+    grey = GreyImages(torch.tensor(pixels).unsqueeze(1), labels, classes, num_levels=256)
     levels = binarize(grey.images, torch.Generator().manual_seed(BINARY_SEED))
     return DiscreteImages(levels, labels, classes, num_levels=2, grey=grey)
 
@@ -269,7 +271,7 @@ class EveryImageOnce(DistributedSampler):
 class MemoryLoader(DataLoader):
     """A DataLoader that fetches each batch of a `DiscreteImages` in one indexing operation.
 
-    Of images in 256 levels, it draws two levels anew in every pass: see `binarize`.
+    Of `GreyImages`, it draws two levels anew in every pass.
 
     It looks like any loader of images, in which Lightning can replace the sampler. The one that
     does the work begins when the first batch is asked for: Lightning makes the iterator of a
@@ -293,7 +295,7 @@ class MemoryLoader(DataLoader):
         return stream(1, self.generator.initial_seed() if self.generator else 0)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        if getattr(self.dataset, "num_levels", None) != 256:
+        if not isinstance(self.dataset, GreyImages):
             yield from self._batches
             return
         in_run = isinstance(self.sampler, EpochOrder)

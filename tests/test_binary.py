@@ -25,7 +25,7 @@ import evaluate
 import explore
 import sample
 import train_pl
-from fmnist import MNISTDataModule, binarize, mnist
+from fmnist import DiscreteImages, ImagesDataModule, MNISTDataModule, binarize, mnist
 from inputs.checkpoints import read_checkpoint
 from reading.own import read_own
 
@@ -52,6 +52,14 @@ class TestDraws(unittest.TestCase):
         self.assertEqual(share[[0, 255]].tolist(), [0, 1])
         error = (expected * (1 - expected) / len(grey)).sqrt()[1:-1]
         self.assertLess(((share - expected)[1:-1].abs() / error).max().item(), 5)
+
+    def test_images_of_ones_own_in_256_levels_are_shown_as_they_are(self):
+        images = torch.arange(256, dtype=torch.uint8).view(256, 1, 1, 1).expand(-1, 1, 28, 28)
+        part = DiscreteImages(images, torch.zeros(256).long(), num_levels=256)
+        data = ImagesDataModule("own", part, part, part)
+        data.setup("fit")
+        for loader in (data.train_dataloader(), data.val_dataloader(), data.test_dataloader()):
+            self.assertEqual(batches(loader)[0].unique().tolist(), [*range(256)])
 
     def test_training_images_are_drawn_anew_in_every_epoch_from_seed_epoch_and_process(self):
         data, seen = tiny_binary(), set()
