@@ -96,6 +96,8 @@ def read_own(
             numbers, classes = as_classes(np.concatenate(labels))
     except (*DAMAGED, ImportError) as error:
         why = getattr(error, "strerror", None) or error  # without the path, which is named here
+        inside = getattr(error, "filename", None)
+        why = f"{inside}: {why}" if inside and Path(inside) != path else why
         raise InputError(f"argument --data: {path}: {one_line(why)}") from error
     data = as_bits(pixels, numbers, classes, bits)
     pixels = (data.grey or data).images.numpy()
