@@ -107,6 +107,7 @@ def quiet_lightning() -> None:
     for message in (
         ".*isinstance.treespec, LeafSpec",  # Lightning's own use of a torch function
         ".*does not have many workers",  # a batch is one indexing operation: none is faster
+        "Grad strides do not match",  # two descriptions of one order in memory, of 1x1 filters
         ".*smaller than the logging interval",  # the learning rate of a very short run
     ):
         warnings.filterwarnings("ignore", message)
