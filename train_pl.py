@@ -90,12 +90,7 @@ def train_vae(
         if not run.resumed:
             run.state.seeded = not isinstance(model, VAE)
         of_mnist = (s.data, s.dataset, s.bits) == (None, CLASSIFIED_DATASET, 4) and data is None
-        if data is None:
-            data = data_module(s)
-            if s.data is not None:
-                print_once(f"{s.data}: {data.said}")
-        for name in ("batch_size", "num_workers", "seed"):
-            setattr(data, name, getattr(s, name))
+        data = data_of(run, data)
         model = model_for(run, model, options, data)
         known = of_mnist and CLASSIFIER.exists()
         classifier = load_classifier() if known else None  # now, as a bad file ends the program
@@ -131,6 +126,25 @@ def train_vae(
             explain_end(run, error, stop.number)
             raise
     return [test]
+
+
+def data_of(run: Run, given: pl.LightningDataModule | None) -> pl.LightningDataModule:
+    """The images of a run: those that are given to `train_vae`, or that its options name."""
+    s, data = run.settings, given
+    if given is not None:
+        name = given.hparams.get("dataset", type(given).__name__)
+        if run.resumed and name != s.dataset:
+            raise InputError(f"data: the run began with {s.dataset!r}, not with {name!r}")
+        s.dataset, s.bits = name, (given.num_levels - 1).bit_length()
+    elif s.dataset not in DATASETS:
+        raise InputError(f"data: the run began with {s.dataset!r}: give train_vae the same data")
+    else:
+        data = data_module(s)
+        if s.data is not None:
+            print_once(f"{s.data}: {data.said}")
+    for name in ("batch_size", "num_workers", "seed"):
+        setattr(data, name, getattr(s, name))
+    return data
 
 
 def model_for(

@@ -201,6 +201,9 @@ class TestResearch(unittest.TestCase):
         result = train(self.folder, **{**TINY, "batch_size": 400}, num_filters=2, data=data, seed=5)
         self.assertEqual(result["trained_on"], {"dataset": "squares", "bits": 4})
         self.assertEqual((data.batch_size, data.seed), (400, 5))
+        self.assertEqual(result["options"]["dataset"], "squares")
+        code, _, error = run_command(train_pl.main, "--resume", result["run"], "--epochs", 2)
+        self.assertEqual((code, "began with 'squares': give" in error), (2, True), error)
 
 
 class TestRefused(unittest.TestCase):
