@@ -4,12 +4,17 @@
     python compress.py decode digits.vae t10k-images-idx3-ubyte      # or digits.npy, or a folder
     python compress.py info digits.vae
 
-This is the command line; how it works, and what is guaranteed, stands in compression/codec.py.
+This is the command line; how it works stands in compression/codec.py, what is promised in
+docs/compression.md.
 """
 
 import argparse
+import os
 from collections.abc import Callable
 from pathlib import Path
+
+if __name__ == "__main__":  # threads of NumPy's wait for each other on matrices this small
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import numpy as np
 from numpy.typing import ArrayLike

@@ -6,11 +6,14 @@ command line are in tests/ and are taken in by `load_tests`.
 
 import itertools
 import math
+import os
 import unittest
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from unittest import mock
+
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # before NumPy is imported; as for torch below
 
 import torch
 from torch import nn

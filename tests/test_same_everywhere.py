@@ -2,7 +2,7 @@
 
 Made on a virtual AMD EPYC (Zen 4, AVX-512) with torch 2.14.1, NumPy 2.4.6 and constriction 0.5.0.
 .ci/run repeats this test with other instructions. As a command it makes the archives anew, for
-another version of the format or another shipped model: python tests/test_same_everywhere.py
+another version of the format or another shipped model: python -m tests.test_same_everywhere
 """
 
 import unittest
