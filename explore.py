@@ -34,9 +34,8 @@ def explore(args: argparse.Namespace) -> None:
     if len(trained) > 1:
         names = " and ".join(sorted(trained.values()))
         raise InputError(f"argument checkpoint: models of {names}: make a page of each data set")
-    for file in files:
-        if training_record(file).get("bits", 4) != 4:
-            raise InputError(f"argument checkpoint: {file} has two grey levels, the page draws 16")
+    if len({training_record(file).get("bits", 4) for file in files}) > 1:
+        raise InputError("argument checkpoint: models of 2 and of 16 grey levels: make a page each")
     sets = data_for(files[0], args.dataset, args.data, args.data_dir)
     found, known = list(sets.test.classes), training_record(files[0]).get("classes", [*DIGITS])
     if found != known:  # the page would call the model's classes by other names

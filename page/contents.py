@@ -149,7 +149,7 @@ def contents(models: list[Shown], sets: DataSets) -> dict[str, object]:
     chosen = examples(sets.test)
     return {
         "dataset": sets.name,
-        "noun": NOUNS.get(sets.name, "picture"),
+        "noun": NOUNS.get(sets.name.removeprefix("binary "), "picture"),
         "trainImages": len(sets.train),
         "classes": class_names(sets.name, sets.test),
         "colours": CLASS_COLOURS,

@@ -181,9 +181,14 @@ class TestRuns(InFolder):
             code, _, error = run_command(evaluate.main, trained(), *judged, "--iwae_samples", 1)
         self.assertEqual(code, 0, error)
 
-    def test_the_page_refuses_two_levels_in_one_line(self):
-        code, _, error = run_command(explore.main, trained(), "--output", self.folder / "a.html")
-        self.assert_ends((code, error), 2, "two grey levels", "version_0")
+    def test_the_page_takes_two_levels_too_but_not_beside_sixteen(self):
+        page = self.folder / "a.html"
+        with tiny_data():
+            self.assertEqual(run_command(explore.main, trained(), "--output", page)[::2], (0, ""))
+            both = (trained(), explore.PRETRAINED, "--output", page)
+            code, _, error = run_command(explore.main, *both)
+        self.assertIn("const LEVELS = 2;", page.read_text())
+        self.assert_ends((code, error), 2, "of 2 and of 16 grey levels")
 
     def test_runs_of_other_bits_are_not_compared(self):
         result = json.loads((trained() / "result.json").read_text())
