@@ -67,9 +67,9 @@ def visible(folder: Path) -> list[Path]:
 
     found = []
     for place, folders, files in os.walk(folder, onerror=refuse, followlinks=True):
-        folders[:] = [name for name in folders if not is_of_system(name)]
-        found += [Path(place, name) for name in files if not is_of_system(name)]
-    return sorted(found)
+        folders[:] = sorted(name for name in folders if not is_of_system(name))
+        found += [Path(place, name) for name in sorted(files) if not is_of_system(name)]
+    return found
 
 
 def is_of_system(name: str) -> bool:

@@ -166,4 +166,6 @@ def centred(ink: np.ndarray, marked: np.ndarray) -> np.ndarray:
 def fitted(grey: np.ndarray) -> np.ndarray:
     """uint8 [H, W] as large as it can be in 28x28, with black beside it."""
     size, smooth = (SIDE, SIDE), Image.Resampling.BILINEAR
+    if grey.shape == size:
+        return grey
     return np.asarray(ImageOps.pad(Image.fromarray(grey), size, smooth, color=0))

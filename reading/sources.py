@@ -113,7 +113,8 @@ def read_folder(folder: Path, files: Sequence[Path], like_mnist: bool) -> Found:
         found, spare = sort_arrays(named), [*rest, *(file for file in arrays if not read[file])]
     else:
         tables = [file for file in (*arrays, *rest) if file.suffix.lower() in TABLES]
-        pictures = sorted([*pictures, *(file for file in rest if file not in tables)])
+        others = {*tables, *arrays, *about}
+        pictures = [file for file in files if file not in others]
         found, spare = read_pictures(folder, pictures, tables, like_mnist)
         spare += [file for file in arrays if file not in tables]
     notes = [*found.notes, *unused(spare)]

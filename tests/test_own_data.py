@@ -347,7 +347,7 @@ class TestPictures(OwnDataTest):
         self.assertEqual(read_own(folder).notes, [])
         for name in ("README", "LICENSE.md", "3/notes.txt"):
             (folder / name).touch()
-        self.assertIn("left out: 3 (3/notes.txt, LICENSE.md, README)", read_own(folder).summary())
+        self.assertIn("left out: 3 (LICENSE.md, README, 3/notes.txt)", read_own(folder).summary())
         whole = (folder / "3").glob("*.png")
         (folder / "3/damaged.png").write_bytes(next(whole).read_bytes()[:200])
         Image.new("I;16", (28, 28)).save(folder / "3/deep.png")
@@ -355,7 +355,7 @@ class TestPictures(OwnDataTest):
         self.assertEqual(len(own.data), 240)
         self.assertIn("of 242 files: 2 (3/damaged.png, 3/deep.png)", own.summary())
         Image.fromarray(DIGITS[0]).save(folder / "stray.png")
-        with self.assertRaisesRegex(InputError, r"243 files: 3 \(3/damaged.png, .*stray.png\)"):
+        with self.assertRaisesRegex(InputError, r"243 files: 3 \(stray.png, 3/damaged.png, "):
             read_own(folder)
 
     def test_what_cannot_be_trained_on_is_refused_in_one_line(self):
