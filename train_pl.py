@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 
 import pytorch_lightning as pl
-import torch
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loggers import Logger
 from torch import nn
@@ -19,7 +18,6 @@ from inputs.command_line import (
     InputError,
     OneLineParser,
     given_options,
-    one_line,
     path_name,
     positive_number,
     run_main,
@@ -27,18 +25,23 @@ from inputs.command_line import (
     whole_number,
 )
 from judging.report import beta_note, codec_bpd, of_test
-from judging.samples import CLASSIFIED_DATASET, CLASSIFIER, judge_run, load_classifier
-from judging.size import flops_per_image, num_parameters
+from judging.samples import classifier_of, judge_run
+from judging.size import sizes
 from pictures.epochs import KeepEpochs
 from pictures.in_training import GenerateCallback, LossCurves, show_latents
 from pictures.progress import Progress
-from reading.choice import add_own_data, data_module
+from reading.choice import OwnDataModule, add_own_data, data_module
 from runs.from_checkpoint import add_model, built, maker_of
 from runs.logs import open_logs, print_once
 from runs.result import finish, test_best
 from runs.run import Run
 from runs.stopping import StopOnSignal, explain_end
-from runs.trainer import add_trainer_options, make_trainer, restored_process
+from runs.trainer import (
+    add_trainer_options,
+    compile_networks,
+    make_trainer,
+    restored_process,
+)
 from vae import PRETRAINED, VAE, load_model, try_out
 
 __all__ = ["PRETRAINED", "VAE", "GenerateCallback", "load_model", "main", "train_vae"]
@@ -80,21 +83,21 @@ def train_vae(
         WorkError: the log directory can no longer be written, or another process has ended.
     """
     of_model = {name: model.hparams[name] for name in OF_MODEL} if isinstance(model, VAE) else {}
-    options = vars(args) | of_model
+    options, given = vars(args) | of_model, model
+    callbacks = [callbacks] if isinstance(callbacks, Callback) else [*callbacks]
     with restored_process(), ExitStack() as held:
         run = Run(make_parser(), options, held)
         s = run.settings
         pl.seed_everything(s.seed, verbose=False)
-        if model is not VAE or data is not None:
-            run.maker = None if data or isinstance(model, VAE) else maker_of(model)
-        if not run.resumed:
-            run.state.seeded = not isinstance(model, VAE)
-        of_mnist = (s.data, s.dataset, s.bits) == (None, CLASSIFIED_DATASET, 4) and data is None
-        data = data_of(run, data)
-        model = model_for(run, model, options, data)
-        known = of_mnist and CLASSIFIER.exists()
-        classifier = load_classifier() if known else None  # now, as a bad file ends the program
-        callbacks = [callbacks] if isinstance(callbacks, Callback) else callbacks
+        if of_model or data is not None or callbacks or logger is not None:
+            run.maker = None
+        elif given is not VAE:
+            run.maker = maker_of(given)
+        data = data_module(s, data)
+        if isinstance(data, OwnDataModule):
+            print_once(f"{s.data}: {data.said}")
+        model = model_for(run, given, options, data)
+        classifier = classifier_of(data)  # now, as a bad file ends the program
         stop, kept = StopOnSignal(), [KeepEpochs()] if s.keep_epochs else []
         shown = [GenerateCallback(save_to_disk=True), LossCurves(), Progress(s.progress_bar)]
         trainer = make_trainer(run, "val_bpd", [stop, *callbacks, *shown, *kept])
@@ -102,7 +105,7 @@ def train_vae(
             compile_networks(trainer.strategy.root_device, model.encoder, model.decoder)
         if trainer.is_global_zero:
             data.prepare_data()  # before other processes start, which would wait for a failed one
-        run.begin(trainer.world_size, model)
+        run.begin(trainer.world_size, model, data, seeded=given is not model)
         try:
             stop.catch()
             open_logs(run, trainer, logger)
@@ -110,14 +113,9 @@ def train_vae(
             path = run.last if run.state.step else None
             trainer.fit(model, datamodule=data, ckpt_path=path, weights_only=True)
             test = test_best(run, trainer, model, data)
-            model.eval()  # which Lightning has put back into training
-            result = {**test, **show_latents(trainer, model, data.test)}
+            result = {**test, **show_latents(trainer, model, data.test), **sizes(model)}
             if classifier is not None and trainer.is_global_zero:
                 result["samples"] = judge_run(model, classifier, data.train, data.test, s.seed)
-            parts = model.named_children()
-            result["parameters"] = {name: num_parameters(part) for name, part in parts}
-            result["flops_per_image"] = flops_per_image(model)
-            result["seeded"] = run.state.seeded
             result["codec_bpd"] = codec_bpd(data.test.images)
             if note := beta_note(s.beta):
                 result["note"] = note
@@ -126,25 +124,6 @@ def train_vae(
             explain_end(run, error, stop.number)
             raise
     return [test]
-
-
-def data_of(run: Run, given: pl.LightningDataModule | None) -> pl.LightningDataModule:
-    """The images of a run: those that are given to `train_vae`, or that its options name."""
-    s, data = run.settings, given
-    if given is not None:
-        name = given.hparams.get("dataset", type(given).__name__)
-        if run.resumed and name != s.dataset:
-            raise InputError(f"data: the run began with {s.dataset!r}, not with {name!r}")
-        s.dataset, s.bits = name, (given.num_levels - 1).bit_length()
-    elif s.dataset not in DATASETS:
-        raise InputError(f"data: the run began with {s.dataset!r}: give train_vae the same data")
-    else:
-        data = data_module(s)
-        if s.data is not None:
-            print_once(f"{s.data}: {data.said}")
-    for name in ("batch_size", "num_workers", "seed"):
-        setattr(data, name, getattr(s, name))
-    return data
 
 
 def model_for(
@@ -176,23 +155,6 @@ def model_for(
         setattr(run.settings, name, model.hparams[name])
     try_out(model)
     return model
-
-
-def compile_networks(device: torch.device, *networks: nn.Module) -> None:
-    """torch.compile, in place: the names in a checkpoint stay the same.
-
-    Raises:
-        InputError: it does not work here.
-    """
-    try:
-        torch.compile(torch.neg)(torch.zeros(1, device=device))
-    except RuntimeError as error:
-        raise InputError(
-            f"argument --compile: torch.compile does not work here ({one_line(error)}): install a "
-            "C++ compiler, such as g++, or leave it out"
-        ) from error
-    for network in networks:
-        network.compile()
 
 
 def make_parser() -> argparse.ArgumentParser:

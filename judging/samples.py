@@ -10,10 +10,11 @@ from pathlib import Path
 
 import torch
 from matplotlib.figure import Figure
+from pytorch_lightning import LightningDataModule
 from pytorch_lightning.utilities.seed import isolate_rng
 from torch import Tensor, nn
 
-from fmnist import DiscreteImages
+from fmnist import DiscreteImages, MNISTDataModule
 from inputs.checkpoints import load_shipped
 from judging.bounds import mean_and_error
 from judging.classifier import Classifier
@@ -32,6 +33,12 @@ NUM_COMPARED = 1000  # images whose nearest training images are looked for
 def load_classifier(path: Path = CLASSIFIER) -> Classifier:
     """The classifier, on the CPU, in eval mode; InputError unless the file is the shipped one."""
     return load_shipped(Classifier(), path).to(memory_format=torch.channels_last)
+
+
+def classifier_of(data: LightningDataModule) -> Classifier | None:
+    """The classifier, if it knows the images of a run and its file is there."""
+    known = type(data) is MNISTDataModule and (data.dataset, data.bits) == (CLASSIFIED_DATASET, 4)
+    return load_classifier() if known and CLASSIFIER.exists() else None
 
 
 @torch.no_grad()

@@ -5,6 +5,12 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 
+def sizes(model: nn.Module) -> dict[str, dict[str, int]]:
+    """How many parameters each part of a model has, and its `flops_per_image`."""
+    parts = {name: num_parameters(part) for name, part in model.named_children()}
+    return {"parameters": parts, "flops_per_image": flops_per_image(model)}
+
+
 @torch.no_grad()
 def flops_per_image(model: nn.Module) -> dict[str, int]:
     """Floating point operations of each part for one image, a multiplication and addition being 2.

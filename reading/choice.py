@@ -5,6 +5,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+from pytorch_lightning import LightningDataModule
+
 from fmnist import DATA_DIR, DATASETS, DiscreteImages, ImagesDataModule, MNISTDataModule
 from inputs.checkpoints import read_checkpoint
 from inputs.command_line import InputError, path_name
@@ -14,21 +16,10 @@ from reading.own import OwnData, read_own
 class OwnDataModule(ImagesDataModule):
     """The three loaders of one's own images; see `MNISTDataModule`."""
 
-    def __init__(self, own: OwnData, batch_size: int = 32, num_workers: int = 0, seed: int = 42):
-        how = {"batch_size": batch_size, "num_workers": num_workers, "seed": seed}
-        super().__init__(own.record["dataset"], *own.split(), **how)
+    def __init__(self, own: OwnData):
+        super().__init__(own.record["dataset"], *own.split())
         self.said = own.summary()
         self.save_hyperparameters(own.record)  # so that other commands find them again
-
-    def state_dict(self) -> dict[str, str]:
-        return {"digest": self.hparams.digest}
-
-    def load_state_dict(self, state_dict: dict[str, str]) -> None:
-        if state_dict["digest"] != self.hparams.digest:
-            raise InputError(
-                f"argument --data: the images in {self.hparams.data} are not those that the run "
-                "began with: give these, or start a new run"
-            )
 
 
 def add_own_data(add: Callable, data: str) -> None:
@@ -48,17 +39,34 @@ def add_data_options(parser: argparse.ArgumentParser) -> None:
     add("--data", type=path_name, help="images of your own, also if those of the training moved")
 
 
-def data_module(options: argparse.Namespace) -> MNISTDataModule:
-    """The loaders that train_pl.py's options ask for, if these go together; see `read_own`."""
-    s, how = options, (options.batch_size, options.num_workers, options.seed)
-    if s.data is None:
+def data_module(
+    options: argparse.Namespace, given: LightningDataModule | None = None
+) -> LightningDataModule:
+    """The loaders for a run: the given ones, or those that train_pl.py's options ask for.
+
+    The options become those of what is given.
+
+    Raises:
+        InputError: options do not go together; see `read_own`.
+    """
+    s, data = options, given
+    if data is not None:
+        s.dataset = data.hparams.get("dataset", type(data).__name__)
+        s.bits = (data.num_levels - 1).bit_length()
+    elif s.dataset not in DATASETS:
+        raise InputError(f"data: the run began with {s.dataset!r}: give train_vae the same data")
+    elif s.data is None:
         for name in ("like_mnist", "levels"):
             if getattr(s, name):
                 raise InputError(f"argument --{name}: it is for --data, leave it out")
-        return MNISTDataModule(s.data_dir, s.dataset, *how, s.bits)
-    if s.dataset != "MNIST":
-        raise InputError(f"argument --data: give it or --dataset {s.dataset}, not both")
-    return OwnDataModule(read_own(s.data, s.levels or 256, s.like_mnist, s.bits), *how)
+        data = MNISTDataModule(s.data_dir, s.dataset, bits=s.bits)
+    else:
+        if s.dataset != "MNIST":
+            raise InputError(f"argument --data: give it or --dataset {s.dataset}, not both")
+        data = OwnDataModule(read_own(s.data, s.levels or 256, s.like_mnist, s.bits))
+    for name in ("batch_size", "num_workers", "seed"):
+        setattr(data, name, getattr(s, name))
+    return data
 
 
 def class_number(checkpoint: str | Path, num_classes: int, name: str) -> int:

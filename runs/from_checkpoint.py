@@ -68,10 +68,14 @@ def file_of(made: Callable) -> str | None:
 
 
 def maker_of(make: Callable) -> str | None:
-    """What --model needs to find a class or function: None where it has no file or name."""
+    """What --model needs to find a class or function: None where it has no file or name.
+
+    None also of a script that is at work, as it may train again when it is imported.
+    """
     make = getattr(make, "func", make)  # that of a functools.partial
     name, file = getattr(make, "__qualname__", "<object>"), file_of(make)
-    return None if file is None or "<" in name else f"{os.path.relpath(file)}:{name}"
+    at_work = getattr(make, "__module__", None) == "__main__"
+    return None if file is None or at_work or "<" in name else f"{os.path.relpath(file)}:{name}"
 
 
 def classes_of(model: nn.Module) -> dict[str, str]:

@@ -30,6 +30,7 @@ def test_best(
     (test,) = trainer.test(
         model, datamodule=data, ckpt_path=run.best, weights_only=True, verbose=False
     )
+    model.eval()  # Lightning has put it back into training
     return test
 
 
@@ -45,7 +46,8 @@ def finish(
     """
     numbers = {name: value for name, value in result.items() if isinstance(value, float)}
     metrics = {name.replace("test_", "test/"): numbers[name] for name in sorted(numbers)}
-    trained_on = dict(trainer.datamodule.hparams)
+    data = trainer.datamodule
+    trained_on = {"dataset": type(data).__name__, **data.hparams}
     options = {name: (run.options | trained_on)[name] for name in COMPARED}
     for logger in trainer.loggers:
         if isinstance(logger, TensorBoardLogger):
@@ -58,6 +60,7 @@ def finish(
         "model": {"class": type(model).__name__, **run.state.hparams},
         "options": run.options,
         "lengths": run.state.lengths,
+        "seeded": run.state.seeded,
         "seconds": round(run.seconds, 1),
     }
     if trainer.is_global_zero:

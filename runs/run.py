@@ -10,6 +10,7 @@ A run that is killed at any moment goes on from `last.ckpt` and ends with the sa
 
 import argparse
 import difflib
+import json
 import math
 import os
 import shlex
@@ -33,6 +34,23 @@ from runs.from_checkpoint import check_classes
 MAY_DIFFER = {"data_dir", "data", "num_workers", "progress_bar", "resume"}
 MAY_DIFFER |= {"accelerator", "strategy", "devices", "num_nodes"}
 PLACE = {"log_dir", "resume"}  # options that say where a run is, and are none of its own
+
+
+def images_of(record: Mapping[str, object]) -> object:
+    """What tells a data module's images from others, of its hyperparameters; not where they are."""
+    return record.get("digest") or (record.get("dataset"), record.get("bits"))
+
+
+def check_plain(what: str, hparams: Mapping[str, object]) -> None:
+    """Raises InputError for hyperparameters that a checkpoint without code cannot hold."""
+    for name, value in hparams.items():
+        try:
+            json.dumps(value)
+        except TypeError as error:
+            raise InputError(
+                f"{what}: its hyperparameter {name} is a {type(value).__name__}, not plain values: "
+                f"leave it out by save_hyperparameters(ignore=[{name!r}]), or take its name"
+            ) from error
 
 
 @dataclass
@@ -106,11 +124,11 @@ class Run:
         """How to go on after its end by whatever cause."""
         if not self.last.exists():
             return "no checkpoint is left: start again"
-        more, folder = f" --epochs {self.settings.epochs}" if self.resumed else "", str(self.folder)
+        folder, epochs = str(self.folder), self.settings.epochs
         if self.maker is None:
-            return (
-                f"continue with train_vae(Namespace(resume={folder!r}), ...), given the same again"
-            )
+            more = f", epochs={epochs}" if self.resumed else ""
+            return f"continue with train_vae(Namespace(resume={folder!r}{more}), ...), as before"
+        more = f" --epochs {epochs}" if self.resumed else ""
         more += f" --model {shlex.quote(self.maker)}" if self.maker else ""
         return f"continue with: python train_pl.py --resume {shlex.quote(folder)}{more}"
 
@@ -150,24 +168,37 @@ class Run:
         if self.state.best_name and not self.best.exists():
             raise InputError(f"argument --resume: {self.best}, the best so far, is missing")
 
-    def begin(self, processes: int, model: pl.LightningModule) -> None:
+    def begin(
+        self,
+        processes: int,
+        model: pl.LightningModule,
+        data: pl.LightningDataModule,
+        seeded: bool,
+    ) -> None:
         """Makes a new run's folder; a resumed one's table of epochs is again as it was saved.
 
+        Args:
+            processes: that train together.
+            seeded: whether the seed covers the model's weights at the start.
         Raises:
-            InputError: the run to resume had another number of processes, or another model.
+            InputError: the run to resume had another number of processes, another model or other
+                images; a checkpoint could not be read that has these hyperparameters.
         """
         first = rank_zero_only.rank == 0
+        check_plain("model", model.hparams)
+        check_plain("data", data.hparams)
         if not self.resumed:
             log_dir = Path(self.settings.log_dir)  # the others are told the folder by Lightning
             self._hold(new_folder(log_dir) if first else log_dir / "none")
             self.state.hparams, self.state.processes = dict(model.hparams), processes
+            self.state.seeded = seeded
         elif (before := self.state.processes) != processes:
             raise InputError(
                 f"argument --devices: the run in {self.folder} has {before} processes, not "
                 f"{processes}: give as many, as the batches of a step depend on it"
             )
         else:
-            self._check(model)
+            self._check(model, data)
             if first:
                 write_csv(self.folder / TABLE, self.state.rows)
         given = {name: self.options[name] for name in ("data_dir", "data") if self.options[name]}
@@ -176,9 +207,17 @@ class Run:
             self.state.lengths.append(self.settings.epochs)
         self.begun = time.monotonic() - self.state.seconds
 
-    def _check(self, model: pl.LightningModule) -> None:
-        """Raises InputError unless the run began with such a model."""
+    def _check(self, model: pl.LightningModule, data: pl.LightningDataModule) -> None:
+        """Raises InputError unless the run began with such a model and the same images."""
         saved = read_checkpoint(self.last)
+        began = saved.get("datamodule_hyper_parameters") or {}
+        if images_of(began) != images_of(data.hparams):
+            now = data.hparams.get("dataset", type(data).__name__)
+            then = began.get("dataset", "a data module of its own")
+            raise InputError(
+                f"argument --resume: the images ({now}) are not those that the run in "
+                f"{self.folder} began with ({then}): give the same again, or start a new run"
+            )
         check_classes(model, saved, f"argument --resume: {self.last}")
         weights = saved["state_dict"], model.state_dict()
         shapes = ({name: w.shape for name, w in each.items()} for each in weights)

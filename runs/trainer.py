@@ -17,6 +17,7 @@ import torch
 from pytorch_lightning.callbacks import Callback, LearningRateMonitor
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.utilities.seed import isolate_rng
+from torch import nn
 
 from inputs.command_line import InputError, one_line, whole_number
 from runs.checkpoints import AtomicCheckpointIO, RunCheckpoint
@@ -87,6 +88,23 @@ def make_trainer(run: Run, monitor: str, callbacks: Iterable[Callback]) -> pl.Tr
     except (ValueError, TypeError, RuntimeError, ImportError, MisconfigurationException) as error:
         given = " ".join(f"--{name} {value}" for name, value in options.items())
         raise InputError(f"Lightning refuses {given}: {one_line(error)}") from error
+
+
+def compile_networks(device: torch.device, *networks: nn.Module) -> None:
+    """torch.compile, in place: the names in a checkpoint stay the same.
+
+    Raises:
+        InputError: it does not work here.
+    """
+    try:
+        torch.compile(torch.neg)(torch.zeros(1, device=device))
+    except RuntimeError as error:
+        raise InputError(
+            f"argument --compile: torch.compile does not work here ({one_line(error)}): install a "
+            "C++ compiler, such as g++, or leave it out"
+        ) from error
+    for network in networks:
+        network.compile()
 
 
 def keep_freed_memory() -> None:

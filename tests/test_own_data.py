@@ -426,7 +426,8 @@ class TestSplit(OwnDataTest):
         together = [image.numpy().tobytes() for part in parts for image in part.images]
         self.assertEqual(sorted(together), sorted(image.tobytes() for image in LEVELS))
         for seed in (1, 2):
-            module = OwnDataModule(read_own(path), seed=seed)
+            module = OwnDataModule(read_own(path))
+            module.seed = seed
             module.setup("fit")
             for part, same in zip(parts, (module.train, module.val, module.test), strict=True):
                 self.assertTrue(torch.equal(part.images, same.images))
@@ -500,7 +501,7 @@ class TestCommands(OwnDataTest):
         next(moved.glob("*/*")).unlink()
         others = "moved, other images", "moved"  # as the resumed run calls them
         self.assertEqual(self.judged_on(self.run, "--data", moved), others)
-        with self.assertRaisesRegex(InputError, "not those that the run began with"):
+        with self.assertRaisesRegex(InputError, "are not those that .* began with .moved"):
             self.train(resume=self.run, epochs=3)
         last = self.run / "checkpoints" / "last.ckpt"  # knows where the images are now
         self.assertIn("have changed", self.judged_on(last))

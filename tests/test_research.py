@@ -5,13 +5,12 @@ import sys
 import tempfile
 import unittest
 from argparse import Namespace
-from contextlib import ExitStack, redirect_stdout
+from contextlib import redirect_stdout
 from io import StringIO
 from pathlib import Path
 from unittest import mock
 
 import torch
-from pytorch_lightning.callbacks import LambdaCallback
 from test_readme import ROOT, blocks
 from tiny import few, run_command, tiny_data, without_pictures
 from torch import Tensor, nn
@@ -20,14 +19,13 @@ import compare
 import compress
 import explore
 import export
+import fmnist
 import sample
 import train_pl
 from exporting.programs import Sample, programs
-from fmnist import ImagesDataModule
 from inputs.command_line import InputError, WorkError
 from judging.bounds import image_bounds
-from runs.from_checkpoint import named_in_file
-from runs.run import Run
+from runs.from_checkpoint import maker_of, named_in_file
 from train_pl import load_model, train_vae
 from utils import KLD, elbo_to_bpd, importance_weighted_bpd
 from vae import VAE, check_logits
@@ -125,16 +123,13 @@ class TestResearch(unittest.TestCase):
             train(self.folder, model, **TINY)
 
     def test_a_run_that_is_stopped_names_the_model_to_continue_with(self):
-        def stop(*_: object) -> None:
-            raise WorkError("enough")
-
-        callback = LambdaCallback(on_train_batch_end=stop)
+        stop = mock.patch.object(VAE, "on_train_batch_end", side_effect=WorkError("enough"))
         args = Namespace(log_dir=str(self.folder / "stopped"), **TINY)
         refused = self.assertRaisesRegex(
             WorkError, r"--resume \S+_0 --model \S*research.py:Logistic$"
         )
-        with tiny_data(), without_pictures(), redirect_stdout(StringIO()), refused:
-            train_vae(args, callback, model=self.logistic)
+        with tiny_data(), without_pictures(), redirect_stdout(StringIO()), refused, stop:
+            train_vae(args, model=self.logistic)
         run = self.folder / "stopped" / "version_0"
         model = ("--model", f"{self.file}:Logistic")
         with tiny_data(), without_pictures():
@@ -143,11 +138,39 @@ class TestResearch(unittest.TestCase):
             code, _, error = run_command(train_pl.main, "--resume", run, *model)
         self.assertEqual(code, 0, error)
         self.assertTrue((run / "result.json").exists())
-        again = Run(
-            train_pl.make_parser(), {"resume": run, "epochs": 2}, self.enterContext(ExitStack())
+
+    def test_what_a_caller_brings_along_is_to_be_given_again(self):
+        options = Namespace(log_dir=str(self.folder / "again"), **TINY)
+        refused = self.assertRaisesRegex(
+            WorkError, r"train_vae\(Namespace\(resume='\S+version_0'\), ...\), as before$"
         )
-        again.maker = None  # as of an object
-        self.assertRegex(again.remedy, r"train_vae\(Namespace\(resume='\S+version_0'\), ...\)")
+        stop = mock.patch.object(VAE, "on_train_batch_end", side_effect=WorkError("enough"))
+        with tiny_data(), without_pictures(), redirect_stdout(StringIO()), refused, stop:
+            train_vae(options, data=self.named("toy_images")(), model=self.logistic)
+        run, model = self.folder / "again" / "version_0", ("--model", f"{self.file}:Logistic")
+        with tiny_data(), without_pictures():
+            code, _, error = run_command(train_pl.main, "--resume", run, *model)
+            self.assertEqual((code, "began with 'squares': give" in error), (2, True), error)
+            refused = self.assertRaisesRegex(InputError, r"\(MNIST\) are not .* with \(squares\)")
+            with refused:
+                others = fmnist.MNISTDataModule()
+                train_vae(Namespace(resume=run), model=self.logistic, data=others)
+
+    def test_only_what_is_no_script_at_work_is_named_to_be_imported(self):
+        self.assertRegex(maker_of(self.logistic), r"research.py:Logistic$")
+        self.assertIsNone(maker_of(type("Linear", (VAE,), {"__module__": "__main__"})))
+
+    def test_hyperparameters_that_no_checkpoint_can_hold_are_refused_before_the_run(self):
+        class Activated(VAE):
+            def __init__(self, activation: type = nn.Tanh, **options):
+                super().__init__(**options)
+
+        data = self.named("toy_images")()
+        data.save_hyperparameters({"where": self.folder})
+        for wrong, said in (({"model": Activated}, "activation"), ({"data": data}, "where")):
+            with self.assertRaisesRegex(InputError, f"hyperparameter {said} is a .*ignore="):
+                train(self.folder / "refused", **TINY, **wrong)
+        self.assertEqual([*(self.folder / "refused").glob("*")], [])
 
     def test_commands_ask_for_the_model_and_work_with_it(self):
         run = self.result("Logistic")["run"]
@@ -197,13 +220,16 @@ class TestResearch(unittest.TestCase):
 
     def test_images_of_any_source_are_trained_on(self):
         data = self.named("toy_images")()
-        self.assertIsInstance(data, ImagesDataModule)
+        self.assertIsInstance(data, fmnist.ImagesDataModule)
         result = train(self.folder, **{**TINY, "batch_size": 400}, num_filters=2, data=data, seed=5)
         self.assertEqual(result["trained_on"], {"dataset": "squares", "bits": 4})
         self.assertEqual((data.batch_size, data.seed), (400, 5))
         self.assertEqual(result["options"]["dataset"], "squares")
-        code, _, error = run_command(train_pl.main, "--resume", result["run"], "--epochs", 2)
-        self.assertEqual((code, "began with 'squares': give" in error), (2, True), error)
+        data = self.named("toy_images")()
+        data.hparams.clear()  # as of a data module that saves none
+        run = train(self.folder, **TINY, num_filters=2, data=data)
+        self.assertEqual(run["trained_on"], {"dataset": "ImagesDataModule"})
+        self.assertEqual(len(compare.compare([run["run"]])), 1)
 
 
 class TestRefused(unittest.TestCase):

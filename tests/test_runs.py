@@ -321,7 +321,7 @@ class TestSignals(BareTest):
             stopping.on_train_batch_start()
 
     def test_between_training_and_the_end_it_stops_at_once(self):
-        with mock.patch.object(train_pl, "flops_per_image", stop):
+        with mock.patch.object(train_pl, "sizes", stop):
             self.assert_ends(self.train(*SMALL, "--epochs", 1), 143, "continue with")
 
     def test_before_the_run_begins_there_is_nothing_to_continue(self):

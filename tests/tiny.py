@@ -50,7 +50,8 @@ def tiny_data() -> Iterator[None]:
 @contextmanager
 def without_pictures() -> Iterator[None]:
     """Runs draw and judge no pictures, which takes two thirds of the time of a tiny one."""
-    nothing = {"LossCurves": Callback, "show_latents": lambda *_: {}, "CLASSIFIER": Path("none")}
+    nothing = {"LossCurves": Callback, "show_latents": lambda *_: {}}
+    nothing["classifier_of"] = lambda data: None
     drawn = mock.patch.object(train_pl.GenerateCallback, "sample_and_save")
     with mock.patch.multiple(train_pl, **nothing), drawn:
         yield
