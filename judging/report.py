@@ -60,7 +60,7 @@ def of_test(result: Mapping[str, object]) -> str:
 
 def codec_bpd(images: Tensor) -> dict[str, float]:
     """Bits per dimension that a general codec needs, for scale: uint8 [N, 1, H, W]."""
-    return {"bz2": 8 * len(bz2.compress(images.cpu().numpy())) / images.numel()}
+    return {"bz2": 8 * len(bz2.compress(images.cpu().contiguous().numpy())) / images.numel()}
 
 
 def not_learned(bpd: float, codecs: Mapping[str, float]) -> list[str]:

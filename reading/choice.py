@@ -1,7 +1,7 @@
 """Which images a command works with: MNIST, another official data set, or one's own."""
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -97,10 +97,19 @@ def training_record(checkpoint: str | Path) -> dict[str, object]:
         return {}
     if record.keys() >= {"dataset", "data", "levels", "like_mnist", "classes", "digest"}:
         return record
-    name = record.get("dataset")
-    if name not in DATASETS:
+    if not isinstance(name := record.get("dataset"), str):
         return {}  # of somebody's own data module
     return {"dataset": name, "bits": record.get("bits", 4)}
+
+
+def bits_of(record: Mapping[str, object]) -> int:
+    """4 or 1, as the images of a training were, of its record; InputError for any others."""
+    if (bits := record.get("bits", 4)) not in (1, 4):
+        raise InputError(
+            f"argument checkpoint: the model is of images in {bits} bits, and files are read in 4 "
+            "or 1: judge it in Python, by image_bounds of judging/bounds.py"
+        )
+    return bits
 
 
 def data_for(
@@ -119,12 +128,17 @@ def data_for(
     """
     record = training_record(checkpoint)
     trained_on, digest = record.get("dataset"), record.get("digest")
-    bits = record.get("bits", 4)
+    bits = bits_of(record)
     kind = "binary " if bits == 1 else ""
     if dataset and data:
         raise InputError(f"argument --data: give it or --dataset {dataset}, not both")
     if data is None and (dataset or digest is None):
         name = dataset or trained_on or "MNIST"
+        if name not in DATASETS:
+            raise InputError(
+                f"argument --data: the model was trained on {name}, images that train_vae was "
+                "given: give --data or --dataset to judge it on others"
+            )
         official = MNISTDataModule(data_dir, name, bits=bits)
         official.prepare_data()
         return DataSets(kind + name, trained_on and kind + trained_on, *official.read())

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 import compare
 import compress
+import evaluate
 import explore
 import export
 import fmnist
@@ -156,6 +157,18 @@ class TestResearch(unittest.TestCase):
                 others = fmnist.MNISTDataModule()
                 train_vae(Namespace(resume=run), model=self.logistic, data=others)
 
+    def test_no_file_is_read_for_a_model_of_other_grey_levels(self):
+        levels = torch.arange(8, dtype=torch.uint8).view(8, 1, 1, 1).expand(-1, 1, 28, 28)
+        part = fmnist.DiscreteImages(levels, torch.arange(8), num_levels=8)
+        data = fmnist.ImagesDataModule("eight", part, part, part)
+        run = train(self.folder, **{**TINY, "batch_size": 8}, num_filters=2, data=data)["run"]
+        for main, words in (
+            (evaluate.main, ("--dataset", "MNIST", "--output", self.folder / "eight")),
+            (sample.main, ("--from", "a.png", "--to", "b.png", "--output", self.folder / "8.png")),
+        ):
+            code, _, error = run_command(main, run, *words)
+            self.assertEqual((code, "images in 3 bits" in error), (2, True), error)
+
     def test_only_what_is_no_script_at_work_is_named_to_be_imported(self):
         self.assertRegex(maker_of(self.logistic), r"research.py:Logistic$")
         self.assertIsNone(maker_of(type("Linear", (VAE,), {"__module__": "__main__"})))
@@ -225,6 +238,18 @@ class TestResearch(unittest.TestCase):
         self.assertEqual(result["trained_on"], {"dataset": "squares", "bits": 4})
         self.assertEqual((data.batch_size, data.seed), (400, 5))
         self.assertEqual(result["options"]["dataset"], "squares")
+        words = (
+            result["run"],
+            "--limit",
+            2,
+            "--accelerator",
+            "cpu",
+            "--output",
+            self.folder / "judged",
+        )
+        code, _, error = run_command(evaluate.main, *words)
+        self.assertEqual((code, "trained on squares, images that" in error), (2, True), error)
+
         data = self.named("toy_images")()
         data.hparams.clear()  # as of a data module that saves none
         run = train(self.folder, **TINY, num_filters=2, data=data)
