@@ -91,7 +91,8 @@ def compare(folders: Sequence[Path]) -> list[dict[str, object]]:
         for run, other in combinations(runs, 2):
             both = f"{run['folder']} and {other['folder']} have the same options and"
             seeds = run["options"].get("seed"), other["options"].get("seed")
-            if run["options"]["seeded"] and seeds[0] == seeds[1]:
+            twice = run["folder"].resolve() == other["folder"].resolve()
+            if twice or (run["options"]["seeded"] and seeds[0] == seeds[1]):
                 raise InputError(f"{both} seed: leave one out")
             if run["parameters"] != other["parameters"]:
                 raise InputError(f"{both} other networks: compare runs of one model")

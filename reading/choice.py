@@ -118,7 +118,7 @@ def data_for(
     data: str | None = None,
     data_dir: str | Path = DATA_DIR,
 ) -> DataSets:
-    """The images that are asked for or else those that a checkpoint's model was trained on.
+    """The images that `dataset` or `data` names; without both, those that a model was trained on.
 
     Args:
         dataset: one of `DATASETS`, in `data_dir`.

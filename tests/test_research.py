@@ -120,6 +120,8 @@ class TestResearch(unittest.TestCase):
         self.assertEqual((result["seeded"], self.result("Logistic")["seeded"]), (False, True))
         rows = compare.compare([result["run"], self.result("Logistic")["run"]])
         self.assertEqual([row["seeded"] for row in rows], [False, True])
+        with self.assertRaisesRegex(InputError, "leave one out"):
+            compare.compare([result["run"]] * 2)
         with self.assertRaisesRegex(InputError, f"trained in .*{result['run'].name}"):
             train(self.folder, model, **TINY)
 
