@@ -10,7 +10,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
-from fmnist import SIDE, as_bits
+from fmnist import as_bits
 from inputs.command_line import InputError
 from judging.bounds import image_bounds
 from judging.classifier import Classifier
@@ -18,9 +18,7 @@ from judging.percentiles import UNUSUAL, percentile
 from judging.samples import classify, nearest
 from pictures.figures import captioned_figure, short
 from reading.choice import DataSets
-from reading.names import some, visible
-from reading.photo import fitted, light_on_dark, photographed
-from reading.pictures import read_grey
+from reading.pictures import some, things_in, visible
 
 SHOWN = 64  # pictures in the figure at most
 NUM_USUAL = 1000  # test images that pictures are compared with
@@ -74,18 +72,6 @@ def read_pictures(
         notes.append(f"several things in one picture, each taken for itself: {some(several)}")
     data = as_bits(np.stack(images), np.zeros(len(images), np.int64), (), bits)
     return Handwriting(names, data.images, notes)
-
-
-def things_in(file: Path, like_mnist: bool | None) -> list[np.ndarray]:
-    """The things in a picture, see `read_pictures`: uint8 [28, 28] each, in 0..255."""
-    grey = read_grey(file)
-    if like_mnist is None and grey.shape == (SIDE, SIDE):
-        return [light_on_dark(grey)]
-    if like_mnist is False:
-        return [fitted(light_on_dark(grey))]
-    if found := photographed(grey):
-        return found
-    raise ValueError("no strokes stand out on it")
 
 
 @torch.no_grad()

@@ -1,22 +1,25 @@
 """All images of a file or folder: read, brought to one form, divided and recorded."""
 
 import hashlib
+import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from fmnist import DATASETS, DiscreteImages, as_bits, split_positions
+from fmnist import DATASETS, SIDE, DiscreteImages, as_bits, split_positions
 from inputs.command_line import InputError, one_line
-from reading.forms import as_classes, as_form, plain_labels
 from reading.parts import Found, Part
-from reading.sources import DAMAGED, read_source
+from reading.photo import fitted, mnist_form
+from reading.sources import read_source
 
 HELD_OUT = 10  # of so many images one is for validation and one for the test
 FEWEST = 200
+MOST_CLASSES = 100
 PARTS = ("train", "val", "test")
+LUMA = np.array([0.299, 0.587, 0.114])  # of red, green and blue in grey (ITU-R BT.601)
 
 
 class OwnData(NamedTuple):
@@ -32,11 +35,7 @@ class OwnData(NamedTuple):
     notes: list[str]
 
     def split(self) -> tuple[DiscreteImages, DiscreteImages, DiscreteImages]:
-        """Training, validation and test images; see `positions`."""
-        return tuple(map(self.data.subset, self.positions()))
-
-    def positions(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Which images are for training, validation and test: long [size] each.
+        """Training, validation and test images.
 
         A part that the source has is that part. A tenth of the others is each part that it has not,
         in an order that depends on their number only.
@@ -46,13 +45,13 @@ class OwnData(NamedTuple):
         missing = [0 if len(part) else tenth for part in (val, test)]
         order = split_positions(len(train) - sum(missing), *missing)
         val, test = val if len(val) else order[1], test if len(test) else order[2]
-        return order[0], val, test
+        return tuple(map(self.data.subset, (order[0], val, test)))
 
     def summary(self) -> str:
         """How many images there are, of which classes, for what, and what was not used."""
         counts = self.data.labels.bincount(minlength=len(self.data.classes)).tolist()
         classes = ", ".join(f"{c} {n}" for c, n in zip(self.data.classes, counts, strict=False))
-        sizes = zip(("training", "validation", "test"), map(len, self.positions()), strict=True)
+        sizes = zip(("training", "validation", "test"), map(len, self.split()), strict=True)
         published = self.record["published"]
         split = ", ".join(f"{n:,} for {name}" for name, n in sizes)
         split += f" ({' and '.join(published)} as published)" if published else ""
@@ -81,20 +80,18 @@ def read_own(
     path = Path(path).absolute()
     try:
         found = read_source(path, like_mnist)
+        parts, notes = usable(found)
         if found.formed and levels != 256:
             raise ValueError("pictures have 256 grey levels: leave --levels out")
-        parts, notes = usable(found)
         images = [part.images for part in parts.values()]
-        images = images if found.formed else as_form(images, levels, like_mnist, bits)
-        pixels = np.concatenate(images)
+        pixels = np.concatenate(
+            images if found.formed else as_form(images, levels, like_mnist, bits)
+        )
         if len(pixels) < FEWEST:
             count = f"number of images: {len(pixels)}"
             raise ValueError(f"{count}, expected at least {FEWEST}, better some thousand")
-        numbers, classes = np.zeros(len(pixels), np.int64), ()
-        if all(part.labels is not None for part in parts.values()):
-            labels = [plain_labels(part.labels, len(part.images)) for part in parts.values()]
-            numbers, classes = as_classes(np.concatenate(labels))
-    except (*DAMAGED, ImportError) as error:
+        numbers, classes = as_classes([*parts.values()])
+    except (OSError, ValueError, ImportError) as error:
         why = getattr(error, "strerror", None) or error  # without the path, which is named here
         inside = getattr(error, "filename", None)
         why = f"{inside}: {why}" if inside and Path(inside) != path else why
@@ -141,3 +138,100 @@ def usable(found: Found) -> tuple[dict[str, Part], list[str]]:
             notes.append(f"the labels of the {name} images are not used, as others have none")
             parts[name] = Part(parts[name].images)
     return {name: parts[name] for name in PARTS if name in parts}, [*found.notes, *notes]
+
+
+def as_form(
+    parts: Sequence[np.ndarray], levels: int, like_mnist: bool, bits: int
+) -> list[np.ndarray]:
+    """The images of all parts in 0..255, uint8 [N, 28, 28] each.
+
+    Args:
+        parts: [N, H, W], [N, H * H], or with one or three colours before or after H and W; bool,
+            whole numbers or floats, in 0..1 or 0..255.
+        levels: 16 where the values are 0..15.
+        bits: those that `fmnist.as_bits` will be asked for: 16 levels come out of it as they were.
+    Raises:
+        ValueError: they are something else; the message says what.
+    """
+    formed = []
+    for images in as_bytes([as_planes(images) for images in parts], levels):
+        grey = images if images.ndim == 3 else np.rint(images @ LUMA).astype(np.uint8)
+        if grey.shape[1:] == (SIDE, SIDE) and not like_mnist:
+            formed.append(grey if levels == 256 else grey * np.uint8(17 if bits == 1 else 16))
+            continue
+        small = np.empty((len(grey), SIDE, SIDE), np.uint8)
+        for number, image in enumerate(grey * np.uint8(255 // (levels - 1))):
+            try:
+                small[number] = mnist_form(image) if like_mnist else fitted(image)
+            except ValueError as error:
+                raise ValueError(f"image {number}, counted from 0: {error}") from error
+        formed.append(small)
+    return formed
+
+
+def as_planes(images: np.ndarray) -> np.ndarray:
+    """[N, H, W] or [N, H, W, 3] of the shapes that `as_form` takes."""
+    shape = images.shape
+    if images.ndim == 2 and math.isqrt(shape[1]) ** 2 == shape[1] > 1:
+        return images.reshape(len(images), math.isqrt(shape[1]), -1)
+    if images.ndim == 4 and shape[1] in (1, 3) and shape[3] not in (1, 3):
+        images = np.moveaxis(images, 1, 3)
+    if images.ndim == 4 and images.shape[3] == 1:
+        images = images[..., 0]
+    if not (images.ndim == 3 or (images.ndim == 4 and images.shape[3] == 3)) or 0 in shape[1:]:
+        raise ValueError(f"images are {list(shape)}, expected [N, 28, 28] or [N, 784]")
+    return images
+
+
+def as_bytes(parts: Sequence[np.ndarray], levels: int) -> list[np.ndarray]:
+    """Values of any type as uint8 in 0..255, or 0..15 if that is what `levels` says."""
+    if odd := [images.dtype for images in parts if images.dtype.kind not in "buif"]:
+        raise ValueError(f"images are {odd[0]}, expected numbers")
+    low, high = (float(f([f(images, initial=0) for images in parts])) for f in (np.min, np.max))
+    if not 0 <= low <= high <= 255:  # also where one is not a number
+        raise ValueError(f"grey levels are {low:g} to {high:g}, expected 0..255, or 0..1 of floats")
+    if levels == 16 and high > 15:
+        raise ValueError(f"grey levels go up to {high:g}, expected 0..15: leave --levels out")
+    if levels == 256 and 1 < high < 32:
+        raise ValueError(
+            f"grey levels go up to {high:g}, expected 255, or 1: --levels 16 is for 0..15"
+        )
+    scale = 255 if levels == 256 and high <= 1 else 1
+    if scale == 1 and all(images.dtype == np.uint8 for images in parts):
+        return [*parts]
+    return [np.rint(scale * images.astype(np.float32)).astype(np.uint8) for images in parts]
+
+
+def as_classes(parts: Sequence[Part]) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Labels of all parts as numbers from 0 on, int64 [N], and what each number stands for.
+
+    Without any, zeros and no names.
+
+    Raises:
+        ValueError: they are not one for each image, or of too many classes.
+    """
+    if parts[0].labels is None:
+        return np.zeros(sum(len(part.images) for part in parts), np.int64), ()
+    labels = np.concatenate([plain_labels(part.labels, len(part.images)) for part in parts])
+    names, numbers = np.unique(labels, return_inverse=True)
+    if len(names) > MOST_CLASSES:
+        raise ValueError(f"there are {len(names)} classes, expected at most {MOST_CLASSES}")
+    return numbers.astype(np.int64), tuple(map(str, names.tolist()))
+
+
+def plain_labels(labels: np.ndarray, count: int) -> np.ndarray:
+    """Labels of any values as whole numbers or names, [N], one for each of so many images."""
+    found = f"labels are {labels.dtype} {list(labels.shape)}"
+    if labels.ndim == 2 and 1 in labels.shape:
+        labels = labels.ravel()
+    numbers = labels.dtype.kind in "buif"
+    if labels.ndim == 2 and numbers and ((labels != 0).sum(1) == 1).all() and labels.max() == 1:
+        labels = labels.argmax(axis=1)  # one-hot
+    if labels.dtype.kind == "S":
+        labels = np.char.decode(labels, "utf-8", "surrogateescape")
+    whole = labels.dtype.kind == "f" and (labels == np.rint(labels)).all()
+    if whole or labels.dtype.kind == "b":
+        labels = labels.astype(np.int64)
+    if labels.shape != (count,) or labels.dtype.kind not in "iuU":
+        raise ValueError(f"{found}, expected a whole number or a name for each of {count} images")
+    return labels

@@ -1,15 +1,21 @@
-"""Which arrays are images and labels, and of which part: training, validation or test."""
+"""What names and shapes say of arrays: images or labels, for training, validation or test."""
 
+import re
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from reading.arrays import Arrays
-from reading.names import part_of, says_images, says_labels
-
-ROLES = {"images": says_images, "labels": says_labels}
+IMAGES = {"image", "images", "img", "imgs", "x", "data", "pixels", "features"}
+LABELS = {"label", "labels", "target", "targets", "y", "class", "classes"}
+ROLES = dict.fromkeys(IMAGES, "images") | dict.fromkeys(LABELS, "labels")
+PARTS = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
+    **dict.fromkeys(("test", "testing", "t10k", "test10k", "test50k"), "test"),
+}
 FEWEST_PIXELS = 64  # values of an image; of fewer, an array is of something else
+Arrays = dict[str, np.ndarray]
 
 
 class Part(NamedTuple):
@@ -38,18 +44,25 @@ class Named(NamedTuple):
     array: np.ndarray
 
 
-def named(files: dict[str, Arrays]) -> list[Named]:
-    """All arrays of some files with what their names say of them."""
-    found = []
-    for file, arrays in files.items():
-        for name, array in arrays.items():
-            role = next((r for r, says in ROLES.items() if says(name)), "")
-            if not role and len(arrays) == 1:
-                role = next((r for r, says in ROLES.items() if says(Path(file).name)), "")
-            part = part_of(name) or part_of(Path(file).name) or part_of(file)
-            if array.ndim:
-                found.append(Named(f"{file} {name}".strip(), part, role, array))
-    return found
+def words(name: str) -> set[str]:
+    """The words of a name in small letters: {"train", "images", "idx3", "ubyte"}."""
+    return {*re.split(r"[^a-z0-9]+", re.sub("([a-z])([A-Z])", r"\1 \2", name).lower())} - {""}
+
+
+def said(name: str, meanings: dict[str, str]) -> str:
+    """What the words of a name mean; "" where that is nothing, or not one thing."""
+    found = {meanings[word] for word in words(name) if word in meanings}
+    return found.pop() if len(found) == 1 else ""
+
+
+def part_of(name: str) -> str:
+    """train, val, test or ""."""
+    return said(name, PARTS)
+
+
+def role_of(name: str) -> str:
+    """images, labels or ""."""
+    return said(name, ROLES)
 
 
 def can_be_images(array: np.ndarray) -> bool:
@@ -69,35 +82,37 @@ def sort_arrays(files: dict[str, Arrays]) -> Found:
     if classes := class_files(files):
         labels = np.repeat([*classes], [len(array) for array in classes.values()])
         return Found({"": Part(np.concatenate([*classes.values()]), labels)}, [])
-    arrays = named(files)
+    arrays = []
+    for file, content in files.items():
+        role = role_of(Path(file).name) if len(content) == 1 else ""
+        for name, array in content.items():
+            part = part_of(name) or part_of(Path(file).name) or part_of(file)
+            arrays.append(Named(f"{file} {name}".strip(), part, role_of(name) or role, array))
     images = [a for a in arrays if a.role == "images" and a.array.ndim > 1]
     images = images or [a for a in arrays if not a.role and can_be_images(a.array)]
     if not images:
         found = (f"{a.name} {a.array.dtype} {[*a.array.shape]}" for a in arrays[:5])
         raise ValueError(f"there are no images: it has {', '.join(found) or 'no arrays'}")
-    rest = [a for a in arrays if all(a is not one for one in images)]
-    labels = [a for a in rest if a.role == "labels"] or [a for a in rest if a.array.ndim == 1]
-    parts, used = {}, []
+    labels = [a for a in arrays if a.role == "labels"] or [a for a in arrays if a.array.ndim == 1]
+    parts, used = {}, set()
     for one in images:
         if one.part in parts:
             names = " and ".join(a.name for a in images if a.part == one.part)
             raise ValueError(f"two arrays of images, {names}: give one, or how its names begin")
         mine = [a for a in labels if a.part == one.part]
-        mine = [a for a in mine if len(a.array) == len(one.array)] or [a for a in mine if a.role]
+        mine = [a for a in mine if a.role or len(a.array) == len(one.array)][:1]
         parts[one.part] = Part(one.array, mine[0].array if mine else None)
-        used += mine[:1]
-    spare = [a.name for a in labels if a.role and all(a is not one for one in used)]
+        used |= {a.name for a in mine}
+    spare = [a.name for a in labels if a.role and a.name not in used]
     return Found(parts, [f"{name} could be labels and is not used" for name in spare])
 
 
-def class_files(files: dict[str, Arrays]) -> dict[str, np.ndarray]:
+def class_files(files: dict[str, Arrays]) -> Arrays:
     """Images by class where every file has those of one, as Quick, Draw! has them; else none."""
-    if len(files) < 2 or any(len(arrays) != 1 for arrays in files.values()):
+    arrays = [array for content in files.values() for array in content.values()]
+    if len(files) < 2 or len(arrays) != len(files) or not all(map(can_be_images, arrays)):
         return {}
-    arrays = {file: array for file, each in files.items() for array in each.values()}
-    if any(says(Path(file).name) for file in files for says in ROLES.values()):
-        return {}
-    if all(map(part_of, files)) or not all(map(can_be_images, arrays.values())):
+    if any(role_of(Path(file).name) for file in files) or all(map(part_of, files)):
         return {}
     names = [Path(file).stem.removeprefix("full_numpy_bitmap_") for file in files]
-    return dict(zip(names, arrays.values(), strict=True))
+    return dict(zip(names, arrays, strict=True))

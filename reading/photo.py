@@ -6,6 +6,7 @@ page/paper.js does the same with a photo, step by step.
 from collections.abc import Callable
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 from PIL import Image, ImageOps
 
 from fmnist import SIDE
@@ -33,11 +34,11 @@ def photographed(grey: np.ndarray) -> list[np.ndarray]:
     height, width = (side // step for side in grey.shape)
     blocks = grey[: height * step, : width * step].reshape(height, step, width, step)
     seen = blocks.mean(axis=(1, 3))
-    smooth, radius = mean_around(seen, 1), max(1, max(seen.shape) // 7)
+    smooth, radius = windowed(seen, 1, np.mean), max(1, max(seen.shape) // 7)
     nearness = np.outer(*(1 - (np.arange(0.5, n) / n * 2 - 1) ** 2 for n in seen.shape))
-    if (nearness * (smooth - mean_around(smooth, radius)) ** 3).sum() < 0:
+    if (nearness * (smooth - windowed(smooth, radius, np.mean)) ** 3).sum() < 0:
         seen, smooth = 255 - seen, 255 - smooth
-    paper = windowed(windowed(smooth, radius, np.minimum), radius, np.maximum)
+    paper = windowed(windowed(smooth, radius, np.min), radius, np.max)
     ink, smooth = ((part - paper).clip(0) / (256 - paper) for part in (seen, smooth))
     if smooth.max() < FAINT:
         return []
@@ -48,31 +49,18 @@ def photographed(grey: np.ndarray) -> list[np.ndarray]:
     for thing in things(marked):
         near = np.zeros(marked.shape, bool)
         near[tuple(thing.T)] = True
-        near = windowed(near, 1, np.maximum).repeat(side, 0).repeat(side, 1)[:height, :width]
+        near = windowed(near, 1, np.max).repeat(side, 0).repeat(side, 1)[:height, :width]
         strokes = near * ((ink / (smooth * near).max() - 0.2) * 2).clip(0, 1)
         found.append(centred(strokes, strokes > 0.3))
     return found
 
 
-def windowed(values: np.ndarray, radius: int, best: Callable) -> np.ndarray:
-    """np.minimum or np.maximum of all values of [H, W] up to a radius away, along both axes."""
+def windowed(values: np.ndarray, radius: int, what: Callable) -> np.ndarray:
+    """np.min, np.max or np.mean of all values of [H, W] up to a radius away, along both axes."""
     for axis in (0, 1):
-        found = np.pad(np.moveaxis(values, axis, 0), [(radius, radius), (0, 0)], "edge")
-        size, window = 1, 2 * radius + 1
-        while size < window:
-            further = min(size, window - size)
-            found, size = best(found[:-further], found[further:]), size + further
-        values = np.moveaxis(found, 0, axis)
-    return values
-
-
-def mean_around(values: np.ndarray, radius: int) -> np.ndarray:
-    """The mean of all values of [H, W] up to a radius away, along both axes."""
-    window = 2 * radius + 1
-    for axis in (0, 1):
-        sums = np.pad(np.moveaxis(values, axis, 0), [(radius + 1, radius), (0, 0)], "edge")
-        sums = sums.cumsum(axis=0)
-        values = np.moveaxis((sums[window:] - sums[:-window]) / window, 0, axis)
+        widths = [(radius, radius) if axis == n else (0, 0) for n in (0, 1)]
+        padded = np.pad(values, widths, "edge")
+        values = what(sliding_window_view(padded, 2 * radius + 1, axis), axis=-1)
     return values
 
 
@@ -165,7 +153,5 @@ def centred(ink: np.ndarray, marked: np.ndarray) -> np.ndarray:
 
 def fitted(grey: np.ndarray) -> np.ndarray:
     """uint8 [H, W] as large as it can be in 28x28, with black beside it."""
-    size, smooth = (SIDE, SIDE), Image.Resampling.BILINEAR
-    if grey.shape == size:
-        return grey
-    return np.asarray(ImageOps.pad(Image.fromarray(grey), size, smooth, color=0))
+    picture = Image.fromarray(grey)
+    return np.asarray(ImageOps.pad(picture, (SIDE, SIDE), Image.Resampling.BILINEAR, color=0))

@@ -1,27 +1,51 @@
 """Pictures: files of any colours and sizes, in folders that are classes, parts or both."""
 
-import struct
-import zlib
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageOps
 
+from fmnist import SIDE
 from inputs.command_line import one_line
-from reading.arrays import needed
-from reading.names import PARTS, part_of, some, words
-from reading.parts import Found, Part
+from reading.arrays import needed, table_rows
+from reading.parts import LABELS, PARTS, Found, Part, part_of, words
 from reading.photo import LIGHT, fitted, light_on_dark, photographed
-from reading.tables import labels_of
 
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP", "PPM")  # some others run code
 HEIF = (".heic", ".heif")
 PICTURES = {end for end, name in Image.registered_extensions().items() if name in FORMATS} | {*HEIF}
 ONE_LEFT_OUT = 100  # of so many files one may be no picture
-# What Pillow raises of a damaged file; anything else is a mistake of ours.
-DAMAGED = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error)
-DAMAGED += (Image.DecompressionBombError,)
+SYSTEM = {"Thumbs.db", "desktop.ini", "__MACOSX", "@eaDir"}  # what systems put beside files
+
+
+def some(names: Sequence[object]) -> str:
+    """How many there are, and the first three."""
+    more = ", ..." if len(names) > 3 else ""
+    return f"{len(names):,} ({', '.join(map(str, names[:3]))}{more})"
+
+
+def visible(folder: Path) -> list[Path]:
+    """All files in a folder and its subfolders, in the order of their names, links followed.
+
+    Hidden ones and those that systems leave behind are left out.
+
+    Raises:
+        OSError: a subfolder cannot be read.
+    """
+
+    def refuse(error: OSError) -> None:
+        raise error
+
+    def is_data(name: str) -> bool:
+        return not (name.startswith(".") or name in SYSTEM or name.endswith(":Zone.Identifier"))
+
+    found = []
+    for place, folders, files in os.walk(folder, onerror=refuse, followlinks=True):
+        folders[:] = sorted(filter(is_data, folders))
+        found += [Path(place, name) for name in sorted(filter(is_data, files))]
+    return found
 
 
 def read_pictures(
@@ -37,6 +61,41 @@ def read_pictures(
         ValueError: more than one file in a hundred is no picture that can be used, or it is not
             clear which folders are parts and which classes.
     """
+    part, labels = folders_of(folder, files)
+    found = {}
+    for table in tables:
+        of = part_of(table.name)
+        found[table] = labels_of(table, [file for file in files if of in ("", part[file])])
+    if any(found.values()):
+        labels = {file: label for each in found.values() for file, label in each.items()}
+    labelled = {part[file] for file in labels}
+    images, left_out, why = {name: {} for name in part.values()}, [], ""
+    for file in files:
+        try:
+            if part[file] in labelled and file not in labels:
+                raise ValueError("it has no label")
+            images[part[file]][file] = things_in(file, like_mnist)[0]
+        except ValueError as error:
+            left_out.append(file.relative_to(folder).as_posix())
+            why = why or str(error)
+    notes = []
+    if left_out:
+        what = f"no picture that can be used, of {len(files):,} files: {some(left_out)}"
+        if len(left_out) * ONE_LEFT_OUT > len(files):
+            raise ValueError(f"{what}; the first: {why}")
+        notes.append(f"left out as {what}")
+    parts = {}
+    for name, kept in images.items():
+        known = np.array([labels[file] for file in kept]) if name in labelled else None
+        if kept:
+            parts[name] = Part(np.stack([*kept.values()]), known)
+    if not parts:
+        raise ValueError("there are no images in it")
+    return Found(parts, notes, formed=True), [table for table in tables if not found[table]]
+
+
+def folders_of(folder: Path, files: Sequence[Path]) -> tuple[dict[Path, str], dict[Path, str]]:
+    """What the folders of files say: the part of each, and the class of each that is in one."""
     places = {file: file.relative_to(folder).parts for file in files}
     while len({place[0] for place in places.values()}) == 1 and min(map(len, places.values())) > 2:
         places = {file: place[1:] for file, place in places.items()}  # a folder around all
@@ -49,58 +108,55 @@ def read_pictures(
             raise ValueError(f"it is not clear which folders are classes: there are {both}")
         part = {file: part_of(place[0]) for file, place in places.items()}
         places = {file: place[1:] for file, place in places.items()}
-    found = {}
-    for table in tables:
-        of = part_of(table.name)
-        found[table] = labels_of(table, [file for file in files if of in ("", part[file])])
-    labels = {file: label for each in found.values() for file, label in each.items()}
-    labels = labels or {file: place[0] for file, place in places.items() if len(place) > 1}
-    labelled = {part[file] for file in labels if file in part}
-    images, left_out, why = {}, [], ""
+    return part, {file: place[0] for file, place in places.items() if len(place) > 1}
+
+
+def labels_of(path: Path, files: Sequence[Path]) -> dict[Path, str]:
+    """The labels that a table gives to files; to none where it is no table of these.
+
+    A file is told by its folder's name and its own, or its own with or without what follows the
+    dot, if no other file is called so. The labels are in the column that is called so, or in the
+    only other one.
+    """
+    known = {}
     for file in files:
-        try:
-            if part[file] in labelled and file not in labels:
-                raise ValueError("it has no label")
-            images[file] = read_picture(file, like_mnist)
-        except ValueError as error:
-            left_out.append("/".join(file.relative_to(folder).parts))
-            why = why or str(error)
-    notes = []
-    if left_out:
-        what = f"no picture that can be used, of {len(files):,} files: {some(left_out)}"
-        if len(left_out) * ONE_LEFT_OUT > len(files):
-            raise ValueError(f"{what}; the first: {why}")
-        notes.append(f"left out as {what}")
-    parts = {}
-    for name in dict.fromkeys(part.values()):
-        kept = [file for file in images if part[file] == name]
-        known = np.array([labels[file] for file in kept]) if name in labelled else None
-        if kept:
-            parts[name] = Part(np.stack([images[file] for file in kept]), known)
-    if not parts:
-        raise ValueError("there are no images in it")
-    return Found(parts, notes, formed=True), [table for table in tables if not found[table]]
+        for name in {file.stem, file.name, f"{file.parent.name}/{file.name}"}:
+            known[name] = None if name in known else file
+    rows = [[cell.strip() for cell in row] for row in table_rows(path)]
+    columns = [*zip(*rows, strict=False)]  # up to the end of the shortest row
+    named = [[c if c in known else Path(c).name for c in column] for column in columns]
+    hits = [len({*names} & known.keys()) for names in named]  # a few labels may be names, too
+    if not any(hits):
+        return {}
+    files_column = hits.index(max(hits))
+    others = [column for n, column in enumerate(columns) if n != files_column]
+    chosen = [column for column in others if words(column[0]) & LABELS] or others
+    if len(chosen) != 1:
+        return {}
+    found = zip(map(known.get, named[files_column]), chosen[0], strict=True)
+    return {file: label for file, label in found if file is not None}
 
 
-def read_picture(path: Path, like_mnist: bool) -> np.ndarray:
-    """A picture in any colours and of any size, as uint8 [28, 28] in 0..255, light on dark.
+def things_in(path: Path, like_mnist: bool | None) -> list[np.ndarray]:
+    """The things in a picture of any colours and size: uint8 [28, 28] in 0..255, light on dark.
 
     Args:
-        like_mnist: bring it to MNIST's form; else it only becomes as large as it can be.
+        like_mnist: True, take it for a photo, see `photographed`; False, all of it is one thing,
+            which becomes as large as it can be; None, that for 28x28 pixels, else a photo.
     Raises:
         ValueError: it is none, or nothing is on it; the message is one line.
         ImportError: a package is needed for it.
     """
     grey = read_grey(path)
-    if not like_mnist:
-        return fitted(light_on_dark(grey))
-    if found := photographed(grey):
-        return found[0]
-    raise ValueError("no strokes stand out on it")
+    if like_mnist or (like_mnist is None and grey.shape != (SIDE, SIDE)):
+        if found := photographed(grey):
+            return found
+        raise ValueError("no strokes stand out on it")
+    return [fitted(light_on_dark(grey))]
 
 
 def read_grey(path: Path) -> np.ndarray:
-    """A picture in any colours, as uint8 [H, W] in 0..255; see `read_picture`.
+    """A picture in any colours, as uint8 [H, W] in 0..255; see `things_in`.
 
     What is transparent is background: light, if the rest is dark, and the other way round.
     """
@@ -111,18 +167,17 @@ def read_grey(path: Path) -> np.ndarray:
     try:
         with Image.open(path, formats=formats) as file:
             picture = ImageOps.exif_transpose(file)
-            if picture.mode.startswith(("I", "F")):
-                raise ValueError("it has more than 8 bits for a colour: save it with 8")
-            if not picture.has_transparency_data:
-                return np.asarray(picture.convert("L"))
-            grey, opaque = np.moveaxis(
-                np.asarray(picture.convert("RGBA").convert("LA"), float), 2, 0
-            )
     except Image.UnidentifiedImageError as error:
         raise ValueError("it is of none of the kinds that are read") from error
-    except DAMAGED as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # Pillow raises all kinds of them where a file is damaged
         raise ValueError(one_line(getattr(error, "strerror", None) or error)) from error
+    if picture.mode.startswith(("I", "F")):
+        raise ValueError("it has more than 8 bits for a colour: save it with 8")
+    if not picture.has_transparency_data:
+        return np.asarray(picture.convert("L"))
+    grey, opaque = np.moveaxis(np.asarray(picture.convert("RGBA").convert("LA"), float), 2, 0)
     opaque /= 255
     dark = (grey * opaque).sum() <= LIGHT * opaque.sum()
-    grey = grey * opaque + (255 if dark else 0) * (1 - opaque)
-    return grey.round().astype(np.uint8)
+    return (grey * opaque + 255 * dark * (1 - opaque)).round().astype(np.uint8)

@@ -29,11 +29,12 @@ from inputs.command_line import InputError
 from inputs.files import read_idx
 from judging.report import of_test
 from judging.samples import classify, load_classifier
+from reading.arrays import READERS
 from reading.choice import OwnDataModule, data_for
 from reading.own import read_own
 from reading.photo import mnist_form, photographed
 from reading.pictures import FORMATS, HEIF
-from reading.sources import ARCHIVES, READERS, TABLES
+from reading.sources import ARCHIVES, TABLES
 from runs.checkpoints import find_checkpoint
 
 RAW = DATA_DIR / "MNIST" / "raw"
@@ -347,7 +348,7 @@ class TestPictures(OwnDataTest):
         self.assertEqual(read_own(folder).notes, [])
         for name in ("README", "LICENSE.md", "3/notes.txt"):
             (folder / name).touch()
-        self.assertIn("left out: 3 (LICENSE.md, README, 3/notes.txt)", read_own(folder).summary())
+        self.assertIn("not used: 3 (LICENSE.md, README, notes.txt)", read_own(folder).summary())
         whole = (folder / "3").glob("*.png")
         (folder / "3/damaged.png").write_bytes(next(whole).read_bytes()[:200])
         Image.new("I;16", (28, 28)).save(folder / "3/deep.png")
