@@ -1,6 +1,8 @@
 """Checkpoints of runs: which one is meant, and when a run writes them."""
 
+import json
 import re
+from contextlib import suppress
 from dataclasses import asdict
 from io import BytesIO
 from pathlib import Path
@@ -13,7 +15,7 @@ from pytorch_lightning.plugins import TorchCheckpointIO
 from inputs.checkpoints import read_checkpoint
 from inputs.command_line import InputError
 from inputs.files import write_csv, write_whole
-from runs.folders import CHECKPOINTS, LAST, TABLE
+from runs.folders import CHECKPOINTS, LAST, RESULT, TABLE
 from runs.logs import Board, epoch_metrics, log_step
 from runs.run import Run
 
@@ -23,19 +25,24 @@ BEST = re.compile(r"best_[A-Za-z_]+_\d+\.\d{4}\.ckpt")  # a caller's are often n
 def find_checkpoint(path: str | Path) -> Path:
     """The checkpoint file itself or, for a run's log directory, its best one.
 
-    Which one is the best says the run's last checkpoint. Where somebody kept only the best one, it
-    is known by its name.
+    Which one is the best says the result of a finished run, as an epoch that was ended early is not
+    in its last checkpoint; else that checkpoint. Where somebody kept only the best one, it is known
+    by its name.
 
     Raises:
         InputError: there is no such file, or the directory is not that of a run.
     """
     path = Path(path)
     if path.is_dir():
-        last = path / CHECKPOINTS / LAST
-        if last.exists():
-            names = [read_checkpoint(last).get("run", {}).get("best_name")]
-        else:
-            names = sorted(f.name for f in path.glob(f"{CHECKPOINTS}/*") if BEST.fullmatch(f.name))
+        last, names = path / CHECKPOINTS / LAST, []
+        with suppress(OSError, ValueError, KeyError, TypeError):
+            names = [json.loads((path / RESULT).read_text())["best_checkpoint"]]
+        if not names or not (path / CHECKPOINTS / names[0]).exists():
+            if last.exists():
+                names = [read_checkpoint(last).get("run", {}).get("best_name")]
+            else:
+                found = (f.name for f in path.glob(f"{CHECKPOINTS}/*"))
+                names = sorted(filter(BEST.fullmatch, found))
         if not names or not names[0]:
             raise InputError(
                 f"{path} has no best checkpoint: give a checkpoint file or the log directory of a "

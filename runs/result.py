@@ -55,6 +55,7 @@ def finish(
         logger.finalize("success")
     about = {
         "best_epoch": run.state.best_epoch,
+        "best_checkpoint": run.state.best_name,
         "trained_on": trained_on,
         **environment(trainer),
         "model": {"class": type(model).__name__, **run.state.hparams},

@@ -370,6 +370,9 @@ class TestCallers(BareTest):
         self.assertEqual((last["epoch"], last["step"]), ("2", "8"))
         mean = np.mean(losses[6:])
         self.assertAlmostEqual(float(last["train_ELBO"]), mean, delta=1e-3 * mean)
+        best = min(column(self.rows(), "val_bpd"))
+        self.assertEqual(float(last["val_bpd"]), best)  # that of the epoch that was ended
+        self.assertEqual(find_checkpoint(self.run_folder).name, f"best_val_bpd_{best:.4f}.ckpt")
         self.assertEqual(self.train("--resume", self.run_folder), (0, ""))
         self.assertEqual(differences(alone, self.run_folder), [])
 
