@@ -82,10 +82,6 @@ class TestNetworks(unittest.TestCase):
         self.assertGreater((logits.logsumexp(dim=1)).abs().max().item(), 0.01)
         self.assertTrue((logits < 0).any() and (logits > 0).any())
 
-    def test_decoder_tells_the_device_of_its_parameters(self):
-        self.assertEqual(CNNDecoder().device, torch.device("cpu"))
-        self.assertEqual(CNNDecoder().to("meta").device, torch.device("meta"))
-
     def test_zero_parameters_are_the_uniform_distribution_at_exactly_four_bpd(self):
         for num_filters, z_dim in SIZES:
             model = VAE(num_filters=num_filters, z_dim=z_dim, lr=1e-3)

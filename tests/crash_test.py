@@ -18,6 +18,7 @@ import signal
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from unittest import mock
 
@@ -31,16 +32,11 @@ import train_pl
 from runs import folders
 from runs.folders import TABLE
 
-OPTIONS = ["--num_filters", "4", "--z_dim", "3", "--batch_size", "30", "--lr", "0.01", "--epochs"]
+OPTIONS = ["--num_filters", "4", "--z_dim", "3", "--batch_size", "12", "--lr", "0.01", "--epochs"]
 
 
-def kill_self_while_writing(at: int) -> contextlib.ExitStack:
-    """Inside, the process kills itself at the at-th of the moments around a checkpoint's files."""
-    moments = iter(range(at + 1))
-
-    def moment() -> None:
-        if next(moments) == at:
-            os.kill(os.getpid(), signal.SIGKILL)
+def at_every_moment(moment: Callable[[], None]) -> contextlib.ExitStack:
+    """Inside, this is called before and after whatever happens to a checkpoint's files."""
 
     def around(function):
         def wrapped(*args, **how):
@@ -62,7 +58,13 @@ def work(arguments: list[str], kill_at: int | None) -> None:
     """For a process of its own: the program on the tiny data."""
     with tiny_data(), contextlib.ExitStack() as stack:
         if kill_at is not None:
-            stack.enter_context(kill_self_while_writing(kill_at))
+            moments = iter(range(kill_at + 1))
+
+            def kill_self() -> None:
+                if next(moments) == kill_at:
+                    os.kill(os.getpid(), signal.SIGKILL)
+
+            stack.enter_context(at_every_moment(kill_self))
         train_pl.main(["--accelerator", "cpu", "--devices", "1", *arguments])
 
 

@@ -17,7 +17,7 @@ import pytorch_lightning as pl
 import torch
 from PIL import Image
 from pytorch_lightning.callbacks import LambdaCallback
-from tiny import NUM_TRAIN, InFolder, run_command, tiny_data, without_pictures
+from tiny import NUM_TRAIN, InFolder, run_command, tiny_data, undrawn, without_pictures
 from torch.utils.data import DataLoader
 
 import compare
@@ -33,7 +33,7 @@ from reading.own import read_own
 @cache
 def tiny_binary(seed: int = 0) -> MNISTDataModule:
     with tiny_data():
-        data = MNISTDataModule(batch_size=50, seed=seed, bits=1)
+        data = MNISTDataModule(batch_size=20, seed=seed, bits=1)
         data.setup("fit")
     return data
 
@@ -96,7 +96,7 @@ class TestDraws(unittest.TestCase):
             loader = getattr(one, f"{name}_dataloader")()
             self.assertTrue(torch.equal(torch.cat([imgs for imgs, _ in loader]), images.long()))
         with tiny_data():
-            four = MNISTDataModule(batch_size=50, seed=0)
+            four = MNISTDataModule(batch_size=20, seed=0)
             four.setup("fit")
         labels = [batches(data.train_dataloader(), epoch=2)[1] for data in (one, four)]
         self.assertTrue(torch.equal(*labels))
@@ -134,12 +134,12 @@ def trained(resumed: bool = False) -> Path:
     """The folder of a tiny run; of the resumed one, the second epoch was begun twice."""
     temporary = tempfile.TemporaryDirectory()
     unittest.addModuleCleanup(temporary.cleanup)
-    how = {"num_filters": 2, "z_dim": 2, "epochs": 2, "seed": 3, "batch_size": 50, "bits": 1}
+    how = {"num_filters": 2, "z_dim": 2, "epochs": 2, "seed": 3, "batch_size": 60, "bits": 1}
     args = argparse.Namespace(**how, log_dir=temporary.name, accelerator="cpu")
     folder = Path(temporary.name, "version_0")
 
     def fail(trainer: pl.Trainer, *_: object) -> None:
-        if trainer.global_step == 8:
+        if trainer.global_step == 3:
             raise ZeroDivisionError
 
     with tiny_data(), without_pictures(), redirect_stdout(StringIO()), redirect_stderr(StringIO()):
@@ -160,7 +160,7 @@ class TestRuns(InFolder):
     def test_evaluate_and_sample_know_the_two_levels(self):
         report, file = self.folder / "report", self.folder / "some.npy"
         limited = ("--limit", 10, "--iwae_samples", 2, "--output", report)
-        with tiny_data():
+        with tiny_data(), undrawn():
             code, said, error = run_command(evaluate.main, trained(), *limited)
         self.assertEqual(code, 0, error)
         self.assertIn("10 images, binary MNIST test", said)

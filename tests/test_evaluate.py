@@ -20,11 +20,13 @@ from PIL import Image
 from tiny import (
     InFolder,
     finished_run,
+    prepare,
     random_model,
     rows,
     run_command,
     save_model,
     tiny_data,
+    undrawn,
     whole,
 )
 
@@ -129,7 +131,9 @@ class TestReport(unittest.TestCase):
     def test_that_of_one_validation_image_and_latent_takes_its_place(self):
         output = shutil.copytree(self.output, self.folder / "second")
         checkpoint = save_model(random_model(z_dim=1), self.folder / "small.ckpt")
-        code, said, error = run_evaluate(checkpoint, output, *FEW, "--limit", 1, "--split", "val")
+        with undrawn():
+            few = (*FEW, "--limit", 1, "--split", "val")
+            code, said, error = run_evaluate(checkpoint, output, *few)
         self.assertEqual(code, 0, error)
         self.assertIn("1 images, MNIST val", said)
         self.assertEqual({file.stem for file in output.glob("*.png")}, OF_EVERY_MODEL)
@@ -142,8 +146,8 @@ class TestReport(unittest.TestCase):
         model = VAE(num_filters=4, z_dim=3)
         zeros = {name: torch.zeros_like(value) for name, value in model.state_dict().items()}
         path = save_model(model, self.folder / "zeros.ckpt", state_dict=zeros)
-        with mock.patch.object(evaluate, "CLASSIFIED_DATASET", "another"):
-            _, said, _ = run_evaluate(path, self.folder / "of zeros", "--iwae_samples", 3)
+        with mock.patch.object(evaluate, "CLASSIFIED_DATASET", "another"), undrawn():
+            _, said, _ = run_evaluate(path, self.folder / "of zeros", *FEW)
         metrics = read_metrics(self.folder / "of zeros")
         for name in BOUNDS:
             mean, error = metrics[f"{name}_bpd"].values()
@@ -166,6 +170,7 @@ class TestReport(unittest.TestCase):
         ):
             with (
                 tiny_data(),
+                undrawn(),
                 open(where, "w") as stdout,
                 redirect_stdout(stdout),
                 redirect_stderr(StringIO()) as error,
@@ -188,8 +193,9 @@ class TestOwnHandwriting(InFolder):
 
     def setUp(self):
         super().setUp()
-        self.enterContext(mock.patch.object(fmnist, "load", whole))
-        self.enterContext(mock.patch("judging.handwriting.NUM_USUAL", 300))
+        some = {"load": lambda *how: whole(*how).subset(torch.arange(6000)), "NUM_TRAIN": 5700}
+        self.enterContext(mock.patch.multiple(fmnist, prepare=prepare, NUM_VAL=300, **some))
+        self.enterContext(mock.patch("judging.handwriting.NUM_USUAL", 100))
         self.pictures, self.output = self.folder / "my digits", self.folder / "report"
         self.pictures.mkdir()
 
@@ -268,14 +274,14 @@ class TestDataSet(InFolder):
         save_model(random_model(), path, datamodule_hyper_parameters=record)
         for arguments, name in (((), "FashionMNIST"), (("--dataset", "MNIST"), "MNIST")):
             with (
-                mock.patch.object(fmnist, "prepare") as prepare,
+                mock.patch("tiny.prepare") as prepared,
                 mock.patch.object(fmnist.MNISTDataModule, "read", lambda data: [data.dataset] * 3),
                 mock.patch.object(evaluate, "evaluate_split") as judged,
             ):
                 run_evaluate(path, self.folder / "report", *arguments)
             sets = judged.call_args.args[3]
             self.assertEqual(sets, (name, record["dataset"], *[name] * 3))
-            self.assertEqual(prepare.call_args.args[1], name)
+            self.assertEqual(prepared.call_args.args[1], name)
 
     def test_a_run_says_what_it_was_trained_on(self):
         self.assertEqual(

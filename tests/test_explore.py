@@ -78,7 +78,7 @@ class TestWritingThePage(InFolder):
 
 class TestKeptEpochs(InFolder):
     def test_a_run_keeps_its_networks_on_the_way_and_ends_as_one_that_does_not(self):
-        small = ("--epochs", "2", "--z_dim", "2", "--num_filters", "2", "--batch_size", "20")
+        small = ("--epochs", "2", "--z_dim", "2", "--num_filters", "2", "--batch_size", "8")
         for name, options in (("kept", ["--keep_epochs"]), ("alone", [])):
             with tiny_data(), without_pictures(), redirect_stdout(StringIO()):
                 train_pl.main([*small, *options, "--log_dir", str(self.folder / name)])

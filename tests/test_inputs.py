@@ -235,10 +235,10 @@ class TestCheckpoints(InFolder):
         for words in (str(self.path), *said):
             self.assertIn(words, str(refused.exception))
 
-    def test_500_damaged_ones_are_refused_in_one_line_or_read_unchanged(self):
+    def test_200_damaged_ones_are_refused_in_one_line_or_read_unchanged(self):
         chance, whole, refused = random.Random(0), self.path.read_bytes(), 0
         content = read_checkpoint(self.path)
-        for _ in range(500):
+        for _ in range(200):
             self.path.write_bytes(mutate(whole, chance))
             try:
                 read = read_checkpoint(self.path)
@@ -249,7 +249,7 @@ class TestCheckpoints(InFolder):
             self.assertEqual(read["hyper_parameters"], content["hyper_parameters"])
             for name, weights in content["state_dict"].items():
                 self.assertTrue(torch.equal(read["state_dict"][name], weights))
-        self.assertGreater(refused, 250)
+        self.assertGreater(refused, 100)
 
     def test_a_flipped_bit_in_a_weight_is_found_out_by_every_reader(self):
         weights = next(self.model.encoder.parameters()).detach().numpy().tobytes()

@@ -4,6 +4,7 @@ import argparse
 import json
 import re
 import shlex
+import sys
 import unittest
 from contextlib import chdir, redirect_stderr, redirect_stdout
 from io import StringIO
@@ -137,6 +138,7 @@ class TestCommands(InFolder):
     def test_every_command_that_is_shown_is_one_and_its_options_exist(self):
         seen = set()
         (self.folder / "research.py").write_text("class Logistic: ...")  # of docs/research.md
+        self.addCleanup(sys.modules.pop, "research", None)
         for page in PAGES:
             for words in commands(page.read_text()):
                 script = next((word for word in words if word.endswith(".py")), "README.md")

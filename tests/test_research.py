@@ -31,7 +31,7 @@ from train_pl import load_model, train_vae
 from utils import KLD, elbo_to_bpd, importance_weighted_bpd
 from vae import VAE, check_logits
 
-TINY = {"z_dim": 2, "batch_size": 150, "epochs": 1, "accelerator": "cpu"}
+TINY = {"z_dim": 2, "batch_size": 60, "epochs": 1, "accelerator": "cpu"}
 PAGE = ROOT / "docs" / "research.md"
 
 

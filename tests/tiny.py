@@ -1,4 +1,4 @@
-"""A few hundred real images in place of all, one thread, and a tiny finished run for all tests.
+"""Some real images in place of all, one thread, and a tiny finished run for all tests.
 
 As a command it runs the program on the images: python tests/tiny.py --epochs 2 --log_dir /tmp/logs
 """
@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import NamedTuple
 from unittest import mock
 
+import numpy as np
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback
@@ -27,8 +28,9 @@ import train_pl
 from runs.trainer import quiet_lightning
 
 torch.set_num_threads(1)  # threads that wait for each other take three times as long here
-NUM_TRAIN, NUM_VAL, NUM_TEST = 300, 60, 40
-whole = cache(fmnist.load)  # all images, unpacked once per process
+NUM_TRAIN, NUM_VAL, NUM_TEST = 120, 24, 30
+# Once per process: all images, unpacked, and the check of their archives.
+whole, prepare = cache(fmnist.load), cache(fmnist.prepare)
 
 
 @cache
@@ -43,7 +45,9 @@ def few(
 @contextmanager
 def tiny_data() -> Iterator[None]:
     """Inside, the data sets are `few` images."""
-    with mock.patch.multiple(fmnist, load=few, NUM_TRAIN=NUM_TRAIN, NUM_VAL=NUM_VAL):
+    with mock.patch.multiple(
+        fmnist, load=few, prepare=prepare, NUM_TRAIN=NUM_TRAIN, NUM_VAL=NUM_VAL
+    ):
         yield
 
 
@@ -54,6 +58,17 @@ def without_pictures() -> Iterator[None]:
     nothing["classifier_of"] = lambda data: None
     drawn = mock.patch.object(train_pl.GenerateCallback, "sample_and_save")
     with mock.patch.multiple(train_pl, **nothing), drawn:
+        yield
+
+
+@contextmanager
+def undrawn() -> Iterator[None]:
+    """Figures of runs and reports are made, with all their words, but drawn as two grey pixels."""
+    for_all = mock.Mock(return_value=np.zeros((1, 2, 3), np.uint8))
+    with (
+        mock.patch("pictures.in_training.rendered", for_all),
+        mock.patch("judging.report.rendered", for_all),
+    ):
         yield
 
 
@@ -85,7 +100,7 @@ def finished_run() -> FinishedRun:
         z_dim=2,
         num_filters=4,
         lr=1e-3,
-        batch_size=30,
+        batch_size=12,
         data_dir=fmnist.DATA_DIR,
         epochs=3,
         seed=1,

@@ -16,7 +16,7 @@ from fmnist import MNISTDataModule
 from train_pl import load_model
 from vae import VAE
 
-TINY = ("--num_filters=2", "--z_dim=2", "--batch_size=150", "--accelerator=cpu")
+TINY = ("--num_filters=2", "--z_dim=2", "--batch_size=60", "--accelerator=cpu")
 
 
 class TestResearch(InFolder):
@@ -54,13 +54,13 @@ class TestResearch(InFolder):
 
 class TestLightningCLI(InFolder):
     def test_it_trains_the_model_on_the_images_with_the_arguments_of_both_as_options(self):
-        given = {"model.z_dim": 2, "model.num_filters": 2, "data.batch_size": 150}
+        given = {"model.z_dim": 2, "model.num_filters": 2, "data.batch_size": 60}
         given |= {"trainer.max_epochs": 1, "trainer.accelerator": "cpu", "trainer.logger": "false"}
         given |= {"trainer.default_root_dir": self.folder, "trainer.enable_progress_bar": "false"}
         words = ["fit", *(f"--{name}={value}" for name, value in given.items())]
         with tiny_data(), redirect_stdout(StringIO()), redirect_stderr(StringIO()):
             cli = LightningCLI(VAE, MNISTDataModule, args=words)
-        self.assertEqual((cli.datamodule.batch_size, cli.model.prior.z_dim), (150, 2))
+        self.assertEqual((cli.datamodule.batch_size, cli.model.prior.z_dim), (60, 2))
         loaded = load_model(cli.trainer.checkpoint_callback.best_model_path)
         for name, weights in loaded.state_dict().items():
             self.assertTrue(torch.equal(weights, cli.model.state_dict()[name]), name)

@@ -26,7 +26,7 @@ PIPES = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
 class TestTwoProcesses(InFolder):
     def test_a_kill_or_sigterm_ends_both_in_one_line_and_both_go_on_with_one_model(self):
         command = [sys.executable, TINY, "--log_dir", self.folder]
-        options = [*SMALL, "--batch_size", "15", "--epochs", "6", "--devices", "2"]
+        options = [*SMALL, "--batch_size", "6", "--epochs", "6", "--devices", "2"]
 
         def kill_other(run: subprocess.Popen) -> None:
             children = Path(f"/proc/{run.pid}/task/{run.pid}/children").read_text().split()
@@ -53,7 +53,7 @@ class TestTwoProcesses(InFolder):
             self.assertEqual(resumed.stdout.count(once), 1)
         (run,) = self.folder.iterdir()
         last = read_checkpoint(run / "checkpoints" / folders.LAST)
-        self.assertEqual(last["global_step"], 6 * NUM_TRAIN // 30)
+        self.assertEqual(last["global_step"], 6 * NUM_TRAIN // 12)
         self.assertEqual([step for step, _ in curves(run)["bpd/val"]], [9, 19, 29, 39, 49, 59])
 
 
