@@ -574,6 +574,7 @@ class TestFinishedRun(unittest.TestCase):
         self.assertEqual(names, [f"best_val_bpd_{min(bpd):.4f}.ckpt", "last.ckpt"])
         self.assertEqual(self.result["best_epoch"], bpd.index(min(bpd)) + 1)
         self.assertEqual(load_model(self.folder).hparams.z_dim, 2)
+        self.assertTrue((self.folder / "losses.png").exists())
 
     def test_tensorboard_has_measures_of_training_and_validation_side_by_side_and_no_copies(self):
         pictures = {f"picture {tag}" for tag in ("images/Samples", "images/Samples by class")}
