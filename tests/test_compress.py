@@ -266,21 +266,6 @@ class TestRefusals(CommandLine):
                 self.assert_refused("digits is a folder", *command, folder, "--force")
             (folder / "notes.txt").write_text("precious")
 
-    def test_what_appears_in_the_place_of_a_new_folder_is_kept(self):
-        self.succeed("encode", self.input, self.archive)
-        notes, whole = self.folder / "digits" / "notes.txt", Codec.decode
-
-        def slow_decode(*arguments: object) -> np.ndarray:
-            notes.parent.mkdir()
-            notes.write_text("precious")
-            return whole(*arguments)
-
-        with mock.patch.object(Codec, "decode", slow_decode):
-            code, _, error = self.run_main("decode", self.archive, notes.parent)
-        self.assertEqual((code, len(error.splitlines())), (1, 1), error)
-        self.assertEqual([file.name for file in notes.parent.iterdir()], ["notes.txt"])
-        self.assertFalse([*self.folder.glob(".unfinished*")])
-
     def test_bad_archives_are_refused_with_nothing_written(self):
         self.succeed("encode", self.input, self.archive)
         whole = self.archive.read_bytes()

@@ -19,7 +19,6 @@ from photos import photo
 from PIL import Image
 from tiny import (
     InFolder,
-    finished_run,
     prepare,
     random_model,
     rows,
@@ -36,8 +35,6 @@ from inputs.command_line import OneLineParser, run_main
 from judging.bounds import BOUNDS, image_bounds
 from judging.report import SAMPLES
 from judging.samples import CLASSIFIED_DATASET, WITHOUT_LABELS
-from reading.choice import training_record
-from runs.checkpoints import find_checkpoint
 from train_pl import PRETRAINED, VAE, load_model
 from utils import active_units
 
@@ -282,11 +279,6 @@ class TestDataSet(InFolder):
             sets = judged.call_args.args[3]
             self.assertEqual(sets, (name, record["dataset"], *[name] * 3))
             self.assertEqual(prepared.call_args.args[1], name)
-
-    def test_a_run_says_what_it_was_trained_on(self):
-        self.assertEqual(
-            training_record(find_checkpoint(finished_run().folder))["dataset"], "MNIST"
-        )
 
 
 class TestShippedModel(unittest.TestCase):

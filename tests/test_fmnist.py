@@ -140,9 +140,8 @@ class TestLoaders(InFolder):
 
     def test_a_batch_is_fetched_at_once_never_image_by_image(self):
         fetch = DiscreteImages.__getitem__
-        with mock.patch.object(
-            DiscreteImages, "__getitem__", autospec=True, side_effect=fetch
-        ) as f:
+        how = {"autospec": True, "side_effect": fetch}
+        with mock.patch.object(DiscreteImages, "__getitem__", **how) as f:
             list(itertools.islice(self.train, 3))
         self.assertEqual([len(call.args[1]) for call in f.call_args_list], [128] * 3)
 

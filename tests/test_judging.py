@@ -13,6 +13,7 @@ from benchmarks.refinement import LOG_STD_RATE, MEAN_RATE, refine
 from fmnist import DiscreteImages
 from inputs.command_line import InputError
 from judging.bounds import BOUNDS, image_bounds
+from judging.percentiles import UNUSUAL, hundredths, percentile
 from judging.samples import (
     CLASSIFIER,
     classify,
@@ -186,6 +187,19 @@ class TestDrawnSamples(unittest.TestCase):
         asked = [call.args[1] for call in model.sample.call_args_list if len(call.args) > 1]
         self.assertTrue(torch.equal(torch.cat(asked), train.labels))
         self.assertEqual(sum(call.args[0] for call in model.sample.call_args_list), 240)
+
+
+class TestPercentile(unittest.TestCase):
+    def test_it_is_the_share_below_and_hundredths_stand_for_all_values(self):
+        among = torch.randperm(1000).float()
+        values = torch.tensor([-1.0, 0.5, 250.5, 500.5, 999.5])
+        expected = torch.tensor([0, 0.1, 25.1, 50.1, 100])
+        torch.testing.assert_close(percentile(values, among), expected)
+        few = hundredths(among)
+        self.assertEqual(len(few), 100)
+        torch.testing.assert_close(percentile(values, few), expected, atol=0.51, rtol=0)
+        ends = torch.tensor([UNUSUAL, 100 - UNUSUAL]) / 100
+        torch.testing.assert_close(among.quantile(ends), few[[0, -1]])
 
 
 class TestNearest(unittest.TestCase):

@@ -145,10 +145,8 @@ class TestCommands(InFolder):
                 with self.subTest(page=page.name, command=" ".join(words)):
                     self.assertTrue((ROOT / script).is_file(), "no such file")
                     if script in PARSERS:
-                        given, parser = (
-                            words[words.index(script) + 1 :],
-                            PARSERS[script].make_parser(),
-                        )
+                        given = words[words.index(script) + 1 :]
+                        parser = PARSERS[script].make_parser()
                         if script == "train_pl.py":
                             add_model(parser)
                         with chdir(self.folder):

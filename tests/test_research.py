@@ -240,16 +240,8 @@ class TestResearch(unittest.TestCase):
         self.assertEqual(result["trained_on"], {"dataset": "squares", "bits": 4})
         self.assertEqual((data.batch_size, data.seed), (400, 5))
         self.assertEqual(result["options"]["dataset"], "squares")
-        words = (
-            result["run"],
-            "--limit",
-            2,
-            "--accelerator",
-            "cpu",
-            "--output",
-            self.folder / "judged",
-        )
-        code, _, error = run_command(evaluate.main, *words)
+        judged = ("--limit", 2, "--accelerator", "cpu", "--output", self.folder / "judged")
+        code, _, error = run_command(evaluate.main, result["run"], *judged)
         self.assertEqual((code, "trained on squares, images that" in error), (2, True), error)
 
         data = self.named("toy_images")()

@@ -55,7 +55,6 @@ from judging.report import of_test
 from judging.samples import judge_run, load_classifier
 from pictures.epochs import kept_epochs
 from runs import folders
-from runs import run as run_module
 from runs.checkpoints import find_checkpoint
 from runs.folders import locked, new_folder, newest_unfinished
 from runs.stopping import StopIfNotFinite, StopOnSignal
@@ -226,19 +225,6 @@ class TestStopAndResume(BareTest):
         given = {"num_filters": 4, "z_dim": 3, "lr": 1e-3}
         self.assertEqual(dict(load_model(self.run_folder).hparams), {**VAE().hparams, **given})
         self.assertEqual(self.train("--resume", self.run_folder, "--epochs", 2), (0, ""))
-
-    def test_a_run_is_read_while_nobody_else_can_be_locked_there(self):
-        run, reads = self.finished_run(), []
-
-        def read(last):
-            with ThreadPoolExecutor(1) as threads, self.assertRaises(InputError):
-                threads.submit(locked, run).result()
-            reads.append(last)
-            return read_checkpoint(last)
-
-        with mock.patch.object(run_module, "read_checkpoint", read):
-            self.assert_ends(self.train("--resume", run), 2, "finished")
-        self.assertEqual(len(reads), 1)
 
     def test_what_cannot_be_resumed_is_refused_with_a_remedy(self):
         empty = self.logs / "version_3"

@@ -61,23 +61,6 @@ class TestSample(InFolder):
             ending = run_command(sample.main, *ends, *more, "--output", self.folder / "b.png")
             self.assert_ends(ending[::2], 2, line)
 
-    def test_its_neighbours_a_folder_and_what_a_link_points_to_stay(self):
-        folder, link, theirs = (self.folder / name for name in ("a.png", "b.png", "theirs.png"))
-        folder.mkdir()
-        theirs.write_text("theirs")
-        link.symlink_to(theirs)
-        code, _, complaint = run_command(sample.main, "--num", 2, "--output", folder)
-        self.assertEqual((code, complaint.splitlines()[1:]), (1, []))
-        self.assertIn("a.png: Is a directory", complaint)
-        for name in ("new/folder/a.npy", "a.npy", "a.npy", "b.png"):
-            code, _, complaint = run_command(
-                sample.main, "--num", 2, "--output", self.folder / name
-            )
-            self.assertEqual((code, complaint), (0, ""))
-        self.assertEqual(theirs.read_text(), "theirs")
-        found = ["a.npy", "a.png", "b.png", "new", "theirs.png"]
-        self.assertEqual(sorted(os.listdir(self.folder)), found)
-
     def test_many_digits_are_decoded_in_parts(self):
         sizes, decode = [], CNNDecoder.forward
 
@@ -88,9 +71,8 @@ class TestSample(InFolder):
         path = save_model(VAE(num_filters=2, z_dim=2), self.folder / "small.ckpt")
         with mock.patch.object(CNNDecoder, "forward", forward):
             for how in ((), ("--mean",)):
-                run_command(
-                    sample.main, path, "--num", 700, "--output", self.folder / "many.npy", *how
-                )
+                to = ("--output", self.folder / "many.npy")
+                run_command(sample.main, path, "--num", 700, *to, *how)
         self.assertEqual(sizes, [500, 200] * 2)
         self.assertEqual(len(np.load(self.folder / "many.npy")), 700)
 
