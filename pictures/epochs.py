@@ -1,4 +1,4 @@
-"""The networks as they were on the way through a training: kept by a run, read by the page."""
+"""Encoder and decoder at several moments of a training: kept by a run, read by the page."""
 
 import copy
 import math
@@ -17,15 +17,15 @@ from runs.folders import CHECKPOINTS, LAST
 from runs.logs import log_folder
 
 FOLDER = "epochs"  # in that of the run
-EARLY = (1 / 8, 1 / 4, 1 / 2, 3 / 2)  # epochs; most is learned in the first one
+EARLY = (1 / 8, 1 / 4, 1 / 2, 3 / 2)  # epochs: most is learned early
 NETWORKS = ("encoder", "decoder")
 
 
 class KeepEpochs(Callback):
-    """Keeps encoder and decoder from before training, at the moments `EARLY`, and of every epoch.
+    """Keeps encoder and decoder before training, at the moments `EARLY`, and after every epoch.
 
-    Files of the run's folder, `epochs/epoch_0.125.pt`: epoch, hyper_parameters, and state_dict in
-    16-bit floats. A run with them ends with the weights of one without.
+    The files, such as `epochs/epoch_0.125.pt` in the run's folder, have epoch, hyper_parameters,
+    and state_dict in 16-bit floats. Keeping them does not change the training.
     """
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -54,13 +54,10 @@ class KeepEpochs(Callback):
 
 
 def kept_epochs(run: Path, model: nn.Module) -> list[tuple[float, nn.Module]]:
-    """What `KeepEpochs` kept of a run: epochs and models, from before training on.
+    """What `KeepEpochs` kept in a run's folder: pairs of epoch and model, in order.
 
-    What came after the run's last checkpoint, in an epoch that was interrupted, is left out.
+    The models are copies of the run's `model`. What an interrupted epoch kept is left out.
 
-    Args:
-        run: the run's folder.
-        model: that of the run, whose encoder and decoder take the weights that were kept.
     Raises:
         InputError: a file is damaged or of another model.
     """

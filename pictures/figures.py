@@ -19,25 +19,22 @@ DPI = 128  # a power of two: so many pixels are exactly so many in inches too
 ZOOM = 3  # pixels of a figure per pixel of an image: a digit of 28 is small to look at
 MARGIN = 12  # pixels around images
 
-# Matthew Petroff's ten colours ("Accessible color sequences for data visualization", 2021), since
-# version 3.10 also matplotlib's petroff10, which colour-blind people can tell apart too. The greys
-# are for the two digits that have a place to themselves.
+# Matthew Petroff's ten colours ("Accessible color sequences for data visualization", 2021), which
+# colour-blind people can tell apart; matplotlib has them as petroff10 from version 3.10 on. The
+# greys are for the two digits that lie apart from the others.
 CLASS_COLOURS = (
     *("#717581", "#94a4a2", "#832db6", "#3f90da", "#e76300"),
     *("#ffa90e", "#b9ac70", "#a96b59", "#bd1f01", "#92dadd"),
 )
 AT_EDGE = {"xycoords": "axes fraction", "fontsize": 8, "bbox": {"fc": "w", "ec": "none", "pad": 1}}
 NTH = ("first", "second")
-SHOWN = 2500  # images in a scatter at most: of more, one hides the other
+SHOWN = 2500  # images in a scatter at most: more would hide each other
 
 
 def add_image(figure: Figure, image: Tensor, left: int, bottom: int, zoom: int = ZOOM) -> Axes:
-    """Axes with an image, every pixel of it a square of whole pixels, without ticks.
+    """Axes with an image, float [3, height, width] in [0, 1], without ticks.
 
-    Args:
-        image: float [3, height, width] in [0, 1].
-        left, bottom: pixels of the figure beside and below it.
-        zoom: the side of the squares.
+    Each of its pixels is a square of zoom x zoom pixels of the figure.
     """
     width, height = figure.get_size_inches() * DPI
     side = zoom * image.shape[2] / width, zoom * image.shape[1] / height
@@ -57,13 +54,12 @@ def image_figure(
     left: int = MARGIN,
     bottom: int = MARGIN,
 ) -> tuple[Figure, list[Axes]]:
-    """Images side by side, each under its name, and the axes of each: see `add_image`.
+    """Images side by side, each under its name; also returns their axes. See `add_image`.
 
     Args:
         images: float [3, height, width] in [0, 1] each, all of one size.
-        title: of all of them.
-        names: of the rows of the first one.
-        left, bottom: pixels that are free beside and below the images, for what stands at the axes.
+        names: of the rows of the first image.
+        left, bottom: pixels left free for the labels of the axes.
     """
     height, width = (zoom * side for side in next(iter(images.values())).shape[1:])
     room = max(width, 600)  # what titles need
@@ -83,7 +79,7 @@ def image_figure(
 
 
 def rendered(figure: Figure) -> np.ndarray:
-    """The pixels of a figure, uint8 [height, width, 3], for all that want it as a picture."""
+    """The pixels of a figure, uint8 [height, width, 3]."""
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     return np.asarray(canvas.buffer_rgba())[..., :3]
@@ -97,24 +93,21 @@ def png(picture: np.ndarray) -> bytes:
 
 
 def short(name: str) -> str:
-    """A class's name as it can stand in a figure, where $ would begin a formula."""
+    """A class's name, shortened for a figure, where $ would begin a formula."""
     return (name if len(name) <= 12 else f"{name[:11]}…").replace("$", r"\$")
 
 
 def name_rows(axes: Axes, names: Sequence[str]) -> None:
-    """Names at the left of rows of images that are equally high."""
+    """Writes names at the left of rows of images, all of one height."""
     low, high = sorted(axes.get_ylim())
     side = (high - low) / len(names)
     axes.set_yticks([low + (row + 0.5) * side for row in range(len(names))], names)
 
 
 def pairs_grid(imgs: Tensor, reconstructions: Tensor) -> Tensor:
-    """One picture: rows of up to eight images, each over the row of their reconstructions.
+    """Rows of up to eight images, each over the row of their reconstructions.
 
-    Args:
-        imgs, reconstructions: float [N, 1, H, W] in [0, 1].
-    Returns:
-        float [3, height, width] in [0, 1].
+    Both are float [N, 1, H, W] in [0, 1]. Returns one image, float [3, height, width].
     """
     pairs, columns = torch.stack([imgs, reconstructions]), min(8, len(imgs))
     empty = pairs.new_zeros(2, -len(imgs) % columns, *imgs.shape[1:])
@@ -122,19 +115,10 @@ def pairs_grid(imgs: Tensor, reconstructions: Tensor) -> Tensor:
     return make_grid(torch.cat([row for both in rows for row in both]), nrow=columns)
 
 
-def pairs_figure(imgs: Tensor, reconstructions: Tensor, title: str) -> Figure:
-    """`pairs_grid` under a title."""
-    name = "rows of images, each over the row of their reconstructions"
-    return image_figure({name: pairs_grid(imgs, reconstructions)}, title)[0]
-
-
 def kl_figure(kl: Tensor) -> Figure:
-    """What each latent dimension tells about an image, as bars, the most informative one first.
+    """The KL of each latent dimension as a bar, the largest first: float [z_dim], in nats.
 
-    The scale ends at 4 nats, or at 8, 16, ...: so the pictures of a run can be compared.
-
-    Args:
-        kl: float [z_dim], in nats, mean over images; see `kl_per_dimension`.
+    The scale ends at 4, 8, 16, ... nats, so that the pictures of a run can be compared.
     """
     order = kl.argsort(descending=True)
     figure = Figure(figsize=(max(4.5, 0.25 * len(kl)), 3.5), dpi=DPI, layout="constrained")
@@ -150,13 +134,10 @@ def kl_figure(kl: Tensor) -> Figure:
 
 
 def losses_figure(rows: Sequence[Mapping[str, str]]) -> Figure:
-    """Reconstruction, KL and bits per dimension by epoch, of training and validation.
+    """Reconstruction, KL and bits per dimension by epoch: the rows of `metrics.csv` as curves.
 
-    The scales leave out the first of three or more epochs, which would flatten the others: its
-    values stand at the edge. A line marks the epoch of the lowest validation bpd.
-
-    Args:
-        rows: of `metrics.csv`; a cell may be missing.
+    Of three or more epochs the first is outside the scale, or it would make the others flat; its
+    values are written at the edge. A line marks the epoch of the lowest validation bpd.
     """
     figure = Figure(figsize=(12, 3.6), dpi=DPI, layout="constrained")
     last = int(rows[-1]["epoch"])
@@ -200,13 +181,9 @@ def losses_figure(rows: Sequence[Mapping[str, str]]) -> Figure:
 
 
 def principal_plane(points: Tensor) -> tuple[Tensor, Tensor]:
-    """The two directions in which points vary most, by singular value decomposition.
+    """Points, float [N, D], on their first two principal components: float [N, 2].
 
-    Args:
-        points: float [N, D], D >= 2.
-    Returns:
-        float [N, 2], the points' coordinates on their first two principal components, and
-        float [2], the share of the points' variance that each component explains.
+    Also returns the share of the variance that each of the two explains, float [2].
     """
     centred = points - points.mean(dim=0)
     _, singular, directions = torch.linalg.svd(centred, full_matrices=False)
@@ -214,17 +191,17 @@ def principal_plane(points: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def discriminant_plane(points: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """The two directions that separate the means of classes best: linear discriminants.
+    """Points on the two linear discriminants: the directions that best separate the class means.
 
-    Those in which the means vary most where the points vary by 1 around them (Fisher 1936; Rao
-    1948), with a little added to the variances, which may be 0.
+    The points are first scaled to variance 1 within the classes; the discriminants are then the
+    principal components of the class means (Fisher 1936; Rao 1948).
 
     Args:
         points: float [N, D], D >= 2.
         labels: long [N], of three classes or more.
     Returns:
-        float [N, 2], coordinates, in standard deviations within a class; float [2], the share of
-        the means' variance in them.
+        float [N, 2], in standard deviations within a class; float [2], the share of the variance of
+        the means that each explains.
     """
     points = (points - points.mean(dim=0)).double()
     _, each, counts = labels.unique(return_inverse=True, return_counts=True)
@@ -232,14 +209,14 @@ def discriminant_plane(points: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     means = members.T @ points / counts.unsqueeze(1)
     inner = points - means[each]
     variance, axes = torch.linalg.eigh(inner.T @ inner / len(points))
-    to_unit = axes / (variance + 1e-4 * variance.mean() + 1e-12).sqrt()
+    to_unit = axes / (variance + 1e-4 * variance.mean() + 1e-12).sqrt()  # a variance may be 0
     _, singular, directions = torch.linalg.svd(means @ to_unit, full_matrices=False)
     shares = singular.square() / singular.square().sum().clamp(min=1e-12)
     return (points @ to_unit @ directions[:2].T).float(), shares[:2].float()
 
 
 def pushed_apart(points: Tensor, distance: float) -> Tensor:
-    """Points in the plane, float [N, 2], those that are too close moved away from each other."""
+    """Points, float [N, 2], with those moved apart that are closer than the distance."""
     for _ in range(100):
         away = points.unsqueeze(1) - points
         length = away.norm(dim=-1, keepdim=True).clamp(min=1e-12)
@@ -253,15 +230,15 @@ def latent_figure(
     title: str = "Latent means",
     classes: Sequence[str] = tuple("0123456789"),
 ) -> Figure:
-    """Each image at its posterior mean, in a plane: of more dimensions, one that shows most.
+    """A scatter of posterior means, coloured by class.
 
-    That is the one that separates the means of three or more classes best, or else the principal
-    one. Every image is its class's name, if that is short, so that nobody has to tell classes by
-    colour alone.
+    More than two dimensions are projected: on the `discriminant_plane` of three or more classes,
+    else on the `principal_plane`. Short class names are the markers, so that nobody needs to tell
+    classes by colour alone.
 
     Args:
         means: float [N, z_dim], z_dim >= 2.
-        labels: long [N], with `classes`, their names; without any, the labels are not shown.
+        labels: long [N], with `classes`, their names; without names, labels are not shown.
     """
     names, found = ["z[0]", "z[1]"], labels.unique().tolist()
     if means.shape[1] > 2:
@@ -305,21 +282,15 @@ def latent_figure(
 
 
 def grid_figure(rows: list[Tensor], title: str, names: Sequence[str] = ()) -> Figure:
-    """Rows of images under a title, each row with its name at the left.
-
-    Args:
-        rows: float [columns, 1, H, W] in [0, 1] each.
-    """
+    """Rows of images, float [columns, 1, H, W] in [0, 1] each, with names at the left."""
     grid = make_grid(torch.cat(rows), nrow=len(rows[0]), padding=2, pad_value=0.25)
     return image_figure({"": grid}, title, names, left=130 if names else MARGIN)[0]
 
 
 def captioned_figure(rows: dict[str, Tensor], captions: list[str], title: str) -> Figure:
-    """Columns of images with a caption over each, eight beside each other.
+    """N columns of images, eight beside each other, each under a caption of up to three lines.
 
-    Args:
-        rows: by name, float [N, 1, 28, 28] in [0, 1] each.
-        captions: of the N columns, of up to three lines.
+    rows: by name, float [N, 1, 28, 28] in [0, 1] each.
     """
     left, gap, side = 120, 76, ZOOM * 30  # pixels: for names, captions, an image with its edges
     block = gap + len(rows) * side + 2 * ZOOM

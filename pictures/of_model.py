@@ -17,12 +17,12 @@ from pictures.figures import (
     image_figure,
     kl_figure,
     latent_figure,
-    pairs_figure,
+    pairs_grid,
     short,
 )
 from utils import manifold_grid, normal_percentiles
 
-DECODER_BATCH = 500  # latents decoded at a time: the memory that any number of images needs
+BATCH = 500  # images or latents at a time: it bounds the memory
 
 
 def beta_words(model: nn.Module) -> str:
@@ -34,13 +34,9 @@ def beta_words(model: nn.Module) -> str:
 def samples_figure(
     model: nn.Module, z: Tensor, title: str, names: Sequence[str] = (), draw: bool = True
 ) -> Figure:
-    """New images in rows of eight, or in a square of more: drawn, and beside it the expected ones.
+    """The images of z, float [N, z_dim], in a square: drawn at the left, expected at the right.
 
-    Args:
-        model: has `mean_image`, and `draw_pixels`, which takes from torch's global random stream.
-        z: float [N, z_dim].
-        names: of the rows.
-        draw: False leaves the drawn ones out.
+    The drawing uses torch's global random stream; draw=False leaves it out. names: of the rows.
     """
     expected, white = mean_images(model, z), model.hparams.num_levels - 1
     images = {"expected grey levels": expected}
@@ -75,7 +71,7 @@ def mean_images(model: nn.Module, z: Tensor) -> Tensor:
 
     FloatingPointError if they are not finite numbers.
     """
-    parts = z.to(model.device).split(DECODER_BATCH)
+    parts = z.to(model.device).split(BATCH)
     images = torch.cat([model.mean_image(part).cpu() for part in parts])
     check_finite(images)
     return images
@@ -83,21 +79,34 @@ def mean_images(model: nn.Module, z: Tensor) -> Tensor:
 
 def drawn_images(model: nn.Module, z: Tensor) -> Tensor:
     """`model.draw_pixels` of any number of latents: long [B, 1, H, W] on the CPU."""
-    return torch.cat([model.draw_pixels(part).cpu() for part in z.split(DECODER_BATCH)])
+    return torch.cat([model.draw_pixels(part).cpu() for part in z.split(BATCH)])
+
+
+@torch.no_grad()
+def encoded(model: nn.Module, images: Tensor) -> list[Tensor]:
+    """mean and log_std of q(z|x), float [N, z_dim], on the CPU: of images [N, 1, H, W]."""
+    parts = [model.encoder(imgs.long().to(model.device)) for imgs in images.split(BATCH)]
+    return [torch.cat(some).cpu() for some in zip(*parts, strict=True)]
+
+
+def reconstructions_figure(model: nn.Module, images: Tensor, title: str) -> Figure:
+    """Images, whole numbers [N, 1, H, W], each over its reconstruction; see `pairs_grid`."""
+    reconstructions = model.reconstruct(images.long().to(model.device)).cpu()
+    grid = pairs_grid(images.cpu() / (model.hparams.num_levels - 1), reconstructions)
+    name = "rows of images, each over the row of their reconstructions"
+    return image_figure({name: grid}, title)[0]
 
 
 def interpolation_rows(
     model: nn.Module, images: Tensor, labels: Tensor, mean: Tensor
 ) -> list[Tensor]:
-    """From the first image of each of ten classes to that of the next one, along the latent line.
+    """A `way` from the first image of each of ten classes to that of the next class.
 
-    Of images of a single class, it is between the first ten.
+    Of images of a single class, the ways are between the first ten.
 
     Args:
         images: uint8 [N, 1, H, W], with labels, long [N].
         mean: float [N, z_dim], the images' posterior means.
-    Returns:
-        rows of float [12, 1, H, W] in [0, 1]: an image, ten decoded ones, an image.
     """
     starts = [(labels == label).int().argmax().item() for label in labels.unique()[:10]]
     if len(starts) == 1:
@@ -107,10 +116,9 @@ def interpolation_rows(
 
 
 def way(model: nn.Module, image: Tensor, other: Tensor, mean: Tensor, to: Tensor) -> Tensor:
-    """Two images, [1, H, W], and ten that are decoded from the line between their posterior means.
+    """An image, ten decoded from the line between two posterior means, and another image.
 
-    Returns:
-        float [12, 1, H, W] in [0, 1], on the CPU; the two are the first and the last.
+    The images are [1, H, W], the means [z_dim]. Returns float [12, 1, H, W] in [0, 1] on the CPU.
     """
     line, white = torch.linspace(0, 1, 10, device=mean.device), model.hparams.num_levels - 1
     decoded = mean_images(model, mean.lerp(to, line.unsqueeze(1)))
@@ -118,11 +126,7 @@ def way(model: nn.Module, image: Tensor, other: Tensor, mean: Tensor, to: Tensor
 
 
 def traversal_rows(model: nn.Module, z: Tensor, dimensions: list[int]) -> list[Tensor]:
-    """What one latent dimension draws: z, float [z_dim], with -3 to 3 in its place.
-
-    Returns:
-        a row for each of the dimensions, float [11, 1, H, W] in [0, 1].
-    """
+    """For each dimension, images [11, 1, H, W] of z, float [z_dim], with -3 to 3 in its place."""
     rows = []
     for dimension in dimensions:
         line = z.repeat(11, 1)
@@ -135,21 +139,18 @@ def traversal_rows(model: nn.Module, z: Tensor, dimensions: list[int]) -> list[T
 def model_figures(
     model: nn.Module, data: DiscreteImages, mean: Tensor, kl: Tensor, seed: int
 ) -> dict[str, Figure]:
-    """What a model draws and what its latents mean: the figures of evaluate.py, by file name.
+    """The figures of evaluate.py, by file name: what a model draws, what its latents mean.
 
-    Args:
-        mean: float [N, z_dim], posterior means of the images.
-        kl: float [z_dim], in nats, of each latent dimension.
+    mean: float [N, z_dim], the posterior means. kl: float [z_dim], in nats.
     """
     torch.manual_seed(seed)
     z = model.sample_latents(64)
-    imgs, white = data.images[:32].long(), model.hparams.num_levels - 1
-    reconstructions = model.reconstruct(imgs.to(model.device)).cpu()
     most = kl.argsort(descending=True)[:8].tolist()
     beta = beta_words(model)
+    title = f"Reconstructions{beta}"
     figures = {
         "samples": samples_figure(model, z, f"Samples, z from the learned prior{beta}"),
-        "reconstructions": pairs_figure(imgs / white, reconstructions, f"Reconstructions{beta}"),
+        "reconstructions": reconstructions_figure(model, data.images[:32], title),
         "interpolations": grid_figure(
             interpolation_rows(model, data.images, data.labels, mean),
             f"Interpolations between two images (outermost) along the latent line{beta}",

@@ -10,7 +10,7 @@ from runs.logs import print_once
 
 
 class Progress(Callback):
-    """A line per epoch; if wanted, in a terminal, a bar of the training below, in 80 columns."""
+    """A line per epoch and, if wanted and in a terminal, a bar of the whole training below."""
 
     EVERY = 20  # steps between two looks at the loss
 

@@ -24,14 +24,13 @@ from pictures.figures import (
     kl_figure,
     latent_figure,
     losses_figure,
-    pairs_figure,
     pairs_grid,
     principal_plane,
     pushed_apart,
     rendered,
 )
 from pictures.in_training import epoch_line
-from pictures.of_model import manifold_figure, samples_figure
+from pictures.of_model import manifold_figure, reconstructions_figure, samples_figure
 from train_pl import VAE
 from utils import mean_image
 
@@ -138,7 +137,9 @@ class TestWords(unittest.TestCase):
             "one": samples_figure(model, torch.randn(1, 3), f"Samples ({when})"),
             "mean": samples_figure(model, torch.randn(1, 3), "Samples, seed 0", draw=False),
             "by class": samples_figure(model, torch.randn(100, 3), when, [*"0123456789"]),
-            "pairs": pairs_figure(*torch.rand(2, 1, 1, 28, 28), f"Reconstructions ({when})"),
+            "pairs": reconstructions_figure(
+                model, torch.randint(16, (1, 1, 28, 28)), f"Reconstructions ({when})"
+            ),
             "rows": grid_figure(rows, "Traversals", [f"z[{n}], 12.3 nats" for n in range(3)]),
             "own": captioned_figure(
                 dict.fromkeys(("picture", "reconstruction", "nearest"), torch.rand(9, 1, 28, 28)),
