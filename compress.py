@@ -63,7 +63,7 @@ def decode(archive: bytes, model: VAE | None = None) -> np.ndarray:
 
 
 def model_for(archive: Archive, model: VAE | None) -> WholeModel:
-    """The model in an archive, or else this one in whole numbers."""
+    """The model in an archive or, if it has none, this one in whole numbers."""
     if archive.model:
         return unpack(archive.model)
     if model is None:
@@ -79,14 +79,14 @@ def read_file(path: Path) -> bytes:
 
 
 def cost(archive: Archive, size: int) -> str:
-    """An archive's size in bytes, in words."""
+    """An archive's size, in words."""
     count = archive.header.count
     rate = 8 * size / max(1, count * SIDE**2)
     return f"{count:,} images in {size:,} bytes" + f", {rate:.4f} bits per pixel" * bool(count)
 
 
 def name_of(checkpoint: Path) -> str:
-    """What an archive says of its model: the run's folder and the file, but for the shipped one."""
+    """What an archive calls its model: the run's folder and file; nothing for the shipped one."""
     if checkpoint.samefile(PRETRAINED):
         return ""
     is_of_run = checkpoint.parent.name == "checkpoints"
@@ -119,7 +119,7 @@ def encode_file(args: argparse.Namespace) -> None:
         f"{'verified by decoding it' if args.verify else 'not verified'}; "
         f"{'contains its model' if args.with_model else needs}"
     )
-    if hidden := hidden_files(args.images):
+    if args.images.is_dir() and (hidden := hidden_files(args.images)):
         print(f"hidden files in {args.images}, which are not in the archive: {hidden}")
 
 

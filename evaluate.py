@@ -35,7 +35,7 @@ from judging.report import (
 from judging.samples import CLASSIFIED_DATASET, NUM_COMPARED, load_classifier, sample_quality
 from pictures.figures import png, rendered
 from pictures.of_model import model_figures
-from reading.choice import DataSets, add_data_options, bits_of, data_for, training_record
+from reading.choice import DataSets, add_data_options, data_for, training_record
 from runs.checkpoints import find_checkpoint
 from runs.from_checkpoint import add_checkpoint
 from vae import PRETRAINED, VAE, load_model
@@ -124,9 +124,7 @@ def evaluate_pictures(args: argparse.Namespace, path: Path, model: VAE, sets: Da
     Raises:
         InputError: none of them can be read.
     """
-    record = training_record(path)
-    how = record.get("like_mnist"), bits_of(record)
-    found = read_pictures([*map(Path, args.images)], *how)
+    found = read_pictures([*map(Path, args.images)], training_record(path))
     classifier = load_classifier() if sets.name == CLASSIFIED_DATASET else None
     columns, bounds, figure, usual = judge_pictures(
         model, found, sets, classifier, args.iwae_samples, args.seed

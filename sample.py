@@ -25,7 +25,7 @@ from inputs.files import write_whole
 from judging.handwriting import read_pictures
 from pictures.figures import grid_figure, png, rendered
 from pictures.of_model import beta_words, drawn_images, mean_images, samples_figure, way
-from reading.choice import bits_of, class_number, training_record
+from reading.choice import class_number, training_record
 from runs.checkpoints import find_checkpoint
 from runs.from_checkpoint import add_checkpoint
 from vae import PRETRAINED, VAE, load_model
@@ -79,8 +79,7 @@ def write_way(args: argparse.Namespace, model: VAE, checkpoint: Path, output: Pa
             raise InputError(f"argument --{name}: it is not for --from, leave it out")
     record, ends = training_record(checkpoint), []
     for option, picture in (("--from", args.start), ("--to", args.to)):
-        how = record.get("like_mnist"), bits_of(record)
-        ends.append(read_pictures([Path(picture)], *how, option).images[:1])
+        ends.append(read_pictures([Path(picture)], record, option).images[:1])
     ends = torch.cat(ends)
     row = way(model, *ends, *model.encoder(ends.long())[0])
     if output.suffix == ".npy":

@@ -14,6 +14,7 @@ from compression.archive import checked_images
 from fmnist import SIDE, four_bit
 from inputs.command_line import InputError, check_output, one_line
 from inputs.files import read_idx, write_whole
+from reading.names import visible
 
 
 def read_images(
@@ -22,8 +23,8 @@ def read_images(
     """Images from a .npy or IDX file, a PNG file or a folder of PNG files.
 
     Args:
-        levels: 2, 16 or 256, how many grey levels the file has: 0..levels-1; in PNG files they are
-            spread over 0..255. Without, a .npy file has `usual` ones and others have 256.
+        levels: 2, 16 or 256, how many grey levels the file has; in PNG files they are spread over
+            0..255. None: `usual` in a .npy file, 256 in others.
         discretize: bring 256 levels down to 16.
     Returns:
         uint8 [N, 28, 28] or [N, 1, 28, 28]; how many levels they have now; and the names of a
@@ -50,7 +51,7 @@ def read_images(
 
 
 def spread(levels: int) -> np.uint8:
-    """What levels are multiplied by in a PNG file, so that the highest is 255."""
+    """The factor from levels to the pixels of a PNG file, where the highest is 255."""
     return np.uint8(255 // (levels - 1))
 
 
@@ -69,57 +70,37 @@ def read_file(path: Path) -> tuple[np.ndarray, bool, bool, list[str]]:
 
 
 def numbers(count: int) -> list[str]:
-    """The names of pictures that have none, in an order that is also that of the alphabet."""
+    """Names for pictures without names: numbers, which sort as text too."""
     digits = max(5, len(str(count - 1)))
     return [f"{number:0{digits}}.png" for number in range(count)]
 
 
 def read_pngs(folder: Path) -> tuple[np.ndarray, list[str]]:
-    """The PNG files in a folder and its subfolders, links too, in the order of their names.
+    """The `visible` PNG files in a folder, uint8 [N, 28, 28], and their names: see `read_images`.
 
-    Hidden files are left out, see `hidden_files`.
-
-    Returns:
-        uint8 [N, 28, 28], and their names, see `read_images`.
     Raises:
-        ValueError: there is something else, which an archive would not give back, or nothing.
+        ValueError: there is another file, which an archive would not give back, or none.
     """
     images, names = [], []
-    for name in sorted(files_in(folder)):
-        file = folder / name
-        if is_hidden(name):
-            continue
+    for file in visible(folder):
+        names.append(file.relative_to(folder).as_posix())
         try:
             images.append(read_png(file))
         except Exception as error:
-            raise ValueError(f"{name}: {error}") from error
-        names.append(name.as_posix())
+            raise ValueError(f"{names[-1]}: {error}") from error
     if not images:
         raise ValueError("the folder is empty, it should have PNG files of 28x28 pixels")
     return np.stack(images), [] if names == numbers(len(names)) else names
 
 
-def files_in(folder: Path) -> list[Path]:
-    """All files in a folder and its subfolders; OSError if one cannot be looked into."""
-
-    def refuse(error: OSError) -> None:
-        raise error
-
-    places = os.walk(folder, onerror=refuse, followlinks=True)
-    return [Path(place, name).relative_to(folder) for place, _, names in places for name in names]
-
-
-def is_hidden(name: Path) -> bool:
-    return any(part.startswith(".") for part in name.parts)
-
-
 def hidden_files(path: Path) -> int:
-    """How many files of a folder no archive of it has."""
-    return sum(map(is_hidden, files_in(path))) if path.is_dir() else 0
+    """How many files of a folder are not `visible`, and so not in its archive."""
+    files = sum(len(names) for _, _, names in os.walk(path, followlinks=True))
+    return files - len(visible(path))
 
 
 def read_png(path: Path) -> np.ndarray:
-    """A grey picture, 0 black and 255 white: uint8 [28, 28]; of another size it is not unpacked."""
+    """A grey picture, uint8 [28, 28], 0 black and 255 white; others are refused unread."""
     with Image.open(path, formats=["PNG"]) as picture:
         if picture.size != (SIDE, SIDE):
             raise ValueError(f"the picture is {picture.width}x{picture.height}, expected 28x28")
@@ -134,12 +115,7 @@ def read_png(path: Path) -> np.ndarray:
 
 
 def check_target(argument: str, path: Path, force: bool, count: int | None = None) -> None:
-    """Raises InputError where an archive, or so many images, cannot be written under this name.
-
-    Args:
-        argument: its name on the command line.
-        force: a file that is there may be replaced.
-    """
+    """Raises InputError if an archive, or so many images, cannot be written at this path."""
     check_output(argument, path)
     if os.path.lexists(path) and not force:
         raise InputError(f"{path} exists: pass --force to replace it, or choose another name")
@@ -152,13 +128,11 @@ def check_target(argument: str, path: Path, force: bool, count: int | None = Non
 
 
 def write_images(path: Path, images: np.ndarray, levels: int, names: Sequence[str] = ()) -> None:
-    """A .npy or IDX file of the levels, one PNG file or a new folder of them, as the name says.
+    """Writes a .npy or IDX file, a PNG file, or a new folder of them, as the path's name says.
 
     IDX files end with `ubyte`, as MNIST's do, or `.idx`; any other name is a folder's. In PNG files
-    levels are spread over 0..255.
+    levels are spread over 0..255. Pictures without names are numbered.
 
-    Args:
-        names: of the pictures in a folder; without, they are numbered.
     Raises:
         OSError: it cannot be written, or the folder is there already and has something in it.
     """

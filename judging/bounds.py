@@ -1,4 +1,4 @@
-"""How well a model codes images: the bounds of every image, what they consist of, their means."""
+"""How well a model codes images: the bounds of every image, their terms, their means."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -18,19 +18,18 @@ from utils import (
     unit_gaussian_log_prob,
 )
 
-# With N(0, I) as prior, and with the learned one; both are bounds on -log p(x).
+# Bounds on -log p(x): two with the prior N(0, I), two with the learned one.
 BOUNDS = (
     *("negative_elbo", "importance_weighted"),
     *("negative_elbo_prior", "importance_weighted_prior"),
 )
-DECODER_BATCH = 200  # latents decoded at a time: the memory that any number of samples needs
+DECODER_BATCH = 200  # latents decoded at a time: it bounds the memory
 
 
 def image_noise(indices: range, num_samples: int, z_dim: int, seed: int) -> Iterator[Tensor]:
     """Standard normal noise for these images of a set, in parts: float [k, B, z_dim] each.
 
-    Every image has a stream of its own from (seed, index), so that its noise depends neither on
-    the batch that it is in nor on the size of the parts.
+    An image's noise depends on the seed and its index only, not on its batch or the parts.
     """
     streams = [np.random.default_rng((seed, index)) for index in indices]
     part = max(1, DECODER_BATCH // len(indices))
@@ -56,8 +55,8 @@ def image_bounds(
         num_samples: K of the importance-weighted bounds.
     Returns:
         On the CPU, float [N] in nats: `BOUNDS`; reconstruction and kl, whose sum is negative_elbo;
-        log_prior, the learned prior's log p(z), and prior_gain, how far that is above the unit
-        Gaussian's. All but the importance-weighted ones are from the same single sample of z.
+        log_prior, the learned prior's log p(z); prior_gain, log_prior minus that of N(0, I). All
+        but the importance-weighted ones are from one and the same sample of z.
         float [N, z_dim]: mean, the posterior means, and kl_per_dimension, in nats.
     Raises:
         FloatingPointError: the model's outputs are not finite numbers.
@@ -101,12 +100,7 @@ def mean_and_error(values: Tensor) -> dict[str, float | None]:
 
 
 def summary(bounds: dict[str, Tensor], img_shape: Sequence[int]) -> dict[str, object]:
-    """Means over the images with their standard errors, and what the latent dimensions hold.
-
-    Args:
-        bounds: what `image_bounds` returned.
-        img_shape: [N, C, H, W] of the images.
-    """
+    """Means over images of shape [N, C, H, W] of all that `image_bounds` returned."""
     of_images = {name: values for name, values in bounds.items() if values.ndim == 1}
     bpd = {name: elbo_to_bpd(bounds[name], img_shape) for name in BOUNDS}
     return {

@@ -4,7 +4,7 @@ from torch import Tensor, nn
 
 
 class Features(nn.Module):
-    """Images to 64 numbers, by convolutions at 28x28, 14x14 and 7x7 and a mean over the places."""
+    """Images to 64 numbers: convolutions at 28x28, 14x14 and 7x7, then a mean over the pixels."""
 
     num_features = 64
 

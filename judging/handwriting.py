@@ -1,7 +1,7 @@
 """Pictures of one's own: what a model, the classifier and the training images say of each."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,7 +17,7 @@ from judging.classifier import Classifier
 from judging.percentiles import UNUSUAL, percentile
 from judging.samples import classify, nearest
 from pictures.figures import captioned_figure, short
-from reading.choice import DataSets
+from reading.choice import DataSets, bits_of
 from reading.pictures import some, things_in, visible
 
 SHOWN = 64  # pictures in the figure at most
@@ -25,35 +25,25 @@ NUM_USUAL = 1000  # test images that pictures are compared with
 
 
 class Handwriting(NamedTuple):
-    """Things in pictures: the name of its file and a number for each, and what cannot be read.
+    """The things that were found in pictures."""
 
-    images: uint8 [N, 1, 28, 28], as the model's training images are.
-    """
-
-    names: list[tuple[str, int]]
-    images: Tensor
-    notes: list[str]
+    names: list[tuple[str, int]]  # of each thing: its file, and its number there
+    images: Tensor  # uint8 [N, 1, 28, 28], grey levels as the model's training images have them
+    notes: list[str]  # what was left out
 
 
 def read_pictures(
-    paths: Sequence[Path],
-    like_mnist: bool | None = None,
-    bits: int = 4,
-    option: str = "--images",
+    paths: Sequence[Path], record: Mapping[str, object], option: str = "--images"
 ) -> Handwriting:
-    """Pictures, or all in folders and their subfolders, of any size and colours.
-
-    Each thing in a photo is one of its own, see `photographed`; a picture of 28x28 pixels is taken
-    as it is, as explore.py's page does it.
+    """The things in pictures, and in all pictures of folders and their subfolders.
 
     Args:
-        like_mnist: what the model's images were, see `read_own`; None for MNIST itself.
-        bits: 4 for 16 levels, 1 for two, see `as_bits`.
-        option: its name on the command line.
+        record: the model's `training_record`, which says how its images were made.
+        option: the command line's name for the paths.
     Raises:
-        InputError: there are none that can be read.
+        InputError: none of them can be read.
     """
-    names, images, left_out = [], [], []
+    names, images, left_out, like_mnist = [], [], [], record.get("like_mnist")
     for path in paths:
         for file in visible(path) if path.is_dir() else [path]:
             name = file.relative_to(path if path.is_dir() else path.parent).as_posix()
@@ -70,7 +60,8 @@ def read_pictures(
         raise InputError(f"argument {option}: {why}")
     if several := [name for name, number in names if number == 2]:
         notes.append(f"several things in one picture, each taken for itself: {some(several)}")
-    data = as_bits(np.stack(images), np.zeros(len(images), np.int64), (), bits)
+    no_labels = np.zeros(len(images), np.int64)
+    data = as_bits(np.stack(images), no_labels, (), bits_of(record))
     return Handwriting(names, data.images, notes)
 
 
@@ -86,16 +77,14 @@ def judge_pictures(
     """How well a model knows pictures that it was not trained on, and what is in them.
 
     Args:
-        sets: the model's images, with the names of their classes.
-        classifier: None where it does not know such images.
+        sets: the images of the model's training.
+        classifier: None if it does not know such images.
         num_samples, seed: see `image_bounds`.
     Returns:
-        By column, with a value for each thing: file and thing, its number there; class and
-        probability by the classifier; bits, the negative ELBO with the learned prior, and
-        log_prior, its log p(z) at the posterior mean in nats, each with its percentile among test
-        images; unusual, see `UNUSUAL`; nearest_class and nearest_distance, in grey levels, of the
-        nearest training image. Then what `image_bounds` returns, a figure, and the median of the
-        test images' bits.
+        The columns of a table with a row for each thing, what `image_bounds` returns, a figure, and
+        the median of the test images' bits. In the table, bits are the negative ELBO with the
+        learned prior, log_prior is log p(z) at the posterior mean, in nats, and percentiles are
+        among test images.
     """
     images, train = found.images, sets.train
     bounds = image_bounds(model, images, num_samples, seed=seed)

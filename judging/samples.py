@@ -48,9 +48,9 @@ def draw_samples(
     """As many images of each kind as there are training images, and one z from q(z|x) for each.
 
     Returns:
-        By what z was drawn from, uint8 [N, 1, 28, 28] on the CPU: posterior_samples, of the z that
-        are returned, float [N, z_dim] on the model's device; unit_gaussian; learned_prior and,
-        where the model knows all their classes, learned_prior_by_class.
+        By kind, uint8 [N, 1, 28, 28] on the CPU: posterior_samples, of z from q(z|x);
+        unit_gaussian, of z from N(0, I); learned_prior; and learned_prior_by_class, if the model
+        knows all classes. Then the z from q(z|x), float [N, z_dim] on the model's device.
     """
     torch.manual_seed(seed)
     batches = [model.encoder(part.long().to(model.device)) for part in train.images.split(BATCH)]
@@ -82,12 +82,12 @@ def classify(classifier: Classifier, images: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def frechet_distance(features: Tensor, reference: Tensor) -> float:
-    """The Fréchet distance of two sets of features, the squared one that is known as FID.
+    """The squared Fréchet distance of two sets of features, float [N, F] and [M, F], N, M >= 2.
 
         |m1 - m2|^2 + trace(C1 + C2 - 2 (C1 C2)^(1/2)),   means m, covariances C
 
-    It is above 0 for two sets of one source too, and the more so the smaller they are; how much, is
-    measured by benchmarks/distance.py. features, reference: float [N, F] and [M, F], of at least 2.
+    Two sets of the same source are above 0 too: the smaller they are, the further. For how far, see
+    benchmarks/distance.py.
     """
     one, other = features.double(), reference.double()
     C1, C2 = one.T.cov(), other.T.cov()
@@ -103,12 +103,12 @@ def judge_samples(
 
     Args:
         kinds: by name, images uint8 [N, 1, 28, 28], values 0..15.
-        labels: long [N], the classes of the images of all kinds but those `WITHOUT_LABELS`.
-        test_images: uint8 [M, 1, 28, 28], which the distance is from.
+        labels: long [N], their classes; kinds `WITHOUT_LABELS` have none.
+        test_images: uint8 [M, 1, 28, 28], the reference of the distance.
     Returns:
-        By name: frechet_distance, None of fewer than `DISTANCE_FROM` images; sure, the share of the
-        images that it gives a class with a probability above `SURE`; right_class, the share that
-        it gives the label, or None.
+        By name: frechet_distance, None of fewer than `DISTANCE_FROM` images; sure, the share of
+        images with a class of probability above `SURE`; right_class, the share whose class is the
+        label, or None.
     """
     reference, _ = classify(classifier, test_images)
     judged = {}
@@ -132,22 +132,18 @@ def judge_drawn(
     train: DiscreteImages,
     test: DiscreteImages,
 ) -> dict[str, object]:
-    """`judge_samples` of what `draw_samples` drew for these training images, and of themselves."""
+    """`judge_samples` of these training images and of what `draw_samples` drew for them."""
     kinds = {"training_images": train.images, **drawn}
-    return {
-        "of_each_kind": len(test),
-        "temperature": model.hparams.temperature,
-        **judge_samples(classifier.to(model.device), kinds, train.labels, test.images),
-    }
+    judged = judge_samples(classifier.to(model.device), kinds, train.labels, test.images)
+    return {"of_each_kind": len(test), "temperature": model.hparams.temperature, **judged}
 
 
 def judge_run(
     model: nn.Module, classifier: Classifier, train: DiscreteImages, test: DiscreteImages, seed: int
 ) -> dict[str, object]:
-    """What the classifier finds in samples at the end of a run; see `judge_samples`.
+    """What evaluate.py finds in samples with --limit 1000 and this seed; see `judge_samples`.
 
-    It is what evaluate.py finds with --limit 1000 and this seed. Torch's global random stream is
-    left alone. train, test: all images, on any device.
+    It leaves torch's global random stream alone. train, test: all images, on any device.
     """
     num = torch.arange(min(len(train), len(test), NUM_COMPARED))
     train, test = (data.subset(num).to(torch.device("cpu")) for data in (train, test))
@@ -160,23 +156,26 @@ def judge_run(
 def sample_quality(
     model: nn.Module, train: DiscreteImages, test: DiscreteImages, seed: int, classified: bool
 ) -> tuple[dict[str, object], Figure]:
-    """How good samples are, of each kind as many as test images, and whether they are copies.
+    """How good samples are, and whether they are copies of training images.
 
     Args:
-        train: all training images.
+        train: all training images; of each kind there are as many samples as test images.
         classified: whether the classifier knows such images.
     Returns:
-        log_prior_train_nats, log p(z) for one z each of as many training images; samples, see
-        `judge_drawn`, where they are classified; nearest_training_image, the mean distances to it
-        in grey levels, of test images, of samples and, to show what copies would have, of
-        posterior_samples; and a picture of eight samples with their nearest training images.
+        log_prior_train_nats, log p(z) of training images; samples, see `judge_drawn`, if they are
+        classified; nearest_training_image, mean distances in grey levels, of test images, samples
+        and posterior_samples, which are nearly copies. Then a picture of eight samples with their
+        nearest training images.
     """
     encoded = train.subset(torch.arange(min(len(train), len(test))))
     drawn, posterior = draw_samples(model, encoded, seed)
     log_prior = torch.cat([model.prior.log_prob(z).cpu() for z in posterior.split(1000)])
     samples = drawn.get("learned_prior_by_class", drawn["learned_prior"])
-    compared = {"test_images": test.images, "samples": samples}
-    compared["posterior_samples"] = drawn["posterior_samples"]
+    compared = {
+        "test_images": test.images,
+        "samples": samples,
+        "posterior_samples": drawn["posterior_samples"],
+    }
     metrics = {"log_prior_train_nats": mean_and_error(log_prior)}
     if classified:
         metrics["samples"] = judge_drawn(model, load_classifier(), drawn, encoded, test)
@@ -193,12 +192,12 @@ def sample_quality(
 
 
 def nearest(images: Tensor, among: Tensor, num: int) -> tuple[Tensor, Tensor]:
-    """The `num` images that lie nearest to each image, by Euclidean distance of their grey levels.
+    """The `num` nearest of `among` to each image, by Euclidean distance of their grey levels.
 
     Args:
-        images, among: uint8 [N, 1, H, W] and, where to look, [M, 1, H, W], values 0..15, M >= num.
+        images, among: uint8 [N, 1, H, W] and [M, 1, H, W], values 0..15, M >= num.
     Returns:
-        distances, float [N, num], ascending, in grey levels, and positions in `among`, long.
+        distances, float [N, num], ascending, and positions in `among`, long [N, num].
     """
     points, found = images.flatten(1).float(), []
     for part in among.flatten(1).split(5000):  # 5000 distances per image are in memory at a time
