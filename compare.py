@@ -15,11 +15,11 @@ from inputs.command_line import InputError, OneLineParser, check_output, path_na
 from inputs.files import write_csv
 
 RESULT = "result.json"
-# Options that make no column. Those of the data do not, as runs of other images are refused.
+# Options without a column: they change no result, or name the images, which are always the same.
 NO_COLUMN = {"seed", "data_dir", "num_workers", "progress_bar", "keep_epochs"}
 NO_COLUMN |= {"dataset", "data", "levels", "like_mnist", "bits"}
-# What is told of a run: its name in the table, digits after the point. Bounds are in bits per
-# dimension, their parts in nats per image.
+# Numbers of a run: the name in the table, if it is there, and the digits after the point. Bounds
+# are in bits per dimension, their terms in nats per image.
 MEASURES = {
     "test_bpd": ("bpd", 4),
     "test_prior_bpd": ("learned prior", 4),
@@ -35,8 +35,7 @@ MEASURES = {
 
 
 def read_result(folder: Path) -> dict[str, object]:
-    """The result of a finished run: its `options`, `data`, which tells its images from any others,
-    and those of `MEASURES` that it has.
+    """The result of a finished run: `options`, `data`, which identifies its images, and `MEASURES`.
 
     Raises:
         InputError: the folder has no result.json that train_pl.py wrote.
@@ -64,13 +63,13 @@ def read_result(folder: Path) -> dict[str, object]:
 
 
 def compare(folders: Sequence[Path]) -> list[dict[str, object]]:
-    """A row for all runs that differ in their seed only; of a model, all hyperparameters count.
+    """A row for all runs that differ only in their seed.
 
     Returns:
-        Rows of one set of columns: the options that differ, with their values; runs, how many;
-        every measure that all runs have, the mean, and `<measure>_std`, None of a single run.
+        Rows with the same columns: the options that differ; runs, how many; the mean of every
+        measure that all runs have, and `<measure>_std`, which is None for a single run.
     Raises:
-        InputError: see `read_result`; runs are the same, or of different images or networks.
+        InputError: see `read_result`; or runs are the same, or of different images or networks.
     """
     results = [read_result(folder) for folder in folders]
     first, options = results[0], [result["options"] for result in results]
@@ -105,7 +104,7 @@ def compare(folders: Sequence[Path]) -> list[dict[str, object]]:
 
 
 def table(rows: list[dict[str, object]]) -> str:
-    """The rows for a reader, in columns, without the measures that have no name there."""
+    """The rows as text in columns, without the measures that have no name."""
     columns = []
     for name in rows[0]:
         title, digits = MEASURES.get(name, (name, None))
@@ -120,8 +119,7 @@ def table(rows: list[dict[str, object]]) -> str:
 
 
 def make_parser() -> argparse.ArgumentParser:
-    says = "Compare finished runs: means and standard deviations over seeds."
-    parser = OneLineParser(description=says)
+    parser = OneLineParser(description="Compare finished runs: means and standard deviations.")
     parser.add_argument("runs", nargs="+", type=path_name, help="log directories of finished runs")
     parser.add_argument("--csv", type=path_name, help="a file for all measures, with more digits")
     return parser

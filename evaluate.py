@@ -47,11 +47,7 @@ def first(data: DiscreteImages, limit: int | None) -> DiscreteImages:
 
 
 def find_device(accelerator: str) -> torch.device:
-    """The device that Lightning takes for --accelerator; `auto` is the machine's best.
-
-    Raises:
-        InputError: the machine has no such device.
-    """
+    """The device that Lightning takes for --accelerator; InputError if there is none."""
     try:
         return Fabric(accelerator=accelerator, devices=1).device
     except (ImportError, RuntimeError, ValueError) as error:
@@ -62,12 +58,7 @@ def find_device(accelerator: str) -> torch.device:
 
 
 def evaluate(args: argparse.Namespace) -> None:
-    """Judges a checkpoint, or pictures by it: writes the report and prints it.
-
-    Raises:
-        InputError: the checkpoint, the data, the output directory or the accelerator is unusable.
-        FloatingPointError: the model's outputs are not finite numbers.
-    """
+    """Judges a model, or pictures by it: writes the report and prints it."""
     for name in ("limit", "per_image"):
         if args.images and getattr(args, name):
             raise InputError(f"argument --{name}: it is not for --images, leave it out")
@@ -119,11 +110,7 @@ def evaluate_split(args: argparse.Namespace, path: Path, model: VAE, sets: DataS
 
 
 def evaluate_pictures(args: argparse.Namespace, path: Path, model: VAE, sets: DataSets) -> None:
-    """Judges pictures of one's own; writes pictures.csv and pictures.png.
-
-    Raises:
-        InputError: none of them can be read.
-    """
+    """Judges the user's own pictures; writes pictures.csv and pictures.png."""
     found = read_pictures([*map(Path, args.images)], training_record(path))
     classifier = load_classifier() if sets.name == CLASSIFIED_DATASET else None
     columns, bounds, figure, usual = judge_pictures(

@@ -1,7 +1,6 @@
-"""One HTML page to play with a model in, with the model inside: python explore.py [CHECKPOINT ...]
+"""One HTML page to play with models, which are inside it: python explore.py [CHECKPOINT ...]
 
-With several models the page has a switch between them. It needs no server and no network; what is
-in it stands in page/.
+It needs no server and no network. Its parts are in page/.
 """
 
 import argparse

@@ -34,17 +34,12 @@ from runs.from_checkpoint import add_checkpoint
 from vae import PRETRAINED, check_logits, load_model
 
 ONNX = ("onnxscript", "onnxruntime")  # optional packages
-TRACED, CHECKED = 3, (1, 7)  # images that a program is exported with, and then tried with
+TRACED, CHECKED = 3, (1, 7)  # batch sizes: of the export, and of the comparisons after it
 TOLERANCE = 1e-5
 
 
 def export(args: argparse.Namespace) -> None:
-    """Writes the three files.
-
-    Raises:
-        InputError: the checkpoint or the output cannot be used, or a package is missing.
-        WorkError: a file does not give what the program gives that it was made of.
-    """
+    """Writes the three files, once each has given what its program gives."""
     output = Path(args.output)
     if output.suffix not in (".pt2", ".onnx"):
         raise InputError(f"argument OUTPUT: {output}: give a name that ends with .pt2 or .onnx")

@@ -33,11 +33,7 @@ from vae import PRETRAINED, VAE, load_model
 
 @torch.no_grad()
 def sample(args: argparse.Namespace) -> None:
-    """Draws images and writes them as an array, or as a picture beside their expected grey levels.
-
-    Raises:
-        InputError: the checkpoint or the output cannot be used.
-    """
+    """Draws images and writes them as an array or a picture."""
     output = Path(args.output)
     if output.suffix not in (".png", ".npy"):
         raise InputError(f"argument --output: {output}: give a name that ends with .png or .npy")

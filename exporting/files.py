@@ -1,4 +1,4 @@
-"""Programs as files, read back as another project would, and compared with what they were."""
+"""Programs as files, which are read back as another project would, and compared."""
 
 import io
 from collections.abc import Callable, Sequence
@@ -24,7 +24,7 @@ def to_file(program: nn.Module, inputs: Inputs, suffix: str) -> bytes:
 
 
 def from_file(content: bytes, suffix: str) -> Callable[[Inputs], Tensor | Sequence[Tensor]]:
-    """`to_file` backwards: a function of the inputs."""
+    """The program in a file of `to_file`, as a function of the inputs."""
     if suffix == ".pt2":
         program = torch.export.load(io.BytesIO(content)).module()
         return lambda inputs: program(*inputs.values())
@@ -41,9 +41,9 @@ def from_file(content: bytes, suffix: str) -> Callable[[Inputs], Tensor | Sequen
 
 @torch.no_grad()
 def largest_difference(program: nn.Module, other: Callable, batches: Sequence[Inputs]) -> float:
-    """Between the outputs of a program and of what `from_file` has made of it.
+    """The largest difference between the outputs of a program and of its file.
 
-    As a rounding can take a pixel from one level to the next, one in a thousand may differ.
+    A rounding can take a pixel to the next level, so one pixel in a thousand may differ.
     """
     differences = []
     for inputs in batches:

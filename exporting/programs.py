@@ -1,4 +1,4 @@
-"""What is exported: encode, decode and sample, each a function of tensors alone."""
+"""What is exported: encode, decode and sample, each a function of tensors only."""
 
 import torch
 from torch import Tensor, nn
@@ -9,11 +9,7 @@ from vae import VAE
 
 
 class Sample(nn.Module):
-    """`VAE.sample` as a function of its noise.
-
-    Latent by latent, a Gaussian is chosen from the learned prior's mixture and z_i drawn from it,
-    then the level of every pixel.
-    """
+    """`VAE.sample` as a function of its noise, for priors with `autoregressive_steps`."""
 
     def __init__(self, model: VAE):
         super().__init__()
@@ -37,13 +33,11 @@ class Sample(nn.Module):
 
 
 def chosen(probabilities: Tensor, noise: Tensor) -> Tensor:
-    """Draws from categoricals, by the inverse of their CDF.
+    """Draws from categoricals by the inverse of their CDF: long [B, 1, ...], values 0..K-1.
 
     Args:
         probabilities: float [B, K, ...], which sum to 1 over K.
         noise: float [B, 1, ...] from N(0, 1).
-    Returns:
-        long [B, 1, ...], values 0..K-1.
     """
     uniform = 0.5 * (1 + torch.erf(noise / 2**0.5))
     return (probabilities.cumsum(dim=1)[:, :-1] < uniform).sum(dim=1, keepdim=True)
@@ -56,7 +50,7 @@ def programs(model: VAE) -> dict[str, nn.Module]:
 
 
 def example(model: VAE, size: int) -> dict[str, dict[str, Tensor]]:
-    """The inputs of every program, by their names, for so many images."""
+    """Random inputs of every program for `size` images."""
     z_dim, num_classes = model.prior.z_dim, model.prior.num_classes
     noise = torch.randn(size, 2 * z_dim + SIDE**2)
     return {

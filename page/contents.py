@@ -1,10 +1,11 @@
-"""What explore.py writes into the page: models, test images, and figures to check the page by."""
+"""What explore.py writes into the page: models, test images, and results for its self-test."""
 
 import json
 import math
 import re
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from pytorch_lightning.utilities.seed import isolate_rng
@@ -17,6 +18,7 @@ from inputs.checks import check_finite
 from judging.percentiles import hundredths
 from page.layers import networks, packed, weights_at
 from pictures.figures import CLASS_COLOURS
+from pictures.of_model import encoded
 from reading.choice import DataSets
 from utils import KLD, elbo_to_bpd, kl_per_dimension, reconstruction_loss
 
@@ -29,13 +31,12 @@ SEED = 42
 NOUNS = {"MNIST": "digit", "FashionMNIST": "garment", "KMNIST": "character"}
 
 
-@dataclass
-class Shown:
-    """A model of the page: its file's name, and the epochs that its run kept, with their models."""
+class Shown(NamedTuple):
+    """A model of the page."""
 
     name: str
     model: nn.Module
-    epochs: list[tuple[float, nn.Module]] = field(default_factory=list)
+    epochs: Sequence[tuple[float, nn.Module]] = ()  # see `kept_epochs`
 
 
 def examples(data: DiscreteImages) -> DiscreteImages:
@@ -47,13 +48,12 @@ def examples(data: DiscreteImages) -> DiscreteImages:
 
 @torch.no_grad()
 def outputs(model: nn.Module, imgs: Tensor) -> dict[str, Tensor]:
-    """What PyTorch computes for images long [N, 1, 28, 28] in 0..15, with one z each.
+    """What PyTorch computes for images long [N, 1, 28, 28] in 0..L-1, with one z each.
 
     Returns:
-        noise, mean, logStd and z, float [N, z_dim]; logits, float [N, 16, 28, 28]; bpd, float [N].
+        noise, mean, logStd and z, float [N, z_dim]; logits, float [N, L, 28, 28]; bpd, float [N].
     """
-    encoded = [model.encoder(part) for part in imgs.split(250)]
-    mean, log_std = (torch.cat(part) for part in zip(*encoded, strict=True))
+    mean, log_std = encoded(model, imgs)
     noise = torch.randn(mean.shape, generator=torch.Generator().manual_seed(SEED))
     z = mean + log_std.exp() * noise
     logits = torch.cat([model.decoder(part) for part in z.split(250)])
@@ -64,17 +64,14 @@ def outputs(model: nn.Module, imgs: Tensor) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def typical(model: nn.Module, found: dict[str, Tensor], labels: Tensor) -> dict[str, object]:
-    """What is usual for test images, and the latents in the order of what they tell.
+    """What is usual for test images, whose `outputs` were found, with labels long [N].
 
-    Args:
-        found: the `outputs` for them.
-        labels: long [N].
     Returns:
         images, how many; costs, the `hundredths` of their bits per dimension; logProbs, those of
-        log p(z) at their posterior means under the learned prior, in nats; read, the share of the
-        images whose class is that with the highest p(z | class) there; reach, the ends of the
-        sliders, which draws of the prior pass in one of 500 cases per latent; spread, their
-        standard deviation; latents, a list of {index, kl} with the KL in nats.
+        log p(z) at their posterior means, in nats; read, the share whose class has the highest
+        p(z | class) there; reach, the ends of the sliders, beyond which are one in 500 draws of the
+        prior per latent; spread, the standard deviation of these draws; latents, {index, kl} of
+        each, the largest KL first, in nats.
     """
     mean, classes = found["mean"], range(model.prior.num_classes)
     check_finite(found["bpd"])
@@ -96,7 +93,7 @@ def typical(model: nn.Module, found: dict[str, Tensor], labels: Tensor) -> dict[
 
 @torch.no_grad()
 def reference(model: nn.Module, imgs: Tensor, labels: Tensor) -> dict[str, object]:
-    """What the page's own networks and prior are compared with; each list goes image by image."""
+    """What the page compares its own results with; each list goes image by image."""
     found = outputs(model, imgs)
     pixels = found["logits"].flatten(2).mT  # [N, 784, 16]
     return {
@@ -133,17 +130,17 @@ def describe_model(shown: Shown, data: DiscreteImages, chosen: DiscreteImages) -
 
 
 def class_names(name: str, data: DiscreteImages) -> list[str]:
-    """What the classes of a data set are called; of images without labels, what they are."""
+    """The names of a data set's classes; "image" for images without labels."""
     if name in fmnist.DATASETS:
         return [known.split(" - ")[0] for known in getattr(datasets, name).classes]
     return list(data.classes) or ["image"]
 
 
 def contents(models: list[Shown], sets: DataSets) -> dict[str, object]:
-    """All that the page knows of models of one data set, the first shown first; ready for JSON.
+    """All that the page knows of models of one data set, ready for JSON.
 
     Raises:
-        InputError: a layer that the page cannot have.
+        InputError: the page cannot compute one of the layers.
         FloatingPointError: a model's outputs are not finite numbers.
     """
     chosen = examples(sets.test)
@@ -161,7 +158,7 @@ def contents(models: list[Shown], sets: DataSets) -> dict[str, object]:
 
 
 def page(known: dict[str, object]) -> str:
-    """The whole page of these `contents`: page.html with all that it takes in."""
+    """The page with these `contents`: page.html with its parts in place of @@their names@@."""
     model_json = json.dumps(known, separators=(",", ":")).replace("<", r"\u003c")  # ends no script
     values = {"model": model_json, "noun": known["noun"], "levels": str(known["levels"])}
     files = {part.name: part.read_text(encoding="utf-8") for part in PARTS.glob("*.*s*")}

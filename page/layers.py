@@ -22,7 +22,7 @@ def packed(values: Tensor, dtype: str = "<f4") -> str:
 
 
 class Weights:
-    """The numbers of all networks in one row; the networks say which part of it is whose."""
+    """The weights of all networks in one row; each layer knows its part of it."""
 
     def __init__(self) -> None:
         self.parts: list[Tensor] = []
@@ -36,10 +36,10 @@ class Weights:
         return part
 
     def packed(self) -> dict[str, object]:
-        """All numbers as 16-bit integers; each block of them has a scale of its own.
+        """All numbers as 16-bit integers, with a scale for each block.
 
-        That takes the place of 16-bit floats, but is some ten times closer: with those, the logits
-        of a model of 32 latents are wrong by 0.03.
+        This is some ten times closer than 16-bit floats, with which the logits of a model of 32
+        latents are wrong by 0.03.
         """
         row = torch.cat(self.parts)
         blocks = nn.functional.pad(row, (0, -len(row) % BLOCK)).view(-1, BLOCK)
@@ -54,7 +54,7 @@ class Weights:
 def describe(layer: nn.Module, weights: Weights) -> list[dict[str, object]]:
     """A network as the page runs it: a list of layers, each with its kind, sizes and weights.
 
-    Only exact types count, as a subclass may compute something else. Raises InputError for others.
+    Raises InputError for other layers, and for subclasses, which may compute something else.
     """
     kind = type(layer)
     if kind is nn.Sequential:
@@ -92,7 +92,7 @@ def describe(layer: nn.Module, weights: Weights) -> list[dict[str, object]]:
 
 
 def is_plain(layer: nn.Conv2d | nn.ConvTranspose2d) -> bool:
-    """Whether a convolution has nothing but a kernel, a stride and zeros around the image."""
+    """Whether a convolution has only a kernel, a stride and zeros around the image."""
     more = (layer.groups, layer.dilation, layer.output_padding, layer.padding_mode)
     return more == (1, (1, 1), (0, 0), "zeros") and not isinstance(layer.padding, str)
 
@@ -100,12 +100,11 @@ def is_plain(layer: nn.Conv2d | nn.ConvTranspose2d) -> bool:
 def describe_prior(prior: LatentPrior, weights: Weights) -> dict[str, object]:
     """The learned prior as the page runs it, latent by latent.
 
-    Of a masked layer's rows the page gets the inputs that the mask lets through: the first ones, as
-    hidden units stand in the order of how many latents they see.
+    The page gets only the weights that are not masked: the first ones of each row.
 
     Returns:
-        width, components; known[i], how many hidden units see no more than the latents before i;
-        classes; first, middle and last: weight, bias, and starts, where each row begins in weight.
+        width, components; known[i], how many hidden units see only the latents before i; classes;
+        first, middle and last: weight, bias, and starts, where each row begins in weight.
     """
     described = {}
     for name in ("first", "middle", "last"):
@@ -126,7 +125,7 @@ def describe_prior(prior: LatentPrior, weights: Weights) -> dict[str, object]:
 
 
 def networks(model: nn.Module) -> dict[str, object]:
-    """Encoder and decoder, then the prior; the weights of the first two come first."""
+    """Encoder, decoder and prior as the page runs them; their weights are in this order."""
     known = {"encoder": CNNEncoder, "decoder": CNNDecoder, "prior": LatentPrior}
     for part, kind in known.items():
         if (found := type(getattr(model, part))) is not kind:  # what it computes is not known
