@@ -118,6 +118,16 @@ def table(rows: list[dict[str, object]]) -> str:
     return "\n".join("  ".join(line) for line in zip(*columns, strict=True))
 
 
+def show(args: argparse.Namespace) -> None:
+    """Prints the table, and writes it with all measures."""
+    if args.csv:
+        check_output("--csv", Path(args.csv), b"test_bpd")
+    rows = compare([Path(run) for run in args.runs])
+    if args.csv:
+        write_csv(args.csv, rows)
+    print(table(rows))
+
+
 def make_parser() -> argparse.ArgumentParser:
     parser = OneLineParser(description="Compare finished runs: means and standard deviations.")
     parser.add_argument("runs", nargs="+", type=path_name, help="log directories of finished runs")
@@ -126,20 +136,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: list[str] | None = None) -> None:
-    """The command line: see `run_main`."""
-    parser = make_parser()
-
-    def work() -> None:
-        args = parser.parse_args(argv)
-        if args.csv:
-            check_output("--csv", Path(args.csv), b"test_bpd")
-        rows = compare([Path(run) for run in args.runs])
-        if args.csv:
-            Path(args.csv).parent.mkdir(parents=True, exist_ok=True)
-            write_csv(args.csv, rows)
-        print(table(rows))
-
-    run_main(parser, work)
+    run_main(make_parser(), show, argv)
 
 
 if __name__ == "__main__":

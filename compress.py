@@ -34,13 +34,12 @@ from vae import PRETRAINED, VAE, check_logits, load_model
 def encode(
     images: ArrayLike, model: VAE, levels: int | None = None, with_model: bool = False
 ) -> bytes:
-    """Images to an archive that `decode` turns into the same images with the same model.
+    """Images to an archive, which `decode` turns into the same images with the same model.
 
     Args:
         images: uint8 [N, 28, 28] or [N, 1, 28, 28], values 0..levels-1, N >= 0.
         model: with the networks of this repository, of any precision and on any device.
-        levels: those of the model by default; of 16, also 256: then the shipped model of the low
-            bits is needed too, see compression/low_bits.py.
+        levels: those of the model by default; 256 too if these are 16, see compression/low_bits.py.
         with_model: put the model into the archive.
     Raises:
         InputError: the model cannot be run on whole numbers, or is of other grey levels, or its
@@ -52,12 +51,11 @@ def encode(
 
 
 def decode(archive: bytes, model: VAE | None = None) -> np.ndarray:
-    """An archive to its images: uint8, in the shape that they were given in.
+    """An archive to its images: uint8, of the shape that they had.
 
-    Args:
-        model: the one that it was encoded with, unless the archive contains it.
     Raises:
-        InputError: the archive is damaged or of another model or version.
+        InputError: the archive is damaged, or of another model or version, or it does not contain
+            its model and none is given.
     """
     return Codec(model_for(read_archive(archive), model)).decode(archive)
 
@@ -111,7 +109,6 @@ def encode_file(args: argparse.Namespace) -> None:
             same = False
         if not same:
             raise WorkError("the archive does not decode to the images: not written")
-    args.archive.parent.mkdir(parents=True, exist_ok=True)
     write_whole(args.archive, archive)
     needs = f"keep {checkpoint}, decoding needs it" if name else "decodes with the shipped model"
     print(
@@ -194,14 +191,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: list[str] | None = None) -> None:
-    """The command line: see `run_main`."""
-    parser = make_parser()
-
-    def work() -> None:
-        args = parser.parse_args(argv)
-        args.run(args)
-
-    run_main(parser, work)
+    run_main(make_parser(), lambda args: args.run(args), argv)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ from pathlib import Path
 import torch
 from lightning_fabric import Fabric
 
-from fmnist import DiscreteImages
 from inputs.command_line import (
     InputError,
     OneLineParser,
@@ -41,11 +40,6 @@ from runs.from_checkpoint import add_checkpoint
 from vae import PRETRAINED, VAE, load_model
 
 
-def first(data: DiscreteImages, limit: int | None) -> DiscreteImages:
-    """The first `limit` images, or all."""
-    return data if limit is None else data.subset(torch.arange(min(limit, len(data))))
-
-
 def find_device(accelerator: str) -> torch.device:
     """The device that Lightning takes for --accelerator; InputError if there is none."""
     try:
@@ -67,7 +61,6 @@ def evaluate(args: argparse.Namespace) -> None:
     check_report_folder(Path(args.output))
     if args.per_image:
         check_output("--per_image", Path(args.per_image), b"index,label,")
-        Path(args.per_image).parent.mkdir(parents=True, exist_ok=True)
     model.to(find_device(args.accelerator))
     sets = data_for(path, args.dataset, args.data, args.data_dir)
     if args.images:
@@ -78,7 +71,7 @@ def evaluate(args: argparse.Namespace) -> None:
 
 def evaluate_split(args: argparse.Namespace, path: Path, model: VAE, sets: DataSets) -> None:
     """Judges the model on a split of its images; writes metrics.json and the pictures."""
-    data = first(getattr(sets, args.split), args.limit)
+    data = getattr(sets, args.split).first(args.limit)
     bounds = image_bounds(
         model, data.images, args.iwae_samples, args.batch_size, args.seed, args.progress_bar
     )
@@ -100,8 +93,8 @@ def evaluate_split(args: argparse.Namespace, path: Path, model: VAE, sets: DataS
     kl = bounds["kl_per_dimension"].mean(dim=0)
     figures = model_figures(model, data, bounds["mean"], kl, args.seed)
     classified = sets.name == CLASSIFIED_DATASET
-    test = first(sets.test, args.limit)
-    test = test if classified else first(test, NUM_COMPARED)
+    test = sets.test.first(args.limit)
+    test = test if classified else test.first(NUM_COMPARED)
     quality, nearest = sample_quality(model, sets.train, test, args.seed, classified)
     metrics |= quality
     figures["nearest_training_images"] = nearest
@@ -155,9 +148,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: list[str] | None = None) -> None:
-    """The command line: see `run_main`."""
-    parser = make_parser()
-    run_main(parser, lambda: evaluate(parser.parse_args(argv)))
+    run_main(make_parser(), evaluate, argv)
 
 
 if __name__ == "__main__":

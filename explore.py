@@ -53,7 +53,6 @@ def explore(args: argparse.Namespace) -> None:
         name = file.name if names.count(file.name) == 1 else str(given)
         models.append(Shown(name, model, kept_epochs(Path(given), model)))
     html = page(contents(models, sets)).encode()
-    output.parent.mkdir(parents=True, exist_ok=True)
     write_whole(output, html)
     again = ", in place of the page that was there" if replaced else ""
     print(f"{output}: {len(html) / 1e6:.1f} MB, for any browser{again}. Double-click it, or open")
@@ -76,9 +75,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: list[str] | None = None) -> None:
-    """The command line: see `run_main`."""
-    parser = make_parser()
-    run_main(parser, lambda: explore(parser.parse_args(argv)))
+    run_main(make_parser(), explore, argv)
 
 
 if __name__ == "__main__":

@@ -57,7 +57,6 @@ def export(args: argparse.Namespace) -> None:
         if not difference <= TOLERANCE:
             raise WorkError(f"{name} differs from the model by {difference:g}: nothing is written")
         files[output.with_stem(f"{output.stem}_{name}")] = content, difference
-    output.parent.mkdir(parents=True, exist_ok=True)
     for path, (content, difference) in files.items():
         write_whole(path, content)
         print(f"{path}: {len(content) / 1e6:.1f} MB, differs from the model by {difference:.0e}")
@@ -72,9 +71,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: list[str] | None = None) -> None:
-    """The command line: see `run_main`."""
-    parser = make_parser()
-    run_main(parser, lambda: export(parser.parse_args(argv)))
+    run_main(make_parser(), export, argv)
 
 
 if __name__ == "__main__":

@@ -60,14 +60,12 @@ def four_bit(pixels: np.ndarray) -> np.ndarray:
 def binarize(grey: Tensor, noise: torch.Generator) -> Tensor:
     """Two levels, each pixel drawn on its own: 1 with probability grey / 255.
 
-    Salakhutdinov & Murray 2008, "On the quantitative analysis of deep belief networks"; drawn anew
+    Salakhutdinov & Murray 2008, "On the quantitative analysis of deep belief networks". Drawn anew
     in every epoch, as by Burda et al. 2016, it is "dynamically binarised" MNIST.
 
     Args:
-        grey: whole numbers, any shape and device, values 0..255.
+        grey: whole numbers 0..255, any shape; the result has the same shape, dtype and device.
         noise: on the CPU, so that the draws are the same on any device.
-    Returns:
-        same shape, dtype and device, values 0 and 1.
     """
     below = torch.randint(255, grey.shape, generator=noise, dtype=torch.uint8)
     return (below.to(grey.device) < grey).to(grey.dtype)
@@ -77,13 +75,12 @@ class DiscreteImages(Dataset):
     """Images of integer grey levels with their labels, fetched a batch at a time.
 
     Args:
-        images: uint8 [N, 1, 28, 28]: a byte a pixel, the whole set stays in cache.
+        images: uint8 [N, 1, 28, 28], values 0..num_levels-1; as bytes they stay in the cache.
         labels: long [N].
-        classes: what the labels 0, 1, ... stand for; none for images without, whose labels are 0.
-        num_levels: L; the images' values are 0..L-1.
-        grey: of two levels, the images that training draws them from anew, see `binarize`.
+        classes: the names of the labels 0, 1, ...; none for images without labels, which have 0.
+        grey: of images of two levels, those from which training draws them, see `binarize`.
     Raises:
-        TypeError, ValueError: another dtype, shape or range, so that no training step has to look.
+        TypeError, ValueError: another dtype, shape or range. No training step checks it again.
     """
 
     def __init__(
@@ -125,6 +122,10 @@ class DiscreteImages(Dataset):
             self.images[index], self.labels[index], self.classes, self.num_levels, grey
         )
 
+    def first(self, num: int | None) -> "DiscreteImages":
+        """The first images, or all if there are no more or num is None."""
+        return self.subset(torch.arange(len(self))[:num])
+
     def to(self, device: torch.device) -> "DiscreteImages":
         grey = self.grey and self.grey.to(device)
         images, labels = self.images.to(device), self.labels.to(device)
@@ -132,18 +133,15 @@ class DiscreteImages(Dataset):
 
 
 class GreyImages(DiscreteImages):
-    """Images of 256 levels that loaders draw two levels from, anew in every pass: `binarize`."""
+    """Images of 256 levels, from which loaders draw two levels in every pass: `binarize`."""
 
 
 def as_bits(
     pixels: np.ndarray, labels: np.ndarray, classes: Sequence[str], bits: int
 ) -> DiscreteImages:
-    """Images in 16 levels or, of 1 bit, in two: drawn once, for all but training, by a fixed seed.
+    """Images in 16 levels or, with 1 bit, in two. Pixels are uint8 [N, 28, 28], labels int64 [N].
 
-    Args:
-        pixels: uint8 [N, 28, 28] in 0..255.
-        labels: int64 [N].
-        bits: 4 or 1.
+    The two levels are drawn once, by a fixed seed; only training draws them again.
     """
     labels = torch.from_numpy(labels)
     if bits == 4:
@@ -156,8 +154,7 @@ def as_bits(
 def prepare(root: str | Path = DATA_DIR, dataset: str = "MNIST", download: bool = True) -> None:
     """Makes sure that the four archives in `<root>/<dataset>/raw` are the official ones.
 
-    Torchvision knows their addresses and MD5s. What is missing is downloaded; a file that is there
-    is never replaced. One that somebody has unpacked will do, too.
+    Missing ones are downloaded. A file that is there is never replaced; unpacked files will do.
 
     Raises:
         InputError: an archive is missing and cannot be downloaded, or is another file.
@@ -191,7 +188,7 @@ def prepare(root: str | Path = DATA_DIR, dataset: str = "MNIST", download: bool 
 
 
 def raw_file(folder: Path, name: str) -> Path:
-    """An official archive or, where that is not there but unpacked, what was in it."""
+    """The path of an official archive or, if only that is there, of the unpacked file."""
     plain = name.removesuffix(".gz")
     names = name, plain, plain.replace("-idx", ".idx")  # the last one is by 7-zip
     return next((folder / each for each in names if (folder / each).exists()), folder / name)
@@ -222,7 +219,7 @@ def load(
 
 
 def split(data: DiscreteImages) -> tuple[DiscreteImages, DiscreteImages]:
-    """The training set in two: 54,000 images for training and 6,000 for validation."""
+    """54,000 images for training and 6,000 for validation."""
     train, val = split_positions(NUM_TRAIN, NUM_VAL)
     return data.subset(train), data.subset(val)
 
@@ -234,16 +231,16 @@ def split_positions(*sizes: int) -> tuple[Tensor, ...]:
 
 
 def stream(key: int, *numbers: int) -> torch.Generator:
-    """Random numbers from a hash of these; those of another key are others."""
-    # `SeedEpochs` has hashes of its own for the noise, without a key.
+    """Random numbers from a hash of the key and the numbers."""
+    # Without a key it would be the hash of `SeedEpochs`.
     entropy = np.random.SeedSequence(numbers, spawn_key=(key,))
     return torch.Generator().manual_seed(int(entropy.generate_state(1, np.uint64)[0]))
 
 
 class EpochOrder(DistributedSampler):
-    """Each process's share of an epoch's order, which derives from a hash of (seed, epoch).
+    """Each process's share of an epoch's order, which comes from a hash of (seed, epoch).
 
-    Torch's own order derives from their sum: seed 1 would see seed 0's, an epoch earlier.
+    Torch's comes from their sum: epoch 1 of seed 0 would have the same order as epoch 0 of seed 1.
     """
 
     def __iter__(self) -> Iterator[int]:
@@ -251,14 +248,14 @@ class EpochOrder(DistributedSampler):
         return iter(order[self.rank : self.total_size : self.num_replicas].tolist())
 
     def pixel_noise(self) -> torch.Generator:
-        """What the pixels of this epoch are drawn by, in this process; see `binarize`."""
+        """The noise of this epoch for `binarize`, in this process."""
         return stream(1, self.seed, self.epoch, self.rank)
 
 
 class EveryImageOnce(DistributedSampler):
-    """Each process's share of all images in their order; torch's own repeats some to fill up.
+    """Each process's share of all images, in order. Torch's own sampler repeats some images.
 
-    As it is a DistributedSampler, Lightning does not divide the share again.
+    Lightning does not divide the share again, as this is a DistributedSampler.
     """
 
     def __iter__(self) -> Iterator[int]:
@@ -271,11 +268,10 @@ class EveryImageOnce(DistributedSampler):
 class MemoryLoader(DataLoader):
     """A DataLoader that fetches each batch of a `DiscreteImages` in one indexing operation.
 
-    Of `GreyImages`, it draws two levels anew in every pass.
+    Of `GreyImages`, it draws two levels in every pass.
 
-    It looks like any loader of images, in which Lightning can replace the sampler. The one that
-    does the work begins when the first batch is asked for: Lightning makes the iterator of a
-    resumed run before it restores the epoch, which the order derives from.
+    Lightning can replace its sampler. The order is asked for with the first batch, not before:
+    Lightning makes the iterator of a resumed run first, and restores the epoch then.
     """
 
     @cached_property
@@ -311,19 +307,17 @@ def mnist(
     download: bool = True,
     bits: int = 4,
 ) -> tuple[DataLoader, DataLoader, DataLoader]:
-    """Training (shuffled), validation and test loader of MNIST in 16 levels or, of 1 bit, in two.
+    """Training (shuffled), validation and test loader of MNIST in 16 levels or, with 1 bit, in two.
 
-    Each yields images long [B, 1, 28, 28] with values below 2**bits and labels long [B]. The order
-    of the training images, and what is drawn of them, derive from the global seed at the time of
-    the call. These are loaders for models of one's own; train_pl.py takes `MNISTDataModule`.
-    Raises InputError: see `prepare`.
+    Each yields images long [B, 1, 28, 28] with values below 2**bits, and labels long [B]. The order
+    and the two levels of training images come from the global seed at the time of the call.
+    train_pl.py itself uses `MNISTDataModule`. Raises InputError: see `prepare`.
     """
     prepare(root, "MNIST", download)
     train, val, test = MNISTDataModule(root, bits=bits).read()
-    order = torch.Generator().manual_seed(torch.initial_seed())
-    shown = train.grey or train
+    train, order = train.grey or train, torch.Generator().manual_seed(torch.initial_seed())
     return (
-        MemoryLoader(shown, batch_size, shuffle=True, num_workers=num_workers, generator=order),
+        MemoryLoader(train, batch_size, shuffle=True, num_workers=num_workers, generator=order),
         MemoryLoader(val, batch_size, num_workers=num_workers),
         MemoryLoader(test, batch_size, num_workers=num_workers),
     )
@@ -332,9 +326,8 @@ def mnist(
 class MNISTDataModule(pl.LightningDataModule):
     """The three loaders for a Lightning trainer, on any number of processes.
 
-    Each process trains on its share of every epoch's order, and evaluates its share of the
-    validation and test images, none of them twice. On a GPU the images live in its memory, unless
-    loader processes are asked for.
+    Each process has its share of every epoch's order, and of the validation and test images, none
+    of them twice. A GPU has the images in its memory, unless num_workers asks for processes.
 
     Args:
         data_dir: folder that holds, or gets, `<dataset>/raw`.
@@ -381,7 +374,7 @@ class MNISTDataModule(pl.LightningDataModule):
         return *split(train), test
 
     def train_dataloader(self) -> DataLoader:
-        # To drop the last ones is to take no image twice in an epoch.
+        # drop_last leaves out what does not divide by the processes; else images would come twice.
         shown = self.train.grey or self.train
         sampler = EpochOrder(shown, *self._processes(), seed=self.seed, drop_last=True)
         return self._loader(sampler, self.batch_size)
@@ -402,11 +395,10 @@ class MNISTDataModule(pl.LightningDataModule):
 
 
 class ImagesDataModule(MNISTDataModule):
-    """The three loaders of any images; see `MNISTDataModule`.
+    """The three loaders of any images with the same classes and levels; see `MNISTDataModule`.
 
     Args:
         name: of the data set, for records and tables.
-        train, val, test: of the same classes and number of levels.
         how: batch_size, num_workers and seed; in a run they are the run's options.
     """
 

@@ -11,13 +11,7 @@ from pathlib import Path
 import numpy as np
 from torchvision.utils import save_image
 
-from inputs.command_line import (
-    InputError,
-    OneLineParser,
-    check_writable,
-    path_name,
-    run_main,
-)
+from inputs.command_line import InputError, OneLineParser, check_writable, path_name, run_main
 from inputs.files import write_whole
 from reading.choice import add_own_data
 from reading.own import read_own
@@ -45,7 +39,6 @@ def show(args: argparse.Namespace) -> None:
 
 
 def main(argv: list[str] | None = None) -> None:
-    """The command line: see `run_main`."""
     parser = OneLineParser(
         description="Show what --data reads of images of your own.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
@@ -53,7 +46,7 @@ def main(argv: list[str] | None = None) -> None:
     add_own_data(parser.add_argument, "data")
     help = "a .png of up to 400 images, or a .npy of all, uint8 [N, 28, 28] in 0..15"
     parser.add_argument("--output", type=path_name, default="own_data.png", help=help)
-    run_main(parser, lambda: show(parser.parse_args(argv)))
+    run_main(parser, show, argv)
 
 
 if __name__ == "__main__":

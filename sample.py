@@ -56,7 +56,6 @@ def sample(args: argparse.Namespace) -> None:
         which = "" if args.label is None else f" of class {args.label}"
         title = f"Samples{which}, seed {args.seed}{beta_words(model)}"
         content = png(rendered(samples_figure(model, z, title, draw=not args.mean)))
-    output.parent.mkdir(parents=True, exist_ok=True)
     write_whole(output, content)
     print(f"{output}: {args.num} images, drawn from the learned prior")
 
@@ -83,7 +82,6 @@ def write_way(args: argparse.Namespace, model: VAE, checkpoint: Path, output: Pa
     else:
         title = f"From {Path(args.start).name} to {Path(args.to).name}{beta_words(model)}"
         content = png(rendered(grid_figure([row], title)))
-    output.parent.mkdir(parents=True, exist_ok=True)
     write_whole(output, content)
     print(f"{output}: both pictures, and ten images along the line between their latents")
 
@@ -108,9 +106,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: list[str] | None = None) -> None:
-    """The command line: see `run_main`."""
-    parser = make_parser()
-    run_main(parser, lambda: sample(parser.parse_args(argv)))
+    run_main(make_parser(), sample, argv)
 
 
 if __name__ == "__main__":

@@ -198,15 +198,14 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: list[str] | None = None) -> None:
-    """The command line: see `run_main`."""
     parser = make_parser()
     add_model(parser)
 
-    def work() -> None:
+    def work(_: argparse.Namespace) -> None:
         given = given_options(parser, argv)
         train_vae(model=given.pop("model", VAE), args=argparse.Namespace(**given))
 
-    run_main(parser, work)
+    run_main(parser, work, argv)
 
 
 if __name__ == "__main__":

@@ -33,12 +33,10 @@ def sample_reparameterize(mean: Tensor, std: Tensor) -> Tensor:
     global random stream.
 
     Args:
-        mean, std: float tensors of one shape, std >= 0.
-    Returns:
-        z, same shape and dtype.
+        mean, std: float tensors of one shape, std >= 0; z has their shape and dtype.
     Raises:
-        TypeError: not float tensors.
-        ValueError: other shapes or devices, or a negative std where `values_are_checked`.
+        TypeError, ValueError: other types, shapes or devices; a negative std, where
+            `values_are_checked`.
     """
     check_tensors("mean and std", ("...",), mean, std)
     if values_are_checked(std) and bool((std < 0).any()):
@@ -50,12 +48,9 @@ def sample_reparameterize(mean: Tensor, std: Tensor) -> Tensor:
 
 
 def gaussian_log_prob(z: Tensor, mean: Tensor, log_std: Tensor) -> Tensor:
-    """log N(z; mean, diag(std^2)) in nats, summed over the last dimension.
+    """log N(z; mean, diag(std^2)) in nats: float [..., z_dim] each, to float [...].
 
-    Args:
-        z, mean, log_std: float [..., z_dim].
-    Returns:
-        float [...], in nats; float32 for half precisions.
+    float32 for half precisions.
     """
     check_tensors("z, mean and log_std", ("...", "z_dim"), z, mean, log_std)
     z, mean, log_std = (at_least_float32(value) for value in (z, mean, log_std))
@@ -73,10 +68,7 @@ def kl_per_dimension(mean: Tensor, log_std: Tensor) -> Tensor:
 
         KL_d = 1/2 (std_d^2 - 1 - log std_d^2 + mean_d^2)    (Kingma & Welling 2014, appendix B)
 
-    Args:
-        mean, log_std: float [..., z_dim].
-    Returns:
-        float [..., z_dim], >= 0 up to rounding, in nats; float32 for half precisions.
+    mean, log_std: float [..., z_dim]. Returns the same shape, float32 for half precisions.
     """
     check_tensors("mean and log_std", ("...", "z_dim"), mean, log_std)
     mean, log_std = at_least_float32(mean), at_least_float32(log_std)
@@ -116,7 +108,7 @@ def reconstruction_loss(logits: Tensor, imgs: Tensor) -> Tensor:
 def sampled_negative_elbo(
     L_rec: Tensor, z: Tensor, mean: Tensor, log_std: Tensor, log_pz: Tensor
 ) -> Tensor:
-    """The negative ELBO with any prior p(z), from the z that L_rec was computed with.
+    """The negative ELBO with any prior p(z), from one z of each image: float [B], in nats.
 
         -log p(x|z) + log q(z|x) - log p(z)
 
@@ -125,8 +117,6 @@ def sampled_negative_elbo(
     Args:
         L_rec, log_pz: float [B], -log p(x|z) and log p(z), in nats.
         z, mean, log_std: float [B, z_dim], z drawn from q(z|x) = N(mean, diag(std^2)).
-    Returns:
-        float [B], in nats.
     """
     return L_rec + gaussian_log_prob(z, mean, log_std) - log_pz
 
@@ -158,16 +148,15 @@ def importance_weighted_bpd(
 
         -log 1/K sum_k w_k,   w_k = p(x|z_k) p(z_k) / q(z_k|x),   z_k ~ q(z|x)
 
-    For K = 1 it is the negative ELBO with the KL estimated too; it falls towards -log p(x) as K
-    grows. Several densities p(z) are judged by the same samples of z. It is differentiable, the
-    objective of IWAE; without gradients it needs much less memory: call it under `torch.no_grad()`.
+    With K = 1 it is a sample of the negative ELBO; it falls towards -log p(x) as K grows. All
+    `log_priors` are judged by the same z. It is differentiable, the objective of IWAE; under
+    `torch.no_grad()` only one part of the noise is in memory at a time.
 
     Args:
         log_px: maps z [N, z_dim] and imgs [N, 1, H, W] to log p(x|z) [N] in nats: `VAE.log_px`.
         imgs: long [B, 1, H, W].
         mean, log_std: float [B, z_dim], of q(z|x).
         noise: standard normal, in parts of any size: float [k, B, z_dim] each, K the sum of the k.
-            Without gradients, only one part is in memory at a time.
         log_priors: each maps z [N, z_dim] to log p(z) [N] in nats.
     Returns:
         float [len(log_priors), B], bits per dimension.
@@ -192,8 +181,7 @@ def importance_weighted_bpd(
 def active_units(means: Tensor, threshold: float = 0.01) -> int:
     """How many latent dimensions the encoder uses (Burda et al. 2016, section 5.1).
 
-    A dimension is active if the variance of its posterior mean over the data is above the
-    threshold. means: float [N, z_dim], the posterior means of N images.
+    Those whose posterior means, float [N, z_dim], vary over the images by more than the threshold.
     """
     return int((means.var(dim=0, correction=0) > threshold).sum())
 
@@ -212,10 +200,8 @@ def mean_image(logits: Tensor) -> Tensor:
 def draw_image(logits: Tensor) -> Tensor:
     """A grey level for every pixel, each drawn on its own from torch's global random stream.
 
-    Args:
-        logits: float [B, L, H, W].
-    Returns:
-        long [B, 1, H, W], values 0..L-1.
+    logits: float [B, L, H, W]. Returns long [B, 1, H, W], values 0..L-1.
+
     Raises:
         FloatingPointError: the logits are not finite numbers.
     """
@@ -234,8 +220,7 @@ def normal_percentiles(num: int) -> Tensor:
 def manifold_grid(grid_size: int) -> Tensor:
     """Points of a two-dimensional latent space, row by row from the upper left: [grid_size^2, 2].
 
-    They are the `normal_percentiles` on each axis, so that each stands for an equal share of the
-    prior. The first latent dimension runs to the right, the second one upwards.
+    Each stands for an equal share of the prior. z[0] runs to the right, z[1] upwards.
     """
     axis = normal_percentiles(check_size("grid_size", grid_size))
     upward, rightward = torch.meshgrid(axis.flip(0), axis, indexing="ij")

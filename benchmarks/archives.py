@@ -212,11 +212,10 @@ def run(args: argparse.Namespace) -> None:
 
 
 def main(argv: list[str] | None = None) -> None:
-    """The command line: see `run_main`."""
     parser = OneLineParser(description="Archives against general codecs, on the test images.")
     add_checkpoint(parser, PRETRAINED)
     parser.add_argument("--limit", type=whole_number(1), help="take only the first images")
-    run_main(parser, lambda: run(parser.parse_args(argv)))
+    run_main(parser, run, argv)
 
 
 if __name__ == "__main__":

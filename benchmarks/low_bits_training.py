@@ -151,7 +151,6 @@ def run(args: argparse.Namespace) -> None:
     train_index, val_index = fmnist.split_positions(fmnist.NUM_TRAIN, fmnist.NUM_VAL)
     model, file = train(values[train_index.numpy()], args.steps), io.BytesIO()
     np.savez_compressed(file, **model.whole_numbers())
-    args.output.parent.mkdir(parents=True, exist_ok=True)
     write_whole(args.output, file.getvalue())
     seconds = time.process_time() - started
     print(f"{args.steps} steps in {seconds:.0f} s of processor time, {args.output}")
@@ -160,7 +159,6 @@ def run(args: argparse.Namespace) -> None:
 
 
 def main(argv: list[str] | None = None) -> None:
-    """The command line: see `run_main`."""
     parser = OneLineParser(description="Train the model of the low bits.")
     add = parser.add_argument
     add("--steps", type=whole_number(1), default=2000, help="batches of 24 images")
@@ -168,7 +166,7 @@ def main(argv: list[str] | None = None) -> None:
     add("--seed", type=seed, default=42, help="everything random derives from it")
     help = "file of the weights (default: %(default)s)"
     add("--output", type=Path, default=low_bits.WEIGHTS, help=help)
-    run_main(parser, lambda: run(parser.parse_args(argv)))
+    run_main(parser, run, argv)
 
 
 if __name__ == "__main__":

@@ -13,14 +13,13 @@ from numpy.typing import ArrayLike
 from fmnist import SIDE
 from inputs.command_line import InputError
 
-# An archive is its header, the sections that it has, each after its size, its content and the
-# CRC-32 of all that. The content is the words of the stack or, where those would be more, the
-# pixels as they are.
+# An archive is a header, sections, each after its size, the content, and the CRC-32 of all that.
+# The content is the words of the stack or, if those are more, the pixels as they are.
 MAGIC, VERSION = b"VAE4", 4
 HEADER = struct.Struct("<4sBBBII8sI")  # these two, and the fields of Header
 WORD = struct.Struct("<I")  # of a section's size, and of the CRC-32
 OVERHEAD = HEADER.size + WORD.size  # bytes of an archive that are neither sections nor content
-# Flags of `form`: the content are the pixels; there is a section with the names of the images'
+# Flags of `form`: the content is the pixels; there is a section with the names of the images'
 # files, with the name of the model, with the model.
 STORED, NAMED, MODEL_NAMED, WITH_MODEL = 16, 32, 64, 128
 
@@ -72,11 +71,11 @@ def write_archive(archive: Archive) -> bytes:
 
 
 def read_archive(packed: bytes) -> Archive:
-    """The parts of a whole archive of this version.
+    """The parts of an archive.
 
     Raises:
-        InputError: it is something else, of another version, truncated or altered, or it names
-            files outside of the folder that they are for.
+        InputError: it is something else, of another version, truncated or altered, or names a file
+            outside the folder that its files are for.
     """
     if packed[: len(MAGIC)] != MAGIC:
         raise InputError("this is no archive of compress.py")
@@ -122,22 +121,18 @@ def unpack_pixels(content: bytes, levels: int) -> np.ndarray:
 
 
 def checked_images(images: ArrayLike, levels: int) -> np.ndarray:
-    """The images as a NumPy array, after a check of everything that an archive assumes.
+    """The images as a NumPy array.
 
-    Args:
-        levels: how many grey levels there are.
     Raises:
-        TypeError: they are not uint8.
-        ValueError: they are not [N, 28, 28] or [N, 1, 28, 28], or have values above levels-1.
+        TypeError, ValueError: they are not uint8, not [N, 28, 28] or [N, 1, 28, 28], or have values
+            above levels-1.
     """
     images = np.asarray(images)
     if images.dtype != np.uint8:
         raise TypeError(f"images must be uint8, got {images.dtype}")
     if images.shape[1:] not in ((SIDE, SIDE), (1, SIDE, SIDE)):
-        raise ValueError(
-            f"images must be [N, {SIDE}, {SIDE}] or [N, 1, {SIDE}, {SIDE}], "
-            f"got {list(images.shape)}"
-        )
+        expected = f"[N, {SIDE}, {SIDE}] or [N, 1, {SIDE}, {SIDE}]"
+        raise ValueError(f"images must be {expected}, got {list(images.shape)}")
     if images.size and images.max() >= levels:
         raise ValueError(f"images must have values 0..{levels - 1}, got {images.max()}")
     return images

@@ -82,7 +82,7 @@ def read_pngs(folder: Path) -> tuple[np.ndarray, list[str]]:
         ValueError: there is another file, which an archive would not give back, or none.
     """
     images, names = [], []
-    for file in visible(folder):
+    for file in sorted(visible(folder)):
         names.append(file.relative_to(folder).as_posix())
         try:
             images.append(read_png(file))

@@ -6,7 +6,7 @@ import math
 import os
 import sys
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
@@ -20,10 +20,14 @@ class WorkError(Exception):
     """The work cannot be finished, by no fault of the input; the message is one line."""
 
 
-def run_main(parser: argparse.ArgumentParser, work: Callable[[], object]) -> None:
-    """Does the work of a command and ends the program as all commands do.
+def run_main(
+    parser: argparse.ArgumentParser,
+    work: Callable[[argparse.Namespace], object],
+    argv: Sequence[str] | None = None,
+) -> None:
+    """Reads a command's options, does its work, and ends the program as all commands do.
 
-    `work` reads the options and does what they say; it writes its results before it prints them.
+    `work` gets the options; it writes its results before it prints them.
     Every end is one line. The exit code is 2 for bad input, also for values that are not finite
     (FloatingPointError); 1 for a `WorkError`, a full disk, an output that nobody reads and too
     little memory; 130 for Ctrl-C. What the output's encoding cannot show becomes a question mark.
@@ -31,7 +35,7 @@ def run_main(parser: argparse.ArgumentParser, work: Callable[[], object]) -> Non
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")
     try:
-        work()
+        work(parser.parse_args(argv))
         print(end="", flush=True)  # while an error can still be told
     except WorkError as error:
         parser.exit(1, f"{parser.prog}: {error}\n")

@@ -44,13 +44,15 @@ def read_idx(path: str | Path) -> np.ndarray:
 def write_whole(path: str | Path, content: bytes) -> None:
     """Writes a file so that, whatever happens, either the old or the new one is there, complete.
 
-    A link at the path is replaced, not followed. What a kill leaves is a folder `.unfinished-*`.
+    Its folder is made if needed. A link at the path is replaced, not followed. What a kill leaves
+    is a folder `.unfinished-*`.
 
     Raises:
         OSError: it cannot be written; the error names the path.
     """
     path = Path(path)
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=path.parent, prefix=".unfinished-") as fresh:
             new = Path(fresh, path.name)
             with open(new, "wb") as file:

@@ -185,9 +185,8 @@ def write_scores(path: Path, columns: Mapping[str, Sequence], bounds: Mapping[st
 
 
 def clear_report(output: Path) -> str:
-    """Makes a report's folder, or removes the report that is there; returns words that say so."""
+    """Removes the report that is in a folder; returns words that say so, if there was one."""
     replaced = earlier_report(output)
-    output.mkdir(parents=True, exist_ok=True)
     for name in (METRICS, PICTURES, *(f"{figure}.png" for figure in FIGURES)):
         (output / name).unlink(missing_ok=True)
     return ", in place of the report that was there" if replaced else ""

@@ -145,8 +145,8 @@ def judge_run(
 
     It leaves torch's global random stream alone. train, test: all images, on any device.
     """
-    num = torch.arange(min(len(train), len(test), NUM_COMPARED))
-    train, test = (data.subset(num).to(torch.device("cpu")) for data in (train, test))
+    num = min(len(train), len(test), NUM_COMPARED)
+    train, test = (data.first(num).to(torch.device("cpu")) for data in (train, test))
     with isolate_rng():
         drawn, _ = draw_samples(model, train, seed)
     return judge_drawn(model, classifier, drawn, train, test)
@@ -167,7 +167,7 @@ def sample_quality(
         and posterior_samples, which are nearly copies. Then a picture of eight samples with their
         nearest training images.
     """
-    encoded = train.subset(torch.arange(min(len(train), len(test))))
+    encoded = train.first(len(test))
     drawn, posterior = draw_samples(model, encoded, seed)
     log_prior = torch.cat([model.prior.log_prob(z).cpu() for z in posterior.split(1000)])
     samples = drawn.get("learned_prior_by_class", drawn["learned_prior"])

@@ -109,7 +109,7 @@ def reference(model: nn.Module, imgs: Tensor, labels: Tensor) -> dict[str, objec
 
 def describe_model(shown: Shown, data: DiscreteImages, chosen: DiscreteImages) -> dict[str, object]:
     """One model of the page; `chosen` are the images that are in it."""
-    model, judged = shown.model, data.subset(torch.arange(len(data))[:NUM_JUDGED])
+    model, judged = shown.model, data.first(NUM_JUDGED)
     found = outputs(model, judged.images.long())
     points = {"mean": packed(found["mean"]), "labels": judged.labels.tolist()}
     return {

@@ -49,7 +49,6 @@ class KeepEpochs(Callback):
         kept = {"epoch": epoch, "hyper_parameters": dict(model.hparams), "state_dict": weights}
         content = BytesIO()
         torch.save(kept, content)
-        self.folder.mkdir(exist_ok=True)
         write_whole(self.folder / f"epoch_{epoch:.3f}.pt", content.getvalue())
 
 

@@ -16,14 +16,7 @@ from torchvision.utils import make_grid
 from fmnist import DiscreteImages
 from inputs.checks import check_size
 from inputs.files import write_whole
-from pictures.figures import (
-    CLASS_COLOURS,
-    kl_figure,
-    latent_figure,
-    losses_figure,
-    png,
-    rendered,
-)
+from pictures.figures import CLASS_COLOURS, kl_figure, latent_figure, losses_figure, png, rendered
 from pictures.of_model import (
     beta_words,
     encoded,
@@ -122,7 +115,6 @@ def write_projector(folder: Path, means: Tensor, data: DiscreteImages) -> None:
         "projector/sprite.png": png((255 * sprite).round().byte().permute(1, 2, 0).numpy()),
         "projector_config.pbtxt": PROJECTOR.encode(),
     }
-    (folder / "projector").mkdir(exist_ok=True)
     for name, content in files.items():
         write_whole(folder / name, content)
 

@@ -163,7 +163,7 @@ class TestReport(unittest.TestCase):
         few = [str(self.checkpoint), "--limit", "2", "--output", str(self.folder / "unread")]
         for words, where, main in (
             ("No space left", "/dev/full", lambda: evaluate.main(few)),
-            ("nobody", writing, lambda: run_main(OneLineParser("x"), lambda: print("x"))),
+            ("nobody", writing, lambda: run_main(OneLineParser("x"), lambda _: print("x"), [])),
         ):
             with (
                 tiny_data(),
@@ -181,7 +181,7 @@ class TestReport(unittest.TestCase):
     def test_an_output_of_ascii_only_shows_the_numbers(self):
         output = TextIOWrapper(BytesIO(), encoding="ascii")
         with redirect_stdout(output):
-            run_main(OneLineParser("x"), lambda: print("274.90 ± 0.65"))
+            run_main(OneLineParser("x"), lambda _: print("274.90 ± 0.65"), [])
         self.assertEqual(output.buffer.getvalue(), b"274.90 ? 0.65\n")
 
 
