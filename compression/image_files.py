@@ -14,7 +14,7 @@ from compression.archive import checked_images
 from fmnist import SIDE, four_bit
 from inputs.command_line import InputError, check_output, one_line
 from inputs.files import read_idx, write_whole
-from reading.names import visible
+from reading.pictures import visible
 
 
 def read_images(
