@@ -436,7 +436,6 @@ class TestCommands(OwnDataTest):
         super().setUp()
         self.enterContext(mock.patch.multiple(fmnist, load=whole, prepare=prepare))
         self.pictures, self.run = self.folder / "pictures", self.folder / "logs" / "version_0"
-        write_pictures(self.pictures)
         self.short = ("--iwae_samples", 1, "--output", self.folder / "judged", "--limit", 20)
 
     def train(self, **options: object) -> None:
@@ -462,6 +461,7 @@ class TestCommands(OwnDataTest):
         return complaint or judge.call_args.args[3][:2]
 
     def test_sampling_judging_and_resuming_know_the_images_of_the_training(self):
+        write_pictures(self.pictures)
         with undrawn():
             self.train(data=self.pictures)
         self.assertTrue((self.run / "epoch_01_samples_by_class.png").exists())
@@ -504,6 +504,7 @@ class TestCommands(OwnDataTest):
         self.assertIn("have changed", self.judged_on(last))
 
     def test_the_file_itself_shows_what_is_read(self):
+        write_pictures(self.pictures)
         output, picture = self.folder / "read.npy", self.folder / "read.png"
         said = self.ended(own_data, self.pictures, "--output", output)
         self.assertTrue(np.array_equal(np.load(output), read_own(self.pictures).data.images[:, 0]))
@@ -550,6 +551,7 @@ class TestCommands(OwnDataTest):
                 self.train(**options)
         with self.assertRaisesRegex(InputError, "not both"):
             data_for(train_pl.PRETRAINED, "MNIST", str(self.pictures))
+        write_pictures(self.pictures)
         with self.assertRaisesRegex(InputError, r"VAE\(num_classes=3"):
             small = Namespace(data=self.pictures, num_filters=2, log_dir=self.folder / "logs")
             with redirect_stdout(StringIO()):

@@ -20,11 +20,13 @@ from unittest import mock
 import numpy as np
 import pytorch_lightning as pl
 import torch
+from matplotlib.figure import Figure
 from pytorch_lightning.callbacks import Callback
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import fmnist
 import train_pl
+from pictures.figures import rendered
 from runs.trainer import quiet_lightning
 
 torch.set_num_threads(1)  # threads that wait for each other take three times as long here
@@ -109,7 +111,13 @@ def finished_run() -> FinishedRun:
         progress_bar=False,
         keep_epochs=True,
     )
-    with tiny_data(), redirect_stdout(StringIO()) as said:
+
+    def small(figure: Figure) -> np.ndarray:
+        figure.set_dpi(30)
+        return rendered(figure)
+
+    drawn_small = mock.patch("pictures.in_training.rendered", small)
+    with tiny_data(), drawn_small, redirect_stdout(StringIO()) as said:
         (test,) = train_pl.train_vae(args)
     return FinishedRun(logs / "version_0", test, said.getvalue())
 
