@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from torchvision.utils import save_image
 
-from inputs.command_line import InputError, OneLineParser, check_writable, path_name, run_main
+from inputs.command_line import InputError, OneLineParser, path_name, run_main
 from inputs.files import write_whole
 from reading.choice import add_own_data
 from reading.own import read_own
@@ -26,13 +26,11 @@ def show(args: argparse.Namespace) -> None:
         raise InputError(f"argument --output: {output}: give a name that ends with .png or .npy")
     if output.exists():
         raise InputError(f"argument --output: {output} is there already: choose another name")
-    check_writable("--output", output.parent)
     own = read_own(args.data, args.levels or 256, args.like_mnist)
-    data = own.data
     if output.suffix == ".npy":
-        np.save(file, data.images.squeeze(1).numpy())
+        np.save(file, own.data.images.squeeze(1).numpy())
     else:
-        images = data.images[:: math.ceil(len(data) / SHOWN**2)] / 15
+        images = own.data.images[:: math.ceil(len(own.data) / SHOWN**2)] / 15
         save_image(images, file, "PNG", nrow=SHOWN, padding=1, pad_value=0.3)
     write_whole(output, file.getvalue())
     print(f"{output}: {own.summary()}")

@@ -43,7 +43,8 @@ def read_pictures(
     Raises:
         InputError: none of them can be read.
     """
-    names, images, left_out, like_mnist = [], [], [], record.get("like_mnist")
+    names, images, left_out, notes = [], [], [], []
+    like_mnist = record.get("like_mnist")
     for path in paths:
         for file in visible(path) if path.is_dir() else [path]:
             name = file.relative_to(path if path.is_dir() else path.parent).as_posix()
@@ -51,10 +52,11 @@ def read_pictures(
                 found = things_in(file, like_mnist)
             except (ValueError, ImportError) as error:
                 left_out.append(f"{name} ({error})")
-                continue
-            names += [(name, number) for number in range(1, len(found) + 1)]
-            images += found
-    notes = [f"left out: {some(left_out)}"] * bool(left_out)
+            else:
+                names += [(name, number) for number in range(1, len(found) + 1)]
+                images += found
+    if left_out:
+        notes.append(f"left out: {some(left_out)}")
     if not images:
         why = notes[0] if notes else f"there are no pictures in {', '.join(map(str, paths))}"
         raise InputError(f"argument {option}: {why}")
@@ -87,15 +89,11 @@ def judge_pictures(
         among test images.
     """
     images, train = found.images, sets.train
-    bounds = image_bounds(model, images, num_samples, seed=seed)
-    files, numbers = map(list, zip(*found.names, strict=True))
-    columns = {"file": files, "thing": numbers}
-    captions = [[short(Path(n).stem) + f" {k}" * (files.count(n) > 1) for n, k in found.names]]
+    columns = {"file": [file for file, _ in found.names], "thing": [n for _, n in found.names]}
     if classifier is not None:
         highest, classes = classify(classifier, images)[1].softmax(dim=1).max(dim=1)
         columns |= {"class": classes.tolist(), "probability": highest.tolist()}
-        sure = zip(columns["class"], columns["probability"], strict=True)
-        captions.append([f"{label} ({share:.0%})" for label, share in sure])
+    bounds = image_bounds(model, images, num_samples, seed=seed)
     of_test = image_bounds(model, sets.test.images[:NUM_USUAL], 1, seed=seed)
     log_prior, usual_log_prior = (
         model.prior.log_prob(each["mean"].to(model.device)).cpu() for each in (bounds, of_test)
@@ -105,13 +103,18 @@ def judge_pictures(
     columns |= {"bits": bits.tolist(), "bits_percentile": higher.tolist()}
     columns |= {"log_prior": log_prior.tolist(), "log_prior_percentile": lower.tolist()}
     columns["unusual"] = ((lower < UNUSUAL) | (higher > 100 - UNUSUAL)).tolist()
-    odd = zip(columns["bits"], columns["unusual"], strict=True)
-    captions.append([f"{n:.0f} bits" + ", unusual" * unusual for n, unusual in odd])
     distances, positions = nearest(images, train.images, 1)
-    labels = train.labels[positions[:, 0]].tolist()
     if train.classes:
+        labels = train.labels[positions[:, 0]].tolist()
         columns["nearest_class"] = [train.classes[label] for label in labels]
     columns["nearest_distance"] = distances[:, 0].tolist()
+    captions = []
+    for n, (file, number) in enumerate(found.names[:SHOWN]):
+        lines = [short(Path(file).stem) + f" {number}" * ((file, 2) in found.names)]
+        if classifier is not None:
+            lines.append(f"{columns['class'][n]} ({columns['probability'][n]:.0%})")
+        lines.append(f"{columns['bits'][n]:.0f} bits" + ", unusual" * columns["unusual"][n])
+        captions.append("\n".join(lines))
     shown, white = images[:SHOWN].long(), model.hparams.num_levels - 1
     rows = {
         "picture": shown / white,
@@ -120,10 +123,6 @@ def judge_pictures(
     }
     count, median = len(images), usual_bits.median().item()
     which = f"The first {SHOWN} of {count} things" if count > SHOWN else "Your pictures"
-    figure = captioned_figure(
-        rows,
-        ["\n".join(lines) for lines in zip(*captions, strict=True)][:SHOWN],
-        f"{which}, how the model draws them, and the nearest training images\n"
-        f"Test images have {median:.0f} bits (median)",
-    )
-    return columns, bounds, figure, median
+    title = f"{which}, how the model draws them, and the nearest training images"
+    title += f"\nTest images have {median:.0f} bits (median)"
+    return columns, bounds, captioned_figure(rows, captions, title), median

@@ -16,8 +16,6 @@ from PIL import Image
 from inputs.files import read_idx
 from reading.parts import FEWEST_PIXELS, LABELS, Arrays, words
 
-COUNTERS = {"", "id", "index", "unnamed: 0"}  # columns that number the rows
-
 
 def needed(module: str, package: str, what: str) -> ModuleType:
     """A module that only one kind of file needs; ImportError names its package."""
@@ -105,11 +103,10 @@ def read_parquet(path: Path) -> Arrays:
 
 def columns(names: Sequence[str]) -> tuple[list[int], list[int]]:
     """Which columns of a table are grey levels, and which are labels: the first if none says so."""
-    used = [n for n, name in enumerate(names) if name.strip().lower() not in COUNTERS]
-    labels = [n for n in used if words(names[n]) & LABELS]
-    if not labels and math.isqrt(len(used) - 1) ** 2 == len(used) - 1:
-        labels = used[:1]
-    pixels = [n for n in used if n not in labels]
+    labels = [n for n, name in enumerate(names) if words(name) & LABELS]
+    if not labels and math.isqrt(len(names) - 1) ** 2 == len(names) - 1:
+        labels = [0]
+    pixels = [n for n in range(len(names)) if n not in labels]
     if math.isqrt(len(pixels)) ** 2 != len(pixels) or len(labels) > 1:
         found = f"{len(pixels)} columns of grey levels and {len(labels)} of labels"
         raise ValueError(f"it has {found}, expected a square's number, such as 784, and one")

@@ -2,7 +2,6 @@
 
 import hashlib
 import math
-from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -80,17 +79,18 @@ def read_own(
     path = Path(path).absolute()
     try:
         found = read_source(path, like_mnist)
-        parts, notes = usable(found)
         if found.formed and levels != 256:
             raise ValueError("pictures have 256 grey levels: leave --levels out")
-        images = [part.images for part in parts.values()]
-        pixels = np.concatenate(
-            images if found.formed else as_form(images, levels, like_mnist, bits)
-        )
+        parts, notes = usable(found)
+        pixels = np.concatenate([part.images for part in parts.values()])
+        if not found.formed:
+            pixels = as_form(pixels, levels, like_mnist, bits)
         if len(pixels) < FEWEST:
             count = f"number of images: {len(pixels)}"
             raise ValueError(f"{count}, expected at least {FEWEST}, better some thousand")
-        numbers, classes = as_classes([*parts.values()])
+        numbers, classes = np.zeros(len(pixels), np.int64), ()
+        if parts["train"].labels is not None:
+            numbers, classes = as_classes(np.concatenate([p.labels for p in parts.values()]))
     except (OSError, ValueError, ImportError) as error:
         why = getattr(error, "strerror", None) or error  # without the path, which is named here
         inside = getattr(error, "filename", None)
@@ -119,8 +119,7 @@ def read_own(
 def usable(found: Found) -> tuple[dict[str, Part], list[str]]:
     """The parts that can be used together, train first, and the notes on all that is not used.
 
-    Raises:
-        ValueError: there are parts, but none to train on.
+    All of them have labels, or none.
     """
     parts, notes = {name: part for name, part in found.parts.items() if len(part.images)}, []
     if len(parts) < 2:
@@ -129,43 +128,38 @@ def usable(found: Found) -> tuple[dict[str, Part], list[str]]:
         parts["train"] = parts.pop("")
     if "train" not in parts or "" in parts:
         raise ValueError(f"it is not clear what to train on: there are {', '.join(found.parts)}")
-    with_labels = parts["train"].labels is not None
-    for name in [name for name in parts if (parts[name].labels is not None) != with_labels]:
-        if with_labels:
-            count = len(parts.pop(name).images)
-            notes.append(f"left out: {count:,} {name} images, which have no labels")
-        else:
+    for name, part in [*parts.items()]:
+        if part.labels is None and parts["train"].labels is not None:
+            del parts[name]
+            notes.append(f"left out: {len(part.images):,} {name} images, which have no labels")
+        elif part.labels is not None and parts["train"].labels is None:
+            parts[name] = Part(part.images)
             notes.append(f"the labels of the {name} images are not used, as others have none")
-            parts[name] = Part(parts[name].images)
     return {name: parts[name] for name in PARTS if name in parts}, [*found.notes, *notes]
 
 
-def as_form(
-    parts: Sequence[np.ndarray], levels: int, like_mnist: bool, bits: int
-) -> list[np.ndarray]:
-    """The images of all parts in 0..255, uint8 [N, 28, 28] each.
+def as_form(images: np.ndarray, levels: int, like_mnist: bool, bits: int) -> np.ndarray:
+    """Images of many forms as uint8 [N, 28, 28] in 0..255.
 
     Args:
-        parts: [N, H, W], [N, H * H], or with one or three colours before or after H and W; bool,
+        images: [N, H, W], [N, H * H], or with one or three colours before or after H and W; bool,
             whole numbers or floats, in 0..1 or 0..255.
         levels: 16 where the values are 0..15.
         bits: those that `fmnist.as_bits` will be asked for: 16 levels come out of it as they were.
     Raises:
         ValueError: they are something else; the message says what.
     """
-    formed = []
-    for images in as_bytes([as_planes(images) for images in parts], levels):
-        grey = images if images.ndim == 3 else np.rint(images @ LUMA).astype(np.uint8)
-        if grey.shape[1:] == (SIDE, SIDE) and not like_mnist:
-            formed.append(grey if levels == 256 else grey * np.uint8(17 if bits == 1 else 16))
-            continue
-        small = np.empty((len(grey), SIDE, SIDE), np.uint8)
-        for number, image in enumerate(grey * np.uint8(255 // (levels - 1))):
-            try:
-                small[number] = mnist_form(image) if like_mnist else fitted(image)
-            except ValueError as error:
-                raise ValueError(f"image {number}, counted from 0: {error}") from error
-        formed.append(small)
+    grey = as_bytes(as_planes(images), levels, bits)
+    if grey.ndim == 4:
+        grey = np.rint(grey @ LUMA).astype(np.uint8)
+    if grey.shape[1:] == (SIDE, SIDE) and not like_mnist:
+        return grey
+    formed = np.empty((len(grey), SIDE, SIDE), np.uint8)
+    for number, image in enumerate(grey):
+        try:
+            formed[number] = mnist_form(image) if like_mnist else fitted(image)
+        except ValueError as error:
+            raise ValueError(f"image {number}, counted from 0: {error}") from error
     return formed
 
 
@@ -183,11 +177,11 @@ def as_planes(images: np.ndarray) -> np.ndarray:
     return images
 
 
-def as_bytes(parts: Sequence[np.ndarray], levels: int) -> list[np.ndarray]:
-    """Values of any type as uint8 in 0..255, or 0..15 if that is what `levels` says."""
-    if odd := [images.dtype for images in parts if images.dtype.kind not in "buif"]:
-        raise ValueError(f"images are {odd[0]}, expected numbers")
-    low, high = (float(f([f(images, initial=0) for images in parts])) for f in (np.min, np.max))
+def as_bytes(images: np.ndarray, levels: int, bits: int) -> np.ndarray:
+    """Values of any type as uint8 in 0..255; see `as_form`."""
+    if images.dtype.kind not in "buif":
+        raise ValueError(f"images are {images.dtype}, expected numbers")
+    low, high = float(images.min(initial=0)), float(images.max(initial=0))
     if not 0 <= low <= high <= 255:  # also where one is not a number
         raise ValueError(f"grey levels are {low:g} to {high:g}, expected 0..255, or 0..1 of floats")
     if levels == 16 and high > 15:
@@ -196,42 +190,35 @@ def as_bytes(parts: Sequence[np.ndarray], levels: int) -> list[np.ndarray]:
         raise ValueError(
             f"grey levels go up to {high:g}, expected 255, or 1: --levels 16 is for 0..15"
         )
-    scale = 255 if levels == 256 and high <= 1 else 1
-    if scale == 1 and all(images.dtype == np.uint8 for images in parts):
-        return [*parts]
-    return [np.rint(scale * images.astype(np.float32)).astype(np.uint8) for images in parts]
+    scale = 255 if high <= 1 else 1
+    if levels == 16:
+        scale = 17 if bits == 1 else 16
+    if scale == 1 and images.dtype == np.uint8:
+        return images
+    return np.rint(scale * images.astype(np.float32)).astype(np.uint8)
 
 
-def as_classes(parts: Sequence[Part]) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Labels of all parts as numbers from 0 on, int64 [N], and what each number stands for.
+def as_classes(labels: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Labels as numbers from 0 on, int64 [N], and what each number stands for.
 
-    Without any, zeros and no names.
-
+    Args:
+        labels: whole numbers or names, [N] or [N, 1], or one-hot.
     Raises:
-        ValueError: they are not one for each image, or of too many classes.
+        ValueError: they are something else, or of too many classes.
     """
-    if parts[0].labels is None:
-        return np.zeros(sum(len(part.images) for part in parts), np.int64), ()
-    labels = np.concatenate([plain_labels(part.labels, len(part.images)) for part in parts])
-    names, numbers = np.unique(labels, return_inverse=True)
-    if len(names) > MOST_CLASSES:
-        raise ValueError(f"there are {len(names)} classes, expected at most {MOST_CLASSES}")
-    return numbers.astype(np.int64), tuple(map(str, names.tolist()))
-
-
-def plain_labels(labels: np.ndarray, count: int) -> np.ndarray:
-    """Labels of any values as whole numbers or names, [N], one for each of so many images."""
     found = f"labels are {labels.dtype} {list(labels.shape)}"
-    if labels.ndim == 2 and 1 in labels.shape:
-        labels = labels.ravel()
     numbers = labels.dtype.kind in "buif"
+    if labels.ndim == 2 and labels.shape[1] == 1:
+        labels = labels[:, 0]
     if labels.ndim == 2 and numbers and ((labels != 0).sum(1) == 1).all() and labels.max() == 1:
         labels = labels.argmax(axis=1)  # one-hot
     if labels.dtype.kind == "S":
         labels = np.char.decode(labels, "utf-8", "surrogateescape")
-    whole = labels.dtype.kind == "f" and (labels == np.rint(labels)).all()
-    if whole or labels.dtype.kind == "b":
+    if numbers and (labels == labels.astype(np.int64)).all():
         labels = labels.astype(np.int64)
-    if labels.shape != (count,) or labels.dtype.kind not in "iuU":
-        raise ValueError(f"{found}, expected a whole number or a name for each of {count} images")
-    return labels
+    if labels.ndim != 1 or labels.dtype.kind not in "iU":
+        raise ValueError(f"{found}, expected a whole number or a name for each image")
+    names, numbers = np.unique(labels, return_inverse=True)
+    if len(names) > MOST_CLASSES:
+        raise ValueError(f"there are {len(names)} classes, expected at most {MOST_CLASSES}")
+    return numbers.astype(np.int64), tuple(map(str, names.tolist()))

@@ -101,8 +101,12 @@ def sort_arrays(files: dict[str, Arrays]) -> Found:
             raise ValueError(f"two arrays of images, {names}: give one, or how its names begin")
         mine = [a for a in labels if a.part == one.part]
         mine = [a for a in mine if a.role or len(a.array) == len(one.array)][:1]
+        for a in mine:
+            if len(a.array) != len(one.array):
+                found = f"labels {a.name} are {a.array.dtype} {[*a.array.shape]}"
+                raise ValueError(f"{found}, expected one for each of {len(one.array)} images")
+            used.add(a.name)
         parts[one.part] = Part(one.array, mine[0].array if mine else None)
-        used |= {a.name for a in mine}
     spare = [a.name for a in labels if a.role and a.name not in used]
     return Found(parts, [f"{name} could be labels and is not used" for name in spare])
 

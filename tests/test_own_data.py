@@ -6,7 +6,7 @@ import shutil
 import struct
 import unittest
 from argparse import Namespace
-from contextlib import redirect_stderr, redirect_stdout
+from contextlib import redirect_stdout
 from io import StringIO
 from itertools import chain
 from pathlib import Path
@@ -16,7 +16,16 @@ import numpy as np
 import torch
 from photos import PHOTOS, photo
 from PIL import Image
-from tiny import InFolder, prepare, random_model, save_model, undrawn, whole, without_pictures
+from tiny import (
+    InFolder,
+    prepare,
+    random_model,
+    run_command,
+    save_model,
+    undrawn,
+    whole,
+    without_pictures,
+)
 
 import evaluate
 import explore
@@ -30,7 +39,7 @@ from inputs.files import read_idx
 from judging.report import of_test
 from judging.samples import classify, load_classifier
 from reading.arrays import READERS
-from reading.choice import OwnDataModule, data_for
+from reading.choice import data_for
 from reading.own import read_own
 from reading.photo import mnist_form, photographed
 from reading.pictures import FORMATS, HEIF
@@ -46,9 +55,9 @@ NAMES = [f"letter {'ab$'[n % 3]}" for n in range(240)]
 CLASSES = ("letter $", "letter a", "letter b")
 
 
-def write_pictures(folder: Path, classes: list[str] = NAMES) -> None:
+def write_pictures(folder: Path) -> None:
     """Each digit in the folder of its class: RGB and inverted, transparent, or as it is."""
-    for number, (ink, name) in enumerate(zip(DIGITS, classes, strict=True)):
+    for number, (ink, name) in enumerate(zip(DIGITS, NAMES, strict=True)):
         (folder / name).mkdir(parents=True, exist_ok=True)
         none = np.zeros_like(ink)
         picture = (
@@ -308,6 +317,12 @@ class TestArrays(OwnDataTest):
                 read_own(path, **how)
             self.assertRegex(str(refused.exception), "^argument --data: [^\n]*$")
 
+    def test_without_a_published_split_a_tenth_each_is_held_out_without_overlap(self):
+        parts = read_own(self.npz(images=DIGITS)).split()
+        self.assertEqual([len(part) for part in parts], [192, 24, 24])
+        together = [image.numpy().tobytes() for part in parts for image in part.images]
+        self.assertEqual(sorted(together), sorted(image.tobytes() for image in LEVELS))
+
     def test_mistakes_of_ours_and_too_little_memory_are_not_blamed_on_the_file(self):
         for error in (MemoryError, AttributeError):
             with mock.patch("reading.own.as_form", side_effect=error), self.assertRaises(error):
@@ -319,7 +334,9 @@ class TestPictures(OwnDataTest):
         write_pictures(self.folder / "named")
         order = np.argsort(NAMES, kind="stable")
         self.assert_read(self.folder / "named", LEVELS[order], sorted(NAMES))
-        write_pictures(self.folder / "MNIST", ["."] * 240)
+        (self.folder / "MNIST").mkdir()
+        for file in (self.folder / "named").glob("*/*"):
+            file.rename(self.folder / "MNIST" / file.name)
         self.assert_read(self.folder / "MNIST", LEVELS)
         # An official name would call the official classifier and codec in.
         self.assertEqual(read_own(self.folder / "MNIST").record["dataset"], "own MNIST")
@@ -355,37 +372,36 @@ class TestPictures(OwnDataTest):
             read_own(folder)
 
     def test_what_cannot_be_trained_on_is_refused_in_one_line(self):
-        write_pictures(self.folder / "good")
-        with self.assertRaisesRegex(InputError, "leave --levels out"):
-            read_own(self.folder / "good", levels=16)
+        for name in ("good", "parts", "parts/train", "parts/test"):
+            save_pngs(self.folder / name, DIGITS[:2], LABELS[:2])
         (self.folder / "empty").mkdir()
-        with self.assertRaisesRegex(InputError, "no images in it"):
-            read_own(self.folder / "empty")
-        in_parts(self.folder / "parts")
-        save_pngs(self.folder / "parts", DIGITS[:2], LABELS[:2])
-        with self.assertRaisesRegex(InputError, "not clear which folders are classes"):
-            read_own(self.folder / "parts")
+        for name, levels, line in (
+            ("good", 16, "leave --levels out"),
+            ("good", 256, "images: 2, expected at least 200"),
+            ("empty", 256, "no images in it"),
+            ("parts", 256, "not clear which folders are classes"),
+        ):
+            with self.assertRaisesRegex(InputError, line):
+                read_own(self.folder / name, levels)
 
 
-class TestPhotos(unittest.TestCase):
+class TestPaper(unittest.TestCase):
     def test_shadows_tables_lines_and_other_digits_do_not_keep_a_digit_from_being_read(self):
-        labels = read_idx(RAW / "t10k-labels-idx1-ubyte.gz")
         for number, kind in PHOTOS:
             with self.subTest(number=number, kind=kind):
                 grey = np.asarray(Image.fromarray(photo(number, kind)).convert("L"))
                 images = torch.from_numpy(four_bit(np.stack(photographed(grey)))).unsqueeze(1)
                 found = classify(load_classifier(), images)[1].argmax(dim=1).tolist()
-                self.assertEqual(found, labels[number:][: 1 + (kind == "two")].tolist())
+                self.assertEqual(found, LABELS[number:][: 1 + (kind == "two")].tolist())
 
     def test_nothing_is_found_on_empty_paper(self):
         for paper in (np.zeros((50, 50), np.uint8), np.full((600, 800), 240, np.uint8)):
             self.assertEqual(photographed(paper), [])
+            with self.assertRaisesRegex(ValueError, "nothing"):
+                mnist_form(paper)
 
-
-class TestMnistForm(unittest.TestCase):
     def test_a_digit_in_a_large_picture_comes_back_as_it_was(self):
-        images, labels = DIGITS[:200], read_idx(RAW / "t10k-labels-idx1-ubyte.gz")[:200]
-        formed = []
+        images, labels, formed = DIGITS[:200], LABELS[:200], []
         for number, image in enumerate(images):
             large = Image.fromarray(image).resize((140, 140), Image.Resampling.BICUBIC)
             paper = np.zeros((260, 400), np.uint8)
@@ -408,26 +424,6 @@ class TestMnistForm(unittest.TestCase):
                 mass = image.sum(axis=1 - axis)
                 self.assertAlmostEqual((mass @ np.arange(28)) / mass.sum(), 14, delta=0.51)
 
-    def test_an_empty_page_is_refused(self):
-        for page in (np.zeros((50, 50), np.uint8), np.full((50, 50), 240, np.uint8)):
-            with self.assertRaisesRegex(ValueError, "nothing"):
-                mnist_form(page)
-
-
-class TestSplit(OwnDataTest):
-    def test_it_is_a_tenth_each_without_overlap_and_the_same_for_every_seed(self):
-        path = self.npz(images=DIGITS, labels=np.arange(240) // 3)
-        parts = read_own(path).split()
-        self.assertEqual([len(part) for part in parts], [192, 24, 24])
-        together = [image.numpy().tobytes() for part in parts for image in part.images]
-        self.assertEqual(sorted(together), sorted(image.tobytes() for image in LEVELS))
-        for seed in (1, 2):
-            module = OwnDataModule(read_own(path))
-            module.seed = seed
-            module.setup("fit")
-            for part, same in zip(parts, (module.train, module.val, module.test), strict=True):
-                self.assertTrue(torch.equal(part.images, same.images))
-
 
 class TestCommands(OwnDataTest):
     """A folder of pictures of three classes, a run on it, and everything after it."""
@@ -435,6 +431,7 @@ class TestCommands(OwnDataTest):
     def setUp(self):
         super().setUp()
         self.enterContext(mock.patch.multiple(fmnist, load=whole, prepare=prepare))
+        self.enterContext(without_pictures())
         self.pictures, self.run = self.folder / "pictures", self.folder / "logs" / "version_0"
         self.short = ("--iwae_samples", 1, "--output", self.folder / "judged", "--limit", 20)
 
@@ -445,14 +442,9 @@ class TestCommands(OwnDataTest):
 
     def ended(self, command: object, *arguments: object) -> str:
         """What a command says; its complaint, if it ends with one."""
-        said, complaint = StringIO(), StringIO()
-        with redirect_stdout(said), redirect_stderr(complaint):
-            try:
-                command.main([*map(str, arguments)])
-            except SystemExit:
-                self.assertEqual(len(complaint.getvalue().splitlines()), 1, complaint.getvalue())
-                return complaint.getvalue()
-        return said.getvalue()
+        code, said, complaint = run_command(command.main, *arguments)
+        self.assertEqual(len(complaint.splitlines()), int(code != 0), complaint)
+        return complaint or said
 
     def judged_on(self, checkpoint: Path, *arguments: object) -> tuple[str, str] | str:
         """The images that evaluate.py takes and those of the training, or its complaint."""
@@ -462,14 +454,11 @@ class TestCommands(OwnDataTest):
 
     def test_sampling_judging_and_resuming_know_the_images_of_the_training(self):
         write_pictures(self.pictures)
-        with undrawn():
-            self.train(data=self.pictures)
-        self.assertTrue((self.run / "epoch_01_samples_by_class.png").exists())
+        self.train(data=self.pictures)
         result = json.loads((self.run / "result.json").read_text())
         record = result["trained_on"]
         self.assertEqual((record["dataset"], record["data"]), ("pictures", str(self.pictures)))
         self.assertEqual(record["classes"], [*CLASSES])
-        self.assertNotIn("samples", result)  # MNIST's classifier does not know such images
         self.assertGreater(result["test_prior_bpd"], result["codec_bpd"]["bz2"])
         self.assertIn("it has not learned them. Train longer", of_test(result))
         output = self.folder / "out.npy"
@@ -492,8 +481,7 @@ class TestCommands(OwnDataTest):
         moved = self.pictures.rename(self.folder / "moved")
         self.assertIn("the model was trained on it", self.judged_on(self.run))
         self.assertEqual(self.judged_on(self.run, "--data", moved), ("pictures", "pictures"))
-        with without_pictures():
-            self.train(resume=self.run, epochs=2, data=moved)
+        self.train(resume=self.run, epochs=2, data=moved)
 
         next(moved.glob("*/*")).unlink()
         others = "moved, other images", "moved"  # as the resumed run calls them
@@ -504,16 +492,16 @@ class TestCommands(OwnDataTest):
         self.assertIn("have changed", self.judged_on(last))
 
     def test_the_file_itself_shows_what_is_read(self):
-        write_pictures(self.pictures)
         output, picture = self.folder / "read.npy", self.folder / "read.png"
-        said = self.ended(own_data, self.pictures, "--output", output)
-        self.assertTrue(np.array_equal(np.load(output), read_own(self.pictures).data.images[:, 0]))
+        source = self.npz(images=DIGITS, labels=np.array(NAMES))
+        said = self.ended(own_data, source, "--output", output)
+        self.assertTrue(np.array_equal(np.load(output), LEVELS))
         self.assertIn("240 images; letter $ 80, letter a 80, letter b 80", said)
-        self.ended(own_data, self.pictures, "--output", picture)
+        self.ended(own_data, source, "--output", picture)
         with Image.open(picture) as shown:
             self.assertEqual(shown.size, (20 * 29 + 1, 12 * 29 + 1))
-        self.assertIn("there already", self.ended(own_data, self.pictures, "--output", picture))
-        self.assertIn(".png or .npy", self.ended(own_data, self.pictures, "--output", "x.txt"))
+        self.assertIn("there already", self.ended(own_data, source, "--output", picture))
+        self.assertIn(".png or .npy", self.ended(own_data, source, "--output", "x.txt"))
 
     def test_models_of_other_data_modules_have_classes_by_their_number(self):
         model, checkpoint = train_pl.VAE(2, 2, num_classes=3), self.folder / "model.ckpt"
@@ -525,8 +513,7 @@ class TestCommands(OwnDataTest):
         self.assertIn("64 images", self.ended(sample, checkpoint, *sevens, 2))
 
     def test_images_without_labels_train_and_have_no_class_to_choose(self):
-        with without_pictures():
-            self.train(data=self.npz(images=DIGITS))
+        self.train(data=self.npz(images=DIGITS))
         self.assertEqual(train_pl.load_model(self.run).prior.num_classes, 1)
         line = self.ended(sample, self.run, "--label", 0, "--output", self.folder / "x.png")
         self.assertIn("trained without any", line)
@@ -551,9 +538,9 @@ class TestCommands(OwnDataTest):
                 self.train(**options)
         with self.assertRaisesRegex(InputError, "not both"):
             data_for(train_pl.PRETRAINED, "MNIST", str(self.pictures))
-        write_pictures(self.pictures)
         with self.assertRaisesRegex(InputError, r"VAE\(num_classes=3"):
-            small = Namespace(data=self.pictures, num_filters=2, log_dir=self.folder / "logs")
+            source = self.npz(images=DIGITS, labels=np.array(NAMES))
+            small = Namespace(data=source, num_filters=2, log_dir=self.folder / "logs")
             with redirect_stdout(StringIO()):
                 train_pl.train_vae(small, model=train_pl.VAE(2, 2))
         self.assertFalse((self.folder / "logs").exists())
