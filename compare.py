@@ -129,7 +129,8 @@ def show(args: argparse.Namespace) -> None:
 
 
 def make_parser() -> argparse.ArgumentParser:
-    parser = OneLineParser(description="Compare finished runs: means and standard deviations.")
+    says = "Compare finished runs: means and standard deviations over seeds."
+    parser = OneLineParser(description=says, example="python compare.py VAE_logs/version_*")
     parser.add_argument("runs", nargs="+", type=path_name, help="log directories of finished runs")
     parser.add_argument("--csv", type=path_name, help="a file for all measures, with more digits")
     return parser

@@ -156,10 +156,13 @@ def show_info(args: argparse.Namespace) -> None:
 
 
 def make_parser() -> argparse.ArgumentParser:
-    parser = OneLineParser(description="Lossless compression of digits with a trained VAE.")
+    parser = OneLineParser(
+        description="Compress digits without loss, with a trained VAE.",
+        example="python compress.py encode pictures/ digits.vae",
+    )
     commands = parser.add_subparsers(required=True, metavar="encode|decode|info")
     with_model, with_target = (argparse.ArgumentParser(add_help=False) for _ in range(2))
-    help = "a .ckpt file, or a run's log directory for its best one (default: %(default)s)"
+    help = "a .ckpt file, or a run's log directory for its best one"
     with_model.add_argument("--checkpoint", type=Path, default=PRETRAINED, help=help)
     add_model(with_model)
     with_target.add_argument("--force", action="store_true", help="replace a file that is there")

@@ -127,13 +127,22 @@ def evaluate_pictures(args: argparse.Namespace, path: Path, model: VAE, sets: Da
 def make_parser() -> argparse.ArgumentParser:
     parser = OneLineParser(
         description="Judge a trained model: bounds on its likelihood, latents, samples, pictures.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        example="python evaluate.py VAE_logs/version_0 --limit 1000",
     )
     add = parser.add_argument
     add_checkpoint(parser, PRETRAINED)
     add("--split", choices=("test", "val", "train"), default="test", help="images to judge it on")
-    add("--iwae_samples", type=whole_number(1), default=64, help="z's per image, for the bound")
-    add("--limit", type=whole_number(1), help="only the split's first images, and as many samples")
+    add(
+        "--iwae_samples",
+        type=whole_number(1),
+        default=64,
+        help="samples of z per image, for the importance-weighted bound",
+    )
+    add(
+        "--limit",
+        type=whole_number(1),
+        help="use only so many images of the split, and as many samples",
+    )
     pictures = "judge pictures, or folders of pictures, of your own handwriting instead"
     add("--images", type=path_name, nargs="+", metavar="PATH", help=pictures)
     add("--per_image", type=path_name, metavar="CSV", help="file for the scores of every image")
@@ -141,8 +150,13 @@ def make_parser() -> argparse.ArgumentParser:
     output = "folder for metrics.json and the pictures"
     add("--output", type=path_name, default="evaluation", help=output)
     add("--accelerator", default="auto", help="cpu, gpu, cuda, mps, ...")
-    add("--seed", type=whole_number(0, 2**32 - 1), default=42, help="of all noise")
-    add("--progress_bar", action="store_true", help="a progress bar")
+    add(
+        "--seed",
+        type=whole_number(0, 2**32 - 1),
+        default=42,
+        help="number that all noise derives from",
+    )
+    add("--progress_bar", action="store_true", help="show a progress bar")
     add_data_options(parser)
     return parser
 

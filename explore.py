@@ -62,14 +62,14 @@ def explore(args: argparse.Namespace) -> None:
 def make_parser() -> argparse.ArgumentParser:
     parser = OneLineParser(
         description="Write one HTML page to play with a model in: latents, new digits, own digits.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        example="python explore.py VAE_logs/version_0 --output digits.html",
     )
     add = parser.add_argument
     help = "a .ckpt file or a run's log directory; of a directory also the epochs that it kept"
     default = [str(PRETRAINED), str(PLANE)]
     add("checkpoint", nargs="*", type=path_name, default=default, help=help)
     add_model(parser)
-    add("--output", type=path_name, default="explore.html", help="the page")
+    add("--output", type=path_name, default="explore.html", help="file for the page")
     add_data_options(parser)
     return parser
 

@@ -63,7 +63,10 @@ def export(args: argparse.Namespace) -> None:
 
 
 def make_parser() -> argparse.ArgumentParser:
-    parser = OneLineParser(description="A trained model as programs that plain torch runs.")
+    parser = OneLineParser(
+        description="Write a trained model as programs that plain torch runs.",
+        example="python export.py VAE_logs/version_0 model.pt2",
+    )
     add_checkpoint(parser, PRETRAINED)
     help = "model.pt2 makes model_encode.pt2, model_decode.pt2 and model_sample.pt2; or model.onnx"
     parser.add_argument("output", type=path_name, metavar="OUTPUT", help=help)

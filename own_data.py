@@ -39,7 +39,7 @@ def show(args: argparse.Namespace) -> None:
 def main(argv: list[str] | None = None) -> None:
     parser = OneLineParser(
         description="Show what --data reads of images of your own.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        example="python own_data.py my_pictures --like_mnist",
     )
     add_own_data(parser.add_argument, "data")
     help = "a .png of up to 400 images, or a .npy of all, uint8 [N, 28, 28] in 0..15"

@@ -89,17 +89,28 @@ def write_way(args: argparse.Namespace, model: VAE, checkpoint: Path, output: Pa
 def make_parser() -> argparse.ArgumentParser:
     parser = OneLineParser(
         description="Draw new digits from a trained model.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        example="python sample.py VAE_logs/version_0 --label 7 --output sevens.npy",
     )
     add = parser.add_argument
     add_checkpoint(parser, PRETRAINED)
     add("--label", help="only images of this class, by its name")
-    add("--from", dest="start", type=path_name, metavar="PICTURE", help="of your own, with --to")
-    help = "of your own: what lies between the two, in place of new images"
+    add(
+        "--from",
+        dest="start",
+        type=path_name,
+        metavar="PICTURE",
+        help="picture of your own to begin at, with --to",
+    )
+    help = "picture of your own to end at: shows the way between the two"
     add("--to", type=path_name, metavar="PICTURE", help=help)
-    add("--num", type=whole_number(1, 10_000), default=64, help="how many")
+    add("--num", type=whole_number(1, 10_000), default=64, help="number of images")
     add("--mean", action="store_true", help="expected grey levels only, no pixel drawn on its own")
-    add("--seed", type=whole_number(0, 2**32 - 1), default=0, help="of all draws")
+    add(
+        "--seed",
+        type=whole_number(0, 2**32 - 1),
+        default=0,
+        help="number that all draws derive from",
+    )
     output = "a .png to look at, or a .npy of grey levels, uint8 [N, 28, 28] (float with --mean)"
     add("--output", type=path_name, default="samples.png", help=output)
     return parser

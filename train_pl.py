@@ -161,26 +161,36 @@ def make_parser() -> argparse.ArgumentParser:
     """The command line; its defaults are the recipe whose results the README reports."""
     parser = OneLineParser(
         description="Train a variational autoencoder on 4-bit MNIST.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        example="python train_pl.py --epochs 20 --seed 1 --progress_bar",
     )
     add = parser.add_argument
-    add("--z_dim", type=whole_number(1), default=32, help="latent dimensions")
+    add("--z_dim", type=whole_number(1), default=32, help="number of latent dimensions")
     add("--num_filters", type=whole_number(1), default=32, help="width of both networks")
     add("--lr", type=positive_number, default=2.2e-3, help="peak learning rate")
     add("--beta", type=positive_number, default=1.0, help="weight of the KL in the training loss")
-    help = "share of the steps in which this weight rises from 0"
+    help = "share of the training steps in which beta rises from 0"
     add("--beta_warmup", type=share, default=0.0, help=help)
     add("--batch_size", type=whole_number(1), default=32, help="images per step and process")
     add("--data_dir", type=path_name, default=str(DATA_DIR), help="folder of the data files")
-    add("--dataset", choices=DATASETS, default="MNIST", help="images of the same file format")
+    add(
+        "--dataset",
+        choices=DATASETS,
+        default="MNIST",
+        help="data set, one of those in MNIST's file format",
+    )
     add_own_data(add, "--data")
-    bits = "of a pixel: 4 for 16 grey levels; 1 for two, drawn anew from the grey in every epoch"
+    bits = "bits of a pixel: 4, 16 grey levels; 1, two levels, drawn anew in every epoch"
     add("--bits", type=int, choices=(1, 4), default=4, help=bits)
     add("--epochs", type=whole_number(1), default=8, help="passes over the training images")
     seed = whole_number(0, 2**32 - 1)
-    add("--seed", type=seed, default=42, help="everything random derives from it")
+    add("--seed", type=seed, default=42, help="number that all random draws derive from")
     add("--num_workers", type=whole_number(0, 64), default=0, help="loader processes; 0 is fastest")
-    add("--log_dir", type=path_name, default="VAE_logs", help="for logs, pictures, checkpoints")
+    add(
+        "--log_dir",
+        type=path_name,
+        default="VAE_logs",
+        help="folder for logs, pictures and checkpoints",
+    )
     add("--progress_bar", action="store_true", help="a progress bar below the line per epoch")
     add("--keep_epochs", action="store_true", help="keep every epoch's networks, for explore.py")
     add("--compile", action="store_true", help="torch.compile the networks: pays on long runs")

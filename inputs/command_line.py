@@ -70,8 +70,25 @@ def one_line(error: object) -> str:
     return " ".join(str(error).split())[:200]
 
 
+class Help(argparse.ArgumentDefaultsHelpFormatter):
+    """Names the defaults that say something: not None, and not that a switch is off."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        silent = action.default is None or isinstance(action.default, bool)
+        return action.help if silent else super()._get_help_string(action)
+
+
 class OneLineParser(argparse.ArgumentParser):
-    """Raises InputError, a line without the usage above it, where argparse would exit."""
+    """Raises InputError, a line without the usage above it, where argparse would exit.
+
+    Args:
+        description: what the command does.
+        example: a command line to copy.
+    """
+
+    def __init__(self, description: str = "", example: str = "", **how: object):
+        how = {"formatter_class": Help, "epilog": f"Example: {example}" if example else None, **how}
+        super().__init__(description=description, **how)
 
     def error(self, message: str) -> NoReturn:
         raise InputError(message)

@@ -26,8 +26,13 @@ def add_own_data(add: Callable, data: str) -> None:
     """The options of images of one's own; `data` is the name of the one for the file or folder."""
     help = "images of your own: a folder, array, table or archive, see docs/own_data.md"
     add(data, type=path_name, help=help)
-    add("--levels", type=int, choices=(16, 256), help="grey levels in its array, 256 if not given")
-    help = "fit them into MNIST's 20x20 box, and centre them"
+    add(
+        "--levels",
+        type=int,
+        choices=(16, 256),
+        help="grey levels of the arrays in --data: 256 if not given",
+    )
+    help = "fit the pictures of --data into MNIST's 20x20 box, and centre them"
     add("--like_mnist", action="store_true", help=help)
 
 
@@ -35,8 +40,8 @@ def add_data_options(parser: argparse.ArgumentParser) -> None:
     """The options of a command that begins with a trained model, and with its images."""
     add = parser.add_argument
     add("--data_dir", type=path_name, default=str(DATA_DIR), help="folder of the data files")
-    add("--dataset", choices=DATASETS, help="its images; without, those of the model's training")
-    add("--data", type=path_name, help="images of your own, also if those of the training moved")
+    add("--dataset", choices=DATASETS, help="data set to use; if not given, that of the training")
+    add("--data", type=path_name, help="images of your own, or where those of the training are now")
 
 
 def data_module(

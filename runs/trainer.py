@@ -32,8 +32,8 @@ def add_trainer_options(parser: argparse.ArgumentParser) -> None:
     """The options of `OPTIONS`, with Lightning's own defaults."""
     add = parser.add_argument_group("handed through to Lightning's Trainer").add_argument
     add("--accelerator", default="auto", help="cpu, gpu, mps, ...")
-    add("--devices", default="auto", help="how many of them, or which")
-    add("--num_nodes", type=whole_number(1), default=1, help="machines")
+    add("--devices", default="auto", help="number of devices, or which ones")
+    add("--num_nodes", type=whole_number(1), default=1, help="number of machines")
     add("--strategy", default="auto", help="how several processes work together, such as ddp")
     add("--precision", default="32-true", help="such as 32-true or bf16-mixed")
 

@@ -340,13 +340,15 @@ class TestOptions(InFolder):
         self.assertFalse(logs.exists())
         return result
 
-    def test_help_names_every_option_with_its_default(self):
+    def test_help_names_every_option_with_a_default_that_says_something_and_an_example(self):
         code, said, _ = run_command(train_pl.main, "--help")
         self.assertEqual(code, 0)
         words = "".join(said.split())  # however the lines are broken
         for name, default in vars(train_pl.make_parser().parse_args([])).items():
             self.assertIn(f"--{name}", words)
-            self.assertIn(f"(default:{default})", words)
+            says = not (default is None or isinstance(default, bool))
+            self.assertEqual(f"(default:{default})" in words, says, name)
+        self.assertIn("Example: python train_pl.py ", said)
 
     def test_values_that_make_no_sense_are_refused_by_name(self):
         for name, *values in (
