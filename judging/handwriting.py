@@ -41,10 +41,10 @@ def read_pictures(
         record: the model's `training_record`, which says how its images were made.
         option: the command line's name for the paths.
     Raises:
-        InputError: none of them can be read.
+        InputError: none of them can be read, or the model's images have other grey levels.
     """
     names, images, left_out, notes = [], [], [], []
-    like_mnist = record.get("like_mnist")
+    like_mnist, bits = record.get("like_mnist"), bits_of(record)
     for path in paths:
         for file in visible(path) if path.is_dir() else [path]:
             name = file.relative_to(path if path.is_dir() else path.parent).as_posix()
@@ -62,8 +62,7 @@ def read_pictures(
         raise InputError(f"argument {option}: {why}")
     if several := [name for name, number in names if number == 2]:
         notes.append(f"several things in one picture, each taken for itself: {some(several)}")
-    no_labels = np.zeros(len(images), np.int64)
-    data = as_bits(np.stack(images), no_labels, (), bits_of(record))
+    data = as_bits(np.stack(images), np.zeros(len(images), np.int64), (), bits)
     return Handwriting(names, data.images, notes)
 
 
