@@ -51,9 +51,9 @@ class OwnData(NamedTuple):
         counts = self.data.labels.bincount(minlength=len(self.data.classes)).tolist()
         classes = ", ".join(f"{c} {n}" for c, n in zip(self.data.classes, counts, strict=False))
         sizes = zip(("training", "validation", "test"), map(len, self.split()), strict=True)
-        published = self.record["published"]
         split = ", ".join(f"{n:,} for {name}" for name, n in sizes)
-        split += f" ({' and '.join(published)} as published)" if published else ""
+        if published := self.record["published"]:
+            split += f" ({' and '.join(published)} as published)"
         said = (f"{len(self.data):,} images", classes or "no labels found", split, *self.notes)
         return "; ".join(said)
 
@@ -82,7 +82,7 @@ def read_own(
         if found.formed and levels != 256:
             raise ValueError("pictures have 256 grey levels: leave --levels out")
         parts, notes = usable(found)
-        pixels = np.concatenate([part.images for part in parts.values()])
+        pixels = np.concatenate([as_planes(part.images) for part in parts.values()])
         if not found.formed:
             pixels = as_form(pixels, levels, like_mnist, bits)
         if len(pixels) < FEWEST:
@@ -142,14 +142,13 @@ def as_form(images: np.ndarray, levels: int, like_mnist: bool, bits: int) -> np.
     """Images of many forms as uint8 [N, 28, 28] in 0..255.
 
     Args:
-        images: [N, H, W], [N, H * H], or with one or three colours before or after H and W; bool,
-            whole numbers or floats, in 0..1 or 0..255.
+        images: [N, H, W] or [N, H, W, 3]; bool, whole numbers or floats, in 0..1 or 0..255.
         levels: 16 where the values are 0..15.
         bits: those that `fmnist.as_bits` will be asked for: 16 levels come out of it as they were.
     Raises:
         ValueError: they are something else; the message says what.
     """
-    grey = as_bytes(as_planes(images), levels, bits)
+    grey = as_bytes(images, levels, bits)
     if grey.ndim == 4:
         grey = np.rint(grey @ LUMA).astype(np.uint8)
     if grey.shape[1:] == (SIDE, SIDE) and not like_mnist:
@@ -164,7 +163,7 @@ def as_form(images: np.ndarray, levels: int, like_mnist: bool, bits: int) -> np.
 
 
 def as_planes(images: np.ndarray) -> np.ndarray:
-    """[N, H, W] or [N, H, W, 3] of the shapes that `as_form` takes."""
+    """[N, H, W] or [N, H, W, 3] of these, [N, H * H], or one or three colours before H and W."""
     shape = images.shape
     if images.ndim == 2 and math.isqrt(shape[1]) ** 2 == shape[1] > 1:
         return images.reshape(len(images), math.isqrt(shape[1]), -1)

@@ -87,7 +87,8 @@ def sort_arrays(files: dict[str, Arrays]) -> Found:
         role = role_of(Path(file).name) if len(content) == 1 else ""
         for name, array in content.items():
             part = part_of(name) or part_of(Path(file).name) or part_of(file)
-            arrays.append(Named(f"{file} {name}".strip(), part, role_of(name) or role, array))
+            if array.ndim:
+                arrays.append(Named(f"{file} {name}".strip(), part, role_of(name) or role, array))
     images = [a for a in arrays if a.role == "images" and a.array.ndim > 1]
     images = images or [a for a in arrays if not a.role and can_be_images(a.array)]
     if not images:

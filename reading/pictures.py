@@ -97,7 +97,7 @@ def read_pictures(
 def folders_of(folder: Path, files: Sequence[Path]) -> tuple[dict[Path, str], dict[Path, str]]:
     """What the folders of files say: the part of each, and the class of each that is in one."""
     places = {file: file.relative_to(folder).parts for file in files}
-    while len({place[0] for place in places.values()}) == 1 and min(map(len, places.values())) > 2:
+    while len({place[0] for place in places.values()}) == 1 and min(map(len, places.values())) > 1:
         places = {file: place[1:] for file, place in places.items()}  # a folder around all
     part = dict.fromkeys(files, "")
     tops = {place[0] for place in places.values() if len(place) > 1}

@@ -268,7 +268,7 @@ class TestArrays(OwnDataTest):
         for arrays in ({"x": DIGITS, "y": LABELS}, {"arr_0": DIGITS, "arr_1": LABELS}):
             self.assert_read(self.npz(**arrays), LEVELS, [*map(str, LABELS)])
         self.assert_read(save_csv(self.folder, header=False), LEVELS, [*map(str, LABELS)])
-        self.assert_read(self.npz(images=DIGITS, boxes=np.zeros((240, 16))), LEVELS)
+        self.assert_read(self.npz(images=DIGITS, boxes=np.zeros((240, 16)), classes=10), LEVELS)
 
     def test_labels_and_test_images_that_are_not_used_are_named(self):
         path = save_idx(self.folder / "train-images.idx3-ubyte", DIGITS)
