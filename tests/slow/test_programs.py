@@ -6,15 +6,26 @@ import shutil
 import subprocess
 import sys
 import unittest
+from functools import partialmethod
 from pathlib import Path
+from unittest import mock
 
 import forked
 import tiny
+import torch
 from tiny import InFolder
+from torch import nn
 
-from train_pl import load_model
+from train_pl import compile_networks, load_model
 
 ROOT = Path(__file__).resolve().parent.parent.parent
+
+
+def train_traced(arguments: list[str]) -> None:
+    """For a process of its own: --compile, but for the C++ compiler, which takes minutes."""
+    traced = partialmethod(nn.Module.compile, backend="aot_eager")
+    with mock.patch.object(nn.Module, "compile", traced), tiny.without_pictures():
+        tiny.main(["--accelerator", "cpu", "--epochs", "1", *arguments])
 
 
 class TestPrograms(InFolder):
@@ -42,10 +53,9 @@ class TestPrograms(InFolder):
         self.assertEqual(list(self.folder.iterdir()), [])
 
     def test_a_compiled_run_ends_near_the_plain_one(self):
-        options = ["--accelerator", "cpu", "--epochs", "1", "--num_filters", "4"]
-        options += ["--log_dir", "logs"]
+        options = ["--num_filters", "2", "--z_dim", "2", "--log_dir", "logs"]
         for more in ([], ["--compile"]):
-            code, _, said = forked.run(tiny.main, [*options, *more], cwd=self.folder)
+            code, _, said = forked.run(train_traced, [*options, *more], cwd=self.folder)
             self.assertEqual(code, 0, said)
         runs = sorted(self.folder.glob("logs/version_*"))
         plain, compiled = (
@@ -53,6 +63,20 @@ class TestPrograms(InFolder):
         )
         load_model(runs[1])  # a compiled model's weights have the names of a plain one's
         self.assertAlmostEqual(plain, compiled, delta=1e-3)
+
+    def test_a_compiled_decoder_has_the_loss_and_gradients_of_the_plain_one(self):
+        model, found = tiny.random_model(), []
+        imgs = torch.randint(16, (2, 1, 28, 28), generator=torch.Generator().manual_seed(0))
+        for networks in ((), (model.decoder,)):  # the encoder's compilation takes as long again
+            compile_networks(torch.device("cpu"), *networks)
+            model.zero_grad()
+            torch.manual_seed(0)
+            L_rec, L_reg, *_ = model.elbo_terms(imgs)
+            loss = (L_rec + L_reg).mean()
+            loss.backward()
+            parts = (model.encoder, model.decoder)
+            found.append([loss, *(p.grad.clone() for part in parts for p in part.parameters())])
+        torch.testing.assert_close(*found, rtol=1e-3, atol=1e-3)
 
     def test_a_default_run_from_another_folder_shows_no_warning(self):
         program = (ROOT / "tests" / "tiny.py", "--epochs", 1, "--num_filters", 4, "--progress_bar")
