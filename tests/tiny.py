@@ -28,6 +28,7 @@ import fmnist
 import train_pl
 from pictures.figures import rendered
 from runs.trainer import quiet_lightning
+from train_pl import VAE
 
 torch.set_num_threads(1)  # threads that wait for each other take three times as long here
 NUM_TRAIN, NUM_VAL, NUM_TEST = 120, 24, 30
@@ -59,7 +60,7 @@ def without_pictures() -> Iterator[None]:
     nothing = {"LossCurves": Callback, "show_latents": lambda *_: {}}
     nothing["classifier_of"] = lambda data: None
     drawn = mock.patch.object(train_pl.GenerateCallback, "sample_and_save")
-    with mock.patch.multiple(train_pl, **nothing), drawn:
+    with mock.patch.multiple(train_pl, **nothing), drawn, mock.patch.object(VAE, "IW_SAMPLES", 2):
         yield
 
 
