@@ -148,17 +148,6 @@ class TestGenerateCallback(InFolder):
         found = torch.cat(trainer.predict(model, loader))
         torch.testing.assert_close(found, model.reconstruct(images.tensors[0]))
 
-    def test_leaves_modes_and_the_random_stream_as_it_found_them(self):
-        model = VAE(num_filters=4, z_dim=3, lr=1e-3)
-        trainer = own_trainer(default_root_dir=self.folder)
-        before = torch.get_rng_state()
-        for mode in (True, False):
-            model.train(mode)
-            GenerateCallback(4, save_to_disk=not mode).sample_and_save(trainer, model, epoch=7)
-            self.assertEqual({part.training for part in model.modules()}, {mode})
-            self.assertEqual(len(self.pictures()), 0 if mode else 2)
-        self.assertTrue(torch.equal(torch.get_rng_state(), before))
-
 
 class TestOptions(InFolder):
     def test_a_misspelt_option_of_a_caller_is_refused_with_the_nearest_name(self):
