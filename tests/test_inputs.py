@@ -304,7 +304,7 @@ def ending(module: ModuleType, *arguments: object) -> tuple[int, str]:
 class TestEndings(unittest.TestCase):
     def ends(self, error: BaseException) -> tuple[int, str]:
         failing = mock.Mock(side_effect=error)
-        code, _, said = run_command(lambda _: run_main(OneLineParser("x"), failing, []))
+        code, _, said = run_command(lambda _: run_main(OneLineParser(prog="x"), failing, []))
         self.assertEqual(len(said.splitlines()), 1, said)
         return code, said
 
