@@ -61,9 +61,7 @@ class OwnData(NamedTuple):
 def read_own(
     path: str | Path, levels: int = 256, like_mnist: bool = False, bits: int = 4
 ) -> OwnData:
-    """Images of one's own from a file or folder, in 16 levels or, of 1 bit, in two.
-
-    docs/own_data.md has the kinds of files and folders.
+    """Images of one's own from a file or folder of a kind that docs/own_data.md has.
 
     Args:
         levels: 256 or 16, the grey levels of the images in an array: 0..255 or 0..15.

@@ -20,8 +20,7 @@ def read_source(path: Path, like_mnist: bool) -> Found:
     """The parts of a file, a folder, an archive, or of the files whose names begin like the path.
 
     Raises:
-        OSError, ValueError: it cannot be read, or it is not clear what it has; the message says
-            what was found.
+        OSError, ValueError: it cannot be read, or it is not clear what it has.
         ImportError: a package is needed for it.
     """
     if path.is_dir():
