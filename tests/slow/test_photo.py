@@ -6,10 +6,13 @@ from base64 import b64encode
 from io import BytesIO
 
 import numpy as np
+import torch
 from photos import PHOTOS, photo
 from PIL import Image
 
-from fmnist import four_bit
+from fmnist import DATA_DIR, four_bit
+from inputs.files import read_idx
+from judging.samples import classify, load_classifier
 from page.contents import PARTS
 from reading.photo import photographed
 
@@ -26,6 +29,18 @@ READ = """async (address) => {
   const bitmap = await createImageBitmap(await (await fetch(address)).blob());
   return levelsOfPicture(bitmap).map((levels) => [...levels]);
 }"""
+
+LABELS = read_idx(DATA_DIR / "MNIST" / "raw" / "t10k-labels-idx1-ubyte.gz").tolist()
+
+
+class TestAllPhotos(unittest.TestCase):
+    def test_the_classifier_reads_all_twenty(self):
+        for number, kind in PHOTOS:
+            with self.subTest(number=number, kind=kind):
+                grey = np.asarray(Image.fromarray(photo(number, kind)).convert("L"))
+                images = torch.from_numpy(four_bit(np.stack(photographed(grey)))).unsqueeze(1)
+                found = classify(load_classifier(), images)[1].argmax(dim=1).tolist()
+                self.assertEqual(found, LABELS[number:][: 1 + (kind == "two")])
 
 
 @unittest.skipUnless(sync_playwright and CHROMIUM, "needs Chromium and requirements-dev.txt")
