@@ -38,8 +38,9 @@ class TestExport(InFolder):
         code, said, error = run_command(export.main, self.checkpoint, project / "model.pt2")
         self.assertEqual((code, error, len(said.splitlines())), (0, "", 3))
         (project / "utils.py").touch()
-        code = snippets().get("In another project").replace("2 * 32", "2 * 3")  # README's, latents
-        (project / "script.py").write_text(code + AFTERWARDS)
+        code = snippets().get("In another project")  # README
+        few = code.replace("2 * 32", f"2 * {self.model.prior.z_dim}")  # latents
+        (project / "script.py").write_text(few + AFTERWARDS)
         env = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
         subprocess.run([sys.executable, "script.py"], cwd=project, env=env, check=True)
         noise, images, z, *found = torch.load(project / "found.pt")
