@@ -4,6 +4,11 @@ Reading order: utils.py (the maths), cnn_encoder_decoder.py (the networks), vae.
 file (its training), fmnist.py (the data).
 """
 
+import sys
+
+if __name__ == "__main__" and sys.stdout.isatty():
+    print("loading torch and Lightning ...", flush=True)  # seconds in which nothing would be said
+
 import argparse
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
