@@ -99,6 +99,7 @@ class TestNetworks(unittest.TestCase):
         model(images(8))[2].backward()
         for name, p in model.named_parameters():
             if not name.startswith("prior."):
+                self.assertIsNotNone(p.grad, name)
                 self.assertGreater(p.grad.abs().sum().item(), 0, name)
         self.assertTrue(all(p.grad is None for p in model.prior.parameters()))
 

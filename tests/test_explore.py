@@ -68,7 +68,8 @@ class TestWritingThePage(InFolder):
             kept = [(then["epoch"], then["weights"]) for then in found["epochs"]]
             same = kept == [(epoch, weights_at(then)) for epoch, then in epochs]
             self.assertTrue(same, f"other epochs: {MAKE}")
-        self.assertTrue(contents.page(known) == page, f"page/ has changed: {MAKE}")
+        remedy = f"page/ has changed: {MAKE}, then python -m unittest tests.slow.test_page"
+        self.assertTrue(contents.page(known) == page, remedy)
         self.assertLessEqual(len(page.encode()), 5e6)
         self.assertNotIn("@@", page)
         # Nothing is loaded from elsewhere; links are for the reader.

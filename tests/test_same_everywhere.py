@@ -48,7 +48,7 @@ class TestSameEverywhere(unittest.TestCase):
     def test_archives_of_another_machine_are_decoded_and_made_again_to_the_byte(self):
         shipped = load_model(PRETRAINED)
         for name, (images, levels, model) in cases().items():
-            with self.subTest(name):
+            with self.subTest(name, means="a mistake, or another version of the format"):
                 archive = (FOLDER / f"{name}.vae").read_bytes()
                 self.assertEqual(sha256(archive).hexdigest(), SHA256[name])
                 if model is None:
