@@ -110,11 +110,12 @@ def reference(model: nn.Module, imgs: Tensor, labels: Tensor) -> dict[str, objec
 def describe_model(shown: Shown, data: DiscreteImages, chosen: DiscreteImages) -> dict[str, object]:
     """One model of the page; `chosen` are the images that are in it."""
     model, judged = shown.model, data.first(NUM_JUDGED)
+    described = networks(model)  # first, as it refuses what the page cannot compute
     found = outputs(model, judged.images.long())
     points = {"mean": packed(found["mean"]), "labels": judged.labels.tolist()}
     return {
         "name": shown.name,
-        **networks(model),
+        **described,
         "typical": typical(model, found, judged.labels),
         "points": points if model.prior.z_dim <= 2 else None,  # has a map
         "check": reference(model, chosen.images.long(), chosen.labels),

@@ -12,14 +12,13 @@ from unittest import mock
 
 import torch
 from test_readme import ROOT, blocks
-from tiny import few, run_command, tiny_data, undrawn, without_pictures
+from tiny import InFolder, few, run_command, save_model, tiny_data, undrawn, without_pictures
 from torch import Tensor, nn
 
 import compare
 import compress
 import evaluate
 import explore
-import export
 import fmnist
 import sample
 import train_pl
@@ -32,6 +31,7 @@ from utils import KLD, elbo_to_bpd, importance_weighted_bpd
 from vae import VAE, check_logits
 
 TINY = {"z_dim": 2, "batch_size": 60, "epochs": 1, "accelerator": "cpu"}
+SMALL = {**TINY, "num_filters": 2}
 PAGE = ROOT / "docs" / "research.md"
 
 
@@ -50,45 +50,54 @@ def at(step: int) -> mock.Mock:
     return mock.Mock(estimated_stepping_batches=100, global_step=step, callbacks=[])
 
 
-class TestResearch(unittest.TestCase):
+class TestResearch(InFolder):
+    """Its examples are trained once each; the tests look at these runs."""
+
     @classmethod
     def setUpClass(cls):
         temporary = tempfile.TemporaryDirectory()
         cls.addClassCleanup(temporary.cleanup)
-        cls.folder = Path(temporary.name)
-        cls.file = cls.folder / "research.py"
+        cls.shared = Path(temporary.name)
+        cls.file = cls.shared / "research.py"
         cls.file.write_text("\n".join(blocks(PAGE.read_text(), "python")))
-        cls.addClassCleanup(sys.path.remove, str(cls.folder.resolve()))
-        cls.logistic, cls.mixture = cls.named("Logistic"), cls.named("Mixture")
+        cls.addClassCleanup(sys.path.remove, str(cls.shared.resolve()))
+        cls.logistic, cls.mixture, mlp = map(cls.named, ("Logistic", "Mixture", "mlp"))
         cls.addClassCleanup(sys.modules.pop, "research")
-        cls.runs = {}
+        torch.manual_seed(0)
+        cls.object, unnamed = cls.mixture(num_filters=2, z_dim=2), fmnist.MNISTDataModule()
+        unnamed.hparams.clear()  # as of a data module that saves none
+        cls.squares, how = cls.named("toy_images")(), {"batch_size": 400, "seed": 5}
+        cls.runs = {
+            "Logistic": train(cls.shared, cls.logistic, **SMALL),
+            "Mixture": train(cls.shared, cls.object, data=unnamed, **TINY),
+            "mlp": train(cls.shared, mlp, data=cls.squares, **{**TINY, **how}),
+        }
 
     @classmethod
     def named(cls, name: str) -> object:
         return named_in_file(f"{cls.file}:{name}")
 
-    def result(self, name: str) -> dict[str, object]:
-        """Of a tiny run of this class or function, which is trained once."""
-        if name not in self.runs:
-            filters = {} if name == "mlp" else {"num_filters": 2}
-            self.runs[name] = train(self.folder, self.named(name), **TINY, **filters)
-        return self.runs[name]
+    def interrupted(self, said: str, **options: object) -> Path:
+        """The folder of a Logistic's run that ends in its first step and then says this."""
+        stop = mock.patch.object(VAE, "on_train_batch_end", side_effect=WorkError("enough"))
+        with self.assertRaisesRegex(WorkError, said), stop:
+            train(self.folder, self.logistic, **SMALL, **options)
+        return self.folder / "version_0"
 
     def test_every_model_trains_and_what_is_reported_is_the_elbo_of_its_best_epoch(self):
-        imgs = few(train=False).images.long()
-        for name in ("Logistic", "FreeBits", "IWAE", "Cyclical", "Mixture", "mlp"):
+        for name, result in self.runs.items():
+            images = (self.squares.test if name == "mlp" else few(train=False)).images
             with self.subTest(name), torch.no_grad():
-                result = self.result(name)
                 model = load_model(result["run"], self.named(name))
-                kl = KLD(*model.encoder(imgs)).mean().item()
+                kl = KLD(*model.encoder(images.long())).mean().item()
                 self.assertAlmostEqual(result["test_regularization_loss"], kl, delta=1e-4 * kl)
                 parts = result["test_reconstruction_loss"] + result["test_regularization_loss"]
                 self.assertAlmostEqual(result["test_ELBO"], parts, delta=1e-3)
                 self.assertLess(result["test_bpd"], 4)
                 iw = result["test_importance_weighted_bpd"]
                 self.assertLess(iw, result["test_bpd"] + 0.02)
-                bounds = image_bounds(model, few(train=False).images, num_samples=8)
-                judged = elbo_to_bpd(bounds["negative_elbo"].mean(), imgs.shape).item()
+                bounds = image_bounds(model, images, num_samples=8)
+                judged = elbo_to_bpd(bounds["negative_elbo"].mean(), images.shape).item()
                 self.assertAlmostEqual(judged, result["test_bpd"], delta=0.02)
 
     def test_objectives_reach_the_networks_and_nothing_else(self):
@@ -104,72 +113,52 @@ class TestResearch(unittest.TestCase):
             loss.backward()
             for part in (model.encoder, model.decoder):
                 self.assertTrue(all(w.grad.abs().sum() > 0 for w in part.parameters()), name)
+            self.assertTrue(all(w.grad is None for w in model.prior.parameters()), name)
 
-    def test_a_seed_gives_a_class_the_same_run_again_bit_for_bit(self):
-        again = train(self.folder, self.logistic, **TINY, num_filters=2)
-        first = self.result("Logistic")
-        models = [load_model(result["run"], self.logistic) for result in (first, again)]
-        for one, other in zip(*(model.state_dict().values() for model in models), strict=True):
+    def test_a_run_that_is_stopped_names_its_model_and_ends_as_its_seed_does_bit_for_bit(self):
+        run = self.interrupted(r"--resume \S+_0 --model \S*research.py:Logistic$")
+        model = ("--model", f"{self.file}:Logistic")
+        with tiny_data(), without_pictures():
+            for more, ending in (((), (2, "--model research.py:Logistic")), (model, (0, ""))):
+                code, _, error = run_command(train_pl.main, "--resume", run, *more)
+                self.assertEqual((code, ending[1] in error), (ending[0], True), error)
+        runs = self.runs["Logistic"]["run"], run
+        weights = (load_model(each, self.logistic).state_dict().values() for each in runs)
+        for one, other in zip(*weights, strict=True):
             self.assertTrue(torch.equal(one, other))
         with self.assertRaisesRegex(InputError, "seed: leave one out"):
-            compare.compare([first["run"], again["run"]])
+            compare.compare(runs)
 
     def test_the_weights_of_an_object_are_not_the_seeds_and_it_is_trained_once(self):
-        model = self.logistic(num_filters=2, z_dim=2)
-        result = train(self.folder, model, **TINY)
-        self.assertEqual((result["seeded"], self.result("Logistic")["seeded"]), (False, True))
-        rows = compare.compare([result["run"], self.result("Logistic")["run"]])
-        self.assertEqual([row["seeded"] for row in rows], [False, True])
+        result = self.runs["Mixture"]
+        self.assertEqual((result["seeded"], self.runs["Logistic"]["seeded"]), (False, True))
+        self.assertEqual(result["trained_on"], {"dataset": "MNISTDataModule"})
+        self.assertEqual([row["runs"] for row in compare.compare([result["run"]])], [1])
         with self.assertRaisesRegex(InputError, "leave one out"):
             compare.compare([result["run"]] * 2)
         with self.assertRaisesRegex(InputError, f"trained in .*{result['run'].name}"):
-            train(self.folder, model, **TINY)
-
-    def test_a_run_that_is_stopped_names_the_model_to_continue_with(self):
-        stop = mock.patch.object(VAE, "on_train_batch_end", side_effect=WorkError("enough"))
-        args = Namespace(log_dir=str(self.folder / "stopped"), **TINY)
-        refused = self.assertRaisesRegex(
-            WorkError, r"--resume \S+_0 --model \S*research.py:Logistic$"
-        )
-        with tiny_data(), without_pictures(), redirect_stdout(StringIO()), refused, stop:
-            train_vae(args, model=self.logistic)
-        run = self.folder / "stopped" / "version_0"
-        model = ("--model", f"{self.file}:Logistic")
-        with tiny_data(), without_pictures():
-            code, _, error = run_command(train_pl.main, "--resume", run)
-            self.assertEqual((code, "--model research.py:Logistic" in error), (2, True), error)
-            code, _, error = run_command(train_pl.main, "--resume", run, *model)
-        self.assertEqual(code, 0, error)
-        self.assertTrue((run / "result.json").exists())
+            train(self.folder, self.object, **TINY)
 
     def test_what_a_caller_brings_along_is_to_be_given_again(self):
-        options = Namespace(log_dir=str(self.folder / "again"), **TINY)
-        refused = self.assertRaisesRegex(
-            WorkError, r"train_vae\(Namespace\(resume='\S+version_0'\), ...\), as before$"
-        )
-        stop = mock.patch.object(VAE, "on_train_batch_end", side_effect=WorkError("enough"))
-        with tiny_data(), without_pictures(), redirect_stdout(StringIO()), refused, stop:
-            train_vae(options, data=self.named("toy_images")(), model=self.logistic)
-        run, model = self.folder / "again" / "version_0", ("--model", f"{self.file}:Logistic")
-        with tiny_data(), without_pictures():
-            code, _, error = run_command(train_pl.main, "--resume", run, *model)
-            self.assertEqual((code, "began with 'squares': give" in error), (2, True), error)
-            refused = self.assertRaisesRegex(InputError, r"\(MNIST\) are not .* with \(squares\)")
-            with refused:
+        said = r"train_vae\(Namespace\(resume='\S+version_0'\), ...\), as before$"
+        run = self.interrupted(said, data=self.named("toy_images")())
+        words = ("--resume", run, "--model", f"{self.file}:Logistic")
+        with tiny_data():
+            self.assert_refused(train_pl.main, words, "began with 'squares': give")
+            with self.assertRaisesRegex(InputError, r"\(MNIST\) are not .* with \(squares\)"):
                 others = fmnist.MNISTDataModule()
                 train_vae(Namespace(resume=run), model=self.logistic, data=others)
 
-    def test_no_file_is_read_for_a_model_of_other_grey_levels(self):
-        levels = torch.arange(8, dtype=torch.uint8).view(8, 1, 1, 1).expand(-1, 1, 28, 28)
-        part = fmnist.DiscreteImages(levels, torch.arange(8), num_levels=8)
-        data = fmnist.ImagesDataModule("eight", part, part, part)
-        run = train(self.folder, **{**TINY, "batch_size": 8}, num_filters=2, data=data)["run"]
-        for main, words in (
-            (evaluate.main, ("--dataset", "MNIST", "--output", self.folder / "eight")),
-            (sample.main, ("--from", "a.png", "--to", "b.png", "--output", self.folder / "8.png")),
+    def test_no_file_is_read_for_a_model_of_other_grey_levels_or_of_images_from_python(self):
+        record = {"datamodule_hyper_parameters": {"dataset": "eight", "bits": 3}}
+        eight = save_model(VAE(2, 2, num_levels=8), self.folder / "eight.ckpt", **record)
+        output = ("--output", self.folder / "judged.png")
+        for main, words, said in (
+            (evaluate.main, (eight, "--dataset", "MNIST"), "images in 3 bits"),
+            (sample.main, (eight, "--from", "a.png", "--to", "b.png"), "images in 3 bits"),
+            (evaluate.main, (self.runs["mlp"]["run"], "--model", f"{self.file}:mlp"), "squares"),
         ):
-            code, _, error = run_command(main, run, *words)
-            self.assertEqual((code, "images in 3 bits" in error), (2, True), error)
+            self.assert_refused(main, (*words, *output), said)
 
     def test_only_what_is_no_script_at_work_is_named_to_be_imported(self):
         self.assertRegex(maker_of(self.logistic), r"research.py:Logistic$")
@@ -184,30 +173,31 @@ class TestResearch(unittest.TestCase):
         data.save_hyperparameters({"where": self.folder})
         for wrong, said in (({"model": Activated}, "activation"), ({"data": data}, "where")):
             with self.assertRaisesRegex(InputError, f"hyperparameter {said} is a .*ignore="):
-                train(self.folder / "refused", **TINY, **wrong)
-        self.assertEqual([*(self.folder / "refused").glob("*")], [])
+                train(self.folder, **TINY, **wrong)
+        self.assertEqual([*self.folder.iterdir()], [])
 
     def test_commands_ask_for_the_model_and_work_with_it(self):
-        run = self.result("Logistic")["run"]
-        output, model = self.folder / "sample.npy", ("--model", f"{self.file}:Logistic")
-        for more, code in ((), 2), (model, 0), (("--model", f"{self.file}:mlp"), 2):
-            found, _, error = run_command(sample.main, run, "--num", 4, "--output", output, *more)
-            self.assertEqual(found, code, error)
-            if code:
-                self.assertIn("give --model research.py:Logistic", error)
+        run, model = self.runs["Logistic"]["run"], ("--model", f"{self.file}:Logistic")
+        sevens = ("--label", 7, "--num", 4, "--output", self.folder / "sevens.npy")
+        for more in ((), ("--model", f"{self.file}:mlp")):
+            give = "give --model research.py:Logistic"
+            self.assert_refused(sample.main, (run, *sevens, *more), give)
+        few = ("--limit", 20, "--iwae_samples", 2, "--output", self.folder / "judged")
+        no_figures = mock.patch.object(evaluate, "model_figures", return_value={})
+        with tiny_data(), undrawn(), no_figures:
+            self.assert_refused(explore.main, (run, *model), "cannot compute LogisticDecoder")
+            for main, words in ((sample.main, sevens), (evaluate.main, few)):
+                code, _, error = run_command(main, run, *model, *words)
+                self.assertEqual(code, 0, error)
+        judged = json.loads((self.folder / "judged" / "metrics.json").read_text())
+        bpd = self.runs["Logistic"]["test_bpd"]
+        self.assertAlmostEqual(judged["negative_elbo_bpd"]["mean"], bpd, delta=0.1 * bpd)
         with self.assertRaisesRegex(InputError, "has a research.py:Encoder as encoder: .*--model"):
-            load_model(self.result("mlp")["run"])
-        code, _, error = run_command(explore.main, run, *model)
-        self.assertEqual(
-            (code, "the page cannot compute LogisticDecoder" in error), (2, True), error
-        )
-        for main in (compress.main, export.main):
-            _, help, _ = run_command(main, *(["encode"] if main is compress.main else []), "--help")
-            self.assertIn("--model FILE:NAME", help)
+            load_model(self.runs["mlp"]["run"])
 
     def test_exported_programs_draw_from_own_likelihoods_and_priors(self):
         for name in ("Logistic", "Mixture"):
-            model = load_model(self.result(name)["run"], self.named(name))
+            model = load_model(self.runs[name]["run"], self.named(name))
             torch.manual_seed(0)
             noise, labels = torch.randn(300, 2 * 2 + 784), torch.arange(300) % 10
             drawn, z = programs(model)["sample"](labels, noise)
@@ -233,23 +223,12 @@ class TestResearch(unittest.TestCase):
         of_classes = [prior.log_prob(z, torch.full((4,), y)).exp() for y in range(10)]
         torch.testing.assert_close(prior.log_prob(z).exp(), torch.stack(of_classes).mean(dim=0))
 
-    def test_images_of_any_source_are_trained_on(self):
-        data = self.named("toy_images")()
+    def test_images_of_any_source_are_trained_on_with_the_runs_options(self):
+        result, data = self.runs["mlp"], self.squares
         self.assertIsInstance(data, fmnist.ImagesDataModule)
-        result = train(self.folder, **{**TINY, "batch_size": 400}, num_filters=2, data=data, seed=5)
         self.assertEqual(result["trained_on"], {"dataset": "squares", "bits": 4})
-        self.assertEqual((data.batch_size, data.seed), (400, 5))
         self.assertEqual(result["options"]["dataset"], "squares")
-        judged = ("--limit", 2, "--accelerator", "cpu", "--output", self.folder / "judged")
-        with undrawn():
-            code, _, error = run_command(evaluate.main, result["run"], *judged)
-        self.assertEqual((code, "trained on squares, images that" in error), (2, True), error)
-
-        data = self.named("toy_images")()
-        data.hparams.clear()  # as of a data module that saves none
-        run = train(self.folder, **TINY, num_filters=2, data=data)
-        self.assertEqual(run["trained_on"], {"dataset": "ImagesDataModule"})
-        self.assertEqual(len(compare.compare([run["run"]])), 1)
+        self.assertEqual((data.batch_size, data.seed), (400, 5))
 
 
 class TestRefused(unittest.TestCase):
