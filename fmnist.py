@@ -355,9 +355,12 @@ class MNISTDataModule(pl.LightningDataModule):
         self.data_dir, self.dataset, self.bits = data_dir, dataset, bits
         self.num_levels = 2**bits
         self.batch_size, self.num_workers, self.seed = batch_size, num_workers, seed
+        self.prepared = False
 
     def prepare_data(self) -> None:
-        prepare(self.data_dir, self.dataset)
+        if not self.prepared:  # Lightning asks before every fit and test
+            prepare(self.data_dir, self.dataset)
+        self.prepared = True
 
     def setup(self, stage: str) -> None:
         if hasattr(self, "train"):

@@ -18,7 +18,8 @@ from judging.percentiles import UNUSUAL, percentile
 from judging.samples import classify, nearest
 from pictures.figures import captioned_figure, short
 from reading.choice import DataSets, bits_of
-from reading.pictures import some, things_in, visible
+from reading.photo import things_in
+from reading.pictures import some, visible
 
 SHOWN = 64  # pictures in the figure at most
 NUM_USUAL = 1000  # test images that pictures are compared with

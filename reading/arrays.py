@@ -4,30 +4,20 @@ import csv
 import math
 import re
 from collections.abc import Callable, Iterator, Sequence
-from importlib import import_module
 from io import BytesIO
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import torch
-from PIL import Image
 
 from inputs.files import read_idx
 from reading.parts import FEWEST_PIXELS, LABELS, Arrays, words
-
-
-def needed(module: str, package: str, what: str) -> ModuleType:
-    """A module that only one kind of file needs; ImportError names its package."""
-    try:
-        return import_module(module)
-    except ImportError as error:
-        raise ImportError(f"{what} need the package {package}: pip install {package}") from error
+from reading.photo import fitted, light_on_dark, needed, read_grey
 
 
 def read_npz(path: Path) -> Arrays:
     with np.load(path, allow_pickle=False) as arrays:
-        return {name: arrays[name] for name in arrays}
+        return {**arrays}
 
 
 def read_npy(path: Path) -> Arrays:
@@ -45,10 +35,8 @@ def read_pt(path: Path) -> Arrays:
     content = torch.load(path, map_location="cpu", weights_only=True)
     if isinstance(content, torch.Tensor):
         content = {"": content}
-    if isinstance(content, tuple | list) and len(content) == 2:
-        content = {"images": content[0], "labels": content[1]}
-    if not isinstance(content, dict):
-        raise ValueError(f"it has a {type(content).__name__}, expected tensors")
+    elif not isinstance(content, dict):
+        content = dict(zip(("images", "labels"), content, strict=False))
     return {k: v.numpy() for k, v in content.items() if isinstance(v, torch.Tensor)}
 
 
@@ -56,8 +44,7 @@ def read_mat(path: Path) -> Arrays:
     """MATLAB's arrays, also those in structures; images may stand last: [H, W, N]."""
     io = needed("scipy.io", "scipy", ".mat files")
     content, arrays = [("", io.loadmat(path, simplify_cells=True))], {}
-    while content:
-        name, value = content.pop()
+    for name, value in content:  # which grows while it is gone through
         if isinstance(value, dict):
             content += [(f"{name} {key}", part) for key, part in value.items()]
         elif isinstance(value, np.ndarray) and value.dtype.kind != "O":
@@ -68,11 +55,11 @@ def read_mat(path: Path) -> Arrays:
 
 def read_csv(path: Path) -> Arrays:
     """Grey levels and labels, with or without a header; nothing where there are no grey levels."""
-    first = next(table_rows(path), [])
-    if len(first) < FEWEST_PIXELS:
+    names = next(table_rows(path), [])
+    if len(names) < FEWEST_PIXELS:
         return {}
-    header = as_numbers(np.array(first[len(first) // 2 :])).dtype.kind != "f"
-    pixels, labels = columns(first if header else [f"pixel{n}" for n in range(len(first))])
+    header = as_numbers(np.array(names[-1])).dtype.kind != "f"
+    pixels, labels = columns(names if header else [""] * len(names))
     how = {"delimiter": separator(path), "skiprows": int(header), "ndmin": 2}
     how |= {"encoding": "utf-8-sig", "quotechar": '"'}
     arrays = {"images": np.loadtxt(path, np.float32, usecols=pixels, **how)}
@@ -88,17 +75,15 @@ def read_parquet(path: Path) -> Arrays:
     for name in table.column_names:
         values = table[name].to_pylist()
         if values and isinstance(values[0], dict):
-            files = (Image.open(BytesIO(v["bytes"]), formats=("PNG", "JPEG")) for v in values)
-            values = [np.asarray(file.convert("L")) for file in files]
+            values = [light_on_dark(read_grey(BytesIO(value["bytes"]))) for value in values]
+            if len({picture.shape for picture in values}) > 1:
+                values = [*map(fitted, values)]
         arrays[name] = np.array(values)
     if len(arrays) < FEWEST_PIXELS:
         return arrays
-    pixels, labels = columns([*arrays])
-    cells = [*arrays.values()]
+    (pixels, labels), cells = columns([*arrays]), [*arrays.values()]
     found = {"images": np.stack([cells[n] for n in pixels], axis=1)}
-    if labels:
-        found["labels"] = cells[labels[0]]
-    return found
+    return found | ({"labels": cells[labels[0]]} if labels else {})
 
 
 def columns(names: Sequence[str]) -> tuple[list[int], list[int]]:
@@ -160,7 +145,7 @@ def read_arrays(path: Path) -> Arrays:
         ImportError: a package is needed for it.
     """
     try:
-        arrays = (reader_of(path) or read_idx_file)(path)
+        arrays = reader_of(path)(path)
     except (OSError, ImportError, MemoryError):
         raise
     except Exception as error:  # libraries raise all kinds of them where a file is damaged

@@ -98,13 +98,11 @@ def training_record(checkpoint: str | Path) -> dict[str, object]:
     it was one's own, see `read_own`; nothing in files that do not say it.
     """
     record = read_checkpoint(checkpoint).get("datamodule_hyper_parameters")
-    if not isinstance(record, dict):
-        return {}
-    if record.keys() >= {"dataset", "data", "levels", "like_mnist", "classes", "digest"}:
-        return record
-    if not isinstance(name := record.get("dataset"), str):
+    if not isinstance(record, dict) or not isinstance(record.get("dataset"), str):
         return {}  # of somebody's own data module
-    return {"dataset": name, "bits": record.get("bits", 4)}
+    if "digest" in record:
+        return record
+    return {"dataset": record["dataset"], "bits": record.get("bits", 4)}
 
 
 def bits_of(record: Mapping[str, object]) -> int:
@@ -132,9 +130,7 @@ def data_for(
         InputError: they cannot be read, or those of the training are not what they were then.
     """
     record = training_record(checkpoint)
-    trained_on, digest = record.get("dataset"), record.get("digest")
-    bits = bits_of(record)
-    kind = "binary " if bits == 1 else ""
+    trained_on, digest, bits = record.get("dataset"), record.get("digest"), bits_of(record)
     if dataset and data:
         raise InputError(f"argument --data: give it or --dataset {dataset}, not both")
     if data is None and (dataset or digest is None):
@@ -146,21 +142,25 @@ def data_for(
             )
         official = MNISTDataModule(data_dir, name, bits=bits)
         official.prepare_data()
-        return DataSets(kind + name, trained_on and kind + trained_on, *official.read())
-    try:
-        how = record.get("levels", 256), record.get("like_mnist", False), bits
-        own = read_own(data or record["data"], *how)
-    except InputError as error:
-        remedy = "" if data else "; the model was trained on it: give with --data where it is now"
-        raise InputError(f"{error}{remedy}") from error
-    name = own.record["dataset"]
-    if own.record["digest"] == digest:
-        name = trained_on
-    elif data is None:
-        raise InputError(
-            f"argument --data: the images in {record['data']} have changed since the model was "
-            "trained on them: give the old ones, or these to judge it on others"
-        )
-    elif digest is not None:
-        name = f"{name}, other images"
-    return DataSets(kind + name, trained_on and kind + trained_on, *own.split())
+        parts = official.read()
+    else:
+        try:
+            how = record.get("levels", 256), record.get("like_mnist", False), bits
+            own = read_own(data or record["data"], *how)
+        except InputError as error:
+            remedy = (
+                "" if data else "; the model was trained on it: give with --data where it is now"
+            )
+            raise InputError(f"{error}{remedy}") from error
+        name, parts = own.record["dataset"], own.split()
+        if own.record["digest"] == digest:
+            name = trained_on
+        elif data is None:
+            raise InputError(
+                f"argument --data: the images in {record['data']} have changed since the model was "
+                "trained on them: give the old ones, or these to judge it on others"
+            )
+        elif digest is not None:
+            name = f"{name}, other images"
+    kind = "binary " if bits == 1 else ""
+    return DataSets(kind + name, trained_on and kind + trained_on, *parts)

@@ -77,10 +77,8 @@ def read_own(
     path = Path(path).absolute()
     try:
         found = read_source(path, like_mnist)
-        if found.formed and levels != 256:
-            raise ValueError("pictures have 256 grey levels: leave --levels out")
         parts, notes = usable(found)
-        pixels = np.concatenate([as_planes(part.images) for part in parts.values()])
+        pixels = np.concatenate([part.images for part in parts.values()])
         if not found.formed:
             pixels = as_form(pixels, levels, like_mnist, bits)
         if len(pixels) < FEWEST:
@@ -90,10 +88,8 @@ def read_own(
         if parts["train"].labels is not None:
             numbers, classes = as_classes(np.concatenate([p.labels for p in parts.values()]))
     except (OSError, ValueError, ImportError) as error:
-        why = getattr(error, "strerror", None) or error  # without the path, which is named here
-        inside = getattr(error, "filename", None)
-        why = f"{inside}: {why}" if inside and Path(inside) != path else why
-        raise InputError(f"argument --data: {path}: {one_line(why)}") from error
+        where, why = getattr(error, "filename", None) or path, getattr(error, "strerror", None)
+        raise InputError(f"argument --data: {where}: {one_line(why or error)}") from error
     data = as_bits(pixels, numbers, classes, bits)
     pixels = (data.grey or data).images.numpy()
     sizes = tuple(len(parts[name].images) if name in parts else 0 for name in PARTS)
@@ -119,13 +115,11 @@ def usable(found: Found) -> tuple[dict[str, Part], list[str]]:
 
     All of them have labels, or none.
     """
-    parts, notes = {name: part for name, part in found.parts.items() if len(part.images)}, []
+    parts, notes = {n: part for n, part in found.parts.items() if len(part.images)}, []
     if len(parts) < 2:
         parts = {"train": next(iter((parts or found.parts).values()))}
-    elif "" in parts and "train" not in parts:
-        parts["train"] = parts.pop("")
-    if "train" not in parts or "" in parts:
-        raise ValueError(f"it is not clear what to train on: there are {', '.join(found.parts)}")
+    if "train" not in parts:
+        raise ValueError(f"it is not clear what to train on: there are {', '.join(parts)}")
     for name, part in [*parts.items()]:
         if part.labels is None and parts["train"].labels is not None:
             del parts[name]
@@ -140,13 +134,14 @@ def as_form(images: np.ndarray, levels: int, like_mnist: bool, bits: int) -> np.
     """Images of many forms as uint8 [N, 28, 28] in 0..255.
 
     Args:
-        images: [N, H, W] or [N, H, W, 3]; bool, whole numbers or floats, in 0..1 or 0..255.
+        images: [N, H, W], [N, H * H], or with an axis of one or three colours before or after the
+            pixels'; bool, whole numbers or floats, in 0..1 or 0..255.
         levels: 16 where the values are 0..15.
         bits: those that `fmnist.as_bits` will be asked for: 16 levels come out of it as they were.
     Raises:
         ValueError: they are something else; the message says what.
     """
-    grey = as_bytes(images, levels, bits)
+    grey = as_bytes(as_planes(images), levels, bits)
     if grey.ndim == 4:
         grey = np.rint(grey @ LUMA).astype(np.uint8)
     if grey.shape[1:] == (SIDE, SIDE) and not like_mnist:
@@ -161,32 +156,29 @@ def as_form(images: np.ndarray, levels: int, like_mnist: bool, bits: int) -> np.
 
 
 def as_planes(images: np.ndarray) -> np.ndarray:
-    """[N, H, W] or [N, H, W, 3] of these, [N, H * H], or one or three colours before H and W."""
+    """Images with their pixels and colours where `as_form` has them: [N, H, W] or [N, H, W, 3]."""
     shape = images.shape
-    if images.ndim == 2 and math.isqrt(shape[1]) ** 2 == shape[1] > 1:
-        return images.reshape(len(images), math.isqrt(shape[1]), -1)
+    if images.ndim == 2 and math.isqrt(shape[1]) ** 2 == shape[1]:
+        images = images.reshape(len(images), math.isqrt(shape[1]), -1)
     if images.ndim == 4 and shape[1] in (1, 3) and shape[3] not in (1, 3):
         images = np.moveaxis(images, 1, 3)
     if images.ndim == 4 and images.shape[3] == 1:
         images = images[..., 0]
-    if not (images.ndim == 3 or (images.ndim == 4 and images.shape[3] == 3)) or 0 in shape[1:]:
-        raise ValueError(f"images are {list(shape)}, expected [N, 28, 28] or [N, 784]")
+    fits = images.ndim == 3 or (images.ndim == 4 and images.shape[3] == 3)
+    if not fits or 0 in shape[1:] or images.dtype.kind not in "buif":
+        expected = "expected numbers [N, 28, 28] or [N, 784]"
+        raise ValueError(f"images are {images.dtype} {list(shape)}, {expected}")
     return images
 
 
 def as_bytes(images: np.ndarray, levels: int, bits: int) -> np.ndarray:
     """Values of any type as uint8 in 0..255; see `as_form`."""
-    if images.dtype.kind not in "buif":
-        raise ValueError(f"images are {images.dtype}, expected numbers")
     low, high = float(images.min(initial=0)), float(images.max(initial=0))
     if not 0 <= low <= high <= 255:  # also where one is not a number
         raise ValueError(f"grey levels are {low:g} to {high:g}, expected 0..255, or 0..1 of floats")
-    if levels == 16 and high > 15:
-        raise ValueError(f"grey levels go up to {high:g}, expected 0..15: leave --levels out")
-    if levels == 256 and 1 < high < 32:
-        raise ValueError(
-            f"grey levels go up to {high:g}, expected 255, or 1: --levels 16 is for 0..15"
-        )
+    if high > 15 if levels == 16 else 1 < high < 32:
+        how = "with --levels 16, 0..15 are expected, without it 0..255 or 0..1"
+        raise ValueError(f"grey levels go up to {high:g}: {how}")
     scale = 255 if high <= 1 else 1
     if levels == 16:
         scale = 17 if bits == 1 else 16
@@ -209,8 +201,6 @@ def as_classes(labels: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
         labels = labels[:, 0]
     if labels.ndim == 2 and numbers and ((labels != 0).sum(1) == 1).all() and labels.max() == 1:
         labels = labels.argmax(axis=1)  # one-hot
-    if labels.dtype.kind == "S":
-        labels = np.char.decode(labels, "utf-8", "surrogateescape")
     if numbers and (labels == labels.astype(np.int64)).all():
         labels = labels.astype(np.int64)
     if labels.ndim != 1 or labels.dtype.kind not in "iU":

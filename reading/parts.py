@@ -26,10 +26,9 @@ class Part(NamedTuple):
 
 
 class Found(NamedTuple):
-    """The parts of a source, by train, val and test; "" is one that no name calls so.
+    """The parts of a source by train, val and test, and what lies there and is not used.
 
-    `notes` say what lies there and is not used. Images that are `formed` are pictures, uint8
-    [N, 28, 28] in 0..255.
+    Images that are `formed` are pictures, uint8 [N, 28, 28] in 0..255.
     """
 
     parts: dict[str, Part]
@@ -81,12 +80,12 @@ def sort_arrays(files: dict[str, Arrays]) -> Found:
     """
     if classes := class_files(files):
         labels = np.repeat([*classes], [len(array) for array in classes.values()])
-        return Found({"": Part(np.concatenate([*classes.values()]), labels)}, [])
+        return Found({"train": Part(np.concatenate([*classes.values()]), labels)}, [])
     arrays = []
     for file, content in files.items():
         role = role_of(Path(file).name) if len(content) == 1 else ""
         for name, array in content.items():
-            part = part_of(name) or part_of(Path(file).name) or part_of(file)
+            part = part_of(name) or part_of(Path(file).name) or part_of(file) or "train"
             if array.ndim:
                 arrays.append(Named(f"{file} {name}".strip(), part, role_of(name) or role, array))
     images = [a for a in arrays if a.role == "images" and a.array.ndim > 1]
@@ -95,20 +94,19 @@ def sort_arrays(files: dict[str, Arrays]) -> Found:
         found = (f"{a.name} {a.array.dtype} {[*a.array.shape]}" for a in arrays[:5])
         raise ValueError(f"there are no images: it has {', '.join(found) or 'no arrays'}")
     labels = [a for a in arrays if a.role == "labels"] or [a for a in arrays if a.array.ndim == 1]
-    parts, used = {}, set()
+    parts, spare = {}, [a.name for a in labels if a.role]
     for one in images:
         if one.part in parts:
             names = " and ".join(a.name for a in images if a.part == one.part)
             raise ValueError(f"two arrays of images, {names}: give one, or how its names begin")
-        mine = [a for a in labels if a.part == one.part]
-        mine = [a for a in mine if a.role or len(a.array) == len(one.array)][:1]
-        for a in mine:
-            if len(a.array) != len(one.array):
-                found = f"labels {a.name} are {a.array.dtype} {[*a.array.shape]}"
+        of_part = [a for a in labels if a.part == one.part]
+        mine = [a for a in of_part if a.role or len(a.array) == len(one.array)][:1]
+        for name, _, _, array in mine:
+            if len(array) != len(one.array):
+                found = f"labels {name} are {array.dtype} {[*array.shape]}"
                 raise ValueError(f"{found}, expected one for each of {len(one.array)} images")
-            used.add(a.name)
-        parts[one.part] = Part(one.array, mine[0].array if mine else None)
-    spare = [a.name for a in labels if a.role and a.name not in used]
+            spare = [other for other in spare if other != name]
+        parts[one.part] = Part(one.array, *(a.array for a in mine))
     return Found(parts, [f"{name} could be labels and is not used" for name in spare])
 
 

@@ -1,20 +1,81 @@
-"""Things on paper as MNIST's digits are: in a box of 20x20 in the middle of 28x28.
+"""One picture: its grey levels, and the things on it as MNIST's digits are, 20x20 in 28x28 pixels.
 
 page/paper.js does the same with a photo, step by step.
 """
 
 from collections.abc import Callable
+from importlib import import_module
+from io import BytesIO
+from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from PIL import Image, ImageOps
 
 from fmnist import SIDE
+from inputs.command_line import one_line
 
+FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP", "PPM")  # some others run code
+HEIF = (".heic", ".heif")
 BOX = 20  # pixels of the box that MNIST's digits are fitted into
 LIGHT = 127  # grey levels above are light
 LOOKED_AT, CELLS = 512, 64  # pixels of a photo's longer side; squares that things are told apart by
 FAINT = 0.12  # the share of the way from the paper to the darkest below which there is no ink
+
+
+def needed(module: str, package: str, what: str) -> ModuleType:
+    """A module that only one kind of file needs; ImportError names its package."""
+    try:
+        return import_module(module)
+    except ImportError as error:
+        raise ImportError(f"{what} need the package {package}: pip install {package}") from error
+
+
+def things_in(path: Path, like_mnist: bool | None) -> list[np.ndarray]:
+    """The things in a picture of any colours and size: uint8 [28, 28] in 0..255, light on dark.
+
+    Args:
+        like_mnist: True, take it for a photo, see `photographed`; False, all of it is one thing,
+            which becomes as large as it can be; None, that for 28x28 pixels, else a photo.
+    Raises:
+        ValueError: it is none, or nothing is on it; the message is one line.
+        ImportError: a package is needed for it.
+    """
+    grey = read_grey(path)
+    if like_mnist or (like_mnist is None and grey.shape != (SIDE, SIDE)):
+        if found := photographed(grey):
+            return found
+        raise ValueError("no strokes stand out on it")
+    return [fitted(light_on_dark(grey))]
+
+
+def read_grey(file: Path | BytesIO) -> np.ndarray:
+    """A picture in any colours, as uint8 [H, W] in 0..255; raises as `things_in`.
+
+    What is transparent is background: light, if the rest is dark, and the other way round.
+    """
+    formats = FORMATS
+    if isinstance(file, Path) and file.suffix.lower() in HEIF:
+        needed("pillow_heif", "pillow-heif", f"{file.suffix} pictures").register_heif_opener()
+        formats = ("HEIF",)
+    try:
+        with Image.open(file, formats=formats) as opened:
+            picture = ImageOps.exif_transpose(opened)
+    except Image.UnidentifiedImageError as error:
+        raise ValueError("it is of none of the kinds that are read") from error
+    except MemoryError:
+        raise
+    except Exception as error:  # Pillow raises all kinds of them where a file is damaged
+        raise ValueError(one_line(getattr(error, "strerror", None) or error)) from error
+    if picture.mode.startswith(("I", "F")):
+        raise ValueError("it has more than 8 bits for a colour: save it with 8")
+    if not picture.has_transparency_data:
+        return np.asarray(picture.convert("L"))
+    grey, opaque = np.moveaxis(np.asarray(picture.convert("RGBA").convert("LA"), float), 2, 0)
+    opaque /= 255
+    dark = (grey * opaque).sum() <= LIGHT * opaque.sum()
+    return (grey * opaque + 255 * dark * (1 - opaque)).round().astype(np.uint8)
 
 
 def photographed(grey: np.ndarray) -> list[np.ndarray]:

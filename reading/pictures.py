@@ -1,20 +1,16 @@
-"""Pictures: files of any colours and sizes, in folders that are classes, parts or both."""
+"""Folders of pictures of any colours and sizes: subfolders are classes, parts or both."""
 
 import os
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
-from fmnist import SIDE
-from inputs.command_line import one_line
-from reading.arrays import needed, table_rows
+from reading.arrays import table_rows
 from reading.parts import LABELS, PARTS, Found, Part, part_of, words
-from reading.photo import LIGHT, fitted, light_on_dark, photographed
+from reading.photo import FORMATS, HEIF, things_in
 
-FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP", "PPM")  # some others run code
-HEIF = (".heic", ".heif")
 PICTURES = {end for end, name in Image.registered_extensions().items() if name in FORMATS} | {*HEIF}
 ONE_LEFT_OUT = 100  # of so many files one may be no picture
 SYSTEM = {"Thumbs.db", "desktop.ini", "__MACOSX", "@eaDir"}  # what systems put beside files
@@ -50,48 +46,46 @@ def visible(folder: Path) -> list[Path]:
 
 def read_pictures(
     folder: Path, files: Sequence[Path], tables: Sequence[Path], like_mnist: bool
-) -> tuple[Found, list[Path]]:
+) -> tuple[Found, set[Path]]:
     """The pictures in a folder. Classes are its subfolders, or what a table says of each.
 
     Args:
         tables: files that may have the labels.
     Returns:
-        Images uint8 [N, 28, 28] of each part, and the tables that have no labels of them.
+        Images uint8 [N, 28, 28] of each part, and the tables that have labels of them.
     Raises:
         ValueError: more than one file in a hundred is no picture that can be used, or it is not
             clear which folders are parts and which classes.
     """
     part, labels = folders_of(folder, files)
-    found = {}
+    told = {}
     for table in tables:
         of = part_of(table.name)
-        found[table] = labels_of(table, [file for file in files if of in ("", part[file])])
-    if any(found.values()):
-        labels = {file: label for each in found.values() for file, label in each.items()}
+        told[table] = labels_of(table, [file for file in files if of in ("", part[file])])
+    if any(told.values()):
+        labels = {file: label for each in told.values() for file, label in each.items()}
     labelled = {part[file] for file in labels}
-    images, left_out, why = {name: {} for name in part.values()}, [], ""
+    images, left_out, notes = {name: {} for name in part.values()}, {}, []
     for file in files:
         try:
             if part[file] in labelled and file not in labels:
                 raise ValueError("it has no label")
             images[part[file]][file] = things_in(file, like_mnist)[0]
         except ValueError as error:
-            left_out.append(file.relative_to(folder).as_posix())
-            why = why or str(error)
-    notes = []
+            left_out[file.relative_to(folder).as_posix()] = error
     if left_out:
-        what = f"no picture that can be used, of {len(files):,} files: {some(left_out)}"
+        what = f"no picture that can be used, of {len(files):,} files: {some([*left_out])}"
         if len(left_out) * ONE_LEFT_OUT > len(files):
-            raise ValueError(f"{what}; the first: {why}")
+            raise ValueError(f"{what}; the first: {next(iter(left_out.values()))}")
         notes.append(f"left out as {what}")
     parts = {}
     for name, kept in images.items():
-        known = np.array([labels[file] for file in kept]) if name in labelled else None
         if kept:
+            known = np.array([labels[file] for file in kept]) if name in labelled else None
             parts[name] = Part(np.stack([*kept.values()]), known)
     if not parts:
         raise ValueError("there are no images in it")
-    return Found(parts, notes, formed=True), [table for table in tables if not found[table]]
+    return Found(parts, notes, formed=True), {table for table in tables if told[table]}
 
 
 def folders_of(folder: Path, files: Sequence[Path]) -> tuple[dict[Path, str], dict[Path, str]]:
@@ -99,7 +93,7 @@ def folders_of(folder: Path, files: Sequence[Path]) -> tuple[dict[Path, str], di
     places = {file: file.relative_to(folder).parts for file in files}
     while len({place[0] for place in places.values()}) == 1 and min(map(len, places.values())) > 1:
         places = {file: place[1:] for file, place in places.items()}  # a folder around all
-    part = dict.fromkeys(files, "")
+    part = dict.fromkeys(files, "train")
     tops = {place[0] for place in places.values() if len(place) > 1}
     of_parts = {top for top in tops if words(top) <= {*PARTS}}
     if len(of_parts) > 1 and "train" in map(part_of, of_parts):
@@ -135,49 +129,3 @@ def labels_of(path: Path, files: Sequence[Path]) -> dict[Path, str]:
         return {}
     found = zip(map(known.get, named[files_column]), chosen[0], strict=True)
     return {file: label for file, label in found if file is not None}
-
-
-def things_in(path: Path, like_mnist: bool | None) -> list[np.ndarray]:
-    """The things in a picture of any colours and size: uint8 [28, 28] in 0..255, light on dark.
-
-    Args:
-        like_mnist: True, take it for a photo, see `photographed`; False, all of it is one thing,
-            which becomes as large as it can be; None, that for 28x28 pixels, else a photo.
-    Raises:
-        ValueError: it is none, or nothing is on it; the message is one line.
-        ImportError: a package is needed for it.
-    """
-    grey = read_grey(path)
-    if like_mnist or (like_mnist is None and grey.shape != (SIDE, SIDE)):
-        if found := photographed(grey):
-            return found
-        raise ValueError("no strokes stand out on it")
-    return [fitted(light_on_dark(grey))]
-
-
-def read_grey(path: Path) -> np.ndarray:
-    """A picture in any colours, as uint8 [H, W] in 0..255; see `things_in`.
-
-    What is transparent is background: light, if the rest is dark, and the other way round.
-    """
-    formats = FORMATS
-    if path.suffix.lower() in HEIF:
-        needed("pillow_heif", "pillow-heif", f"{path.suffix} pictures").register_heif_opener()
-        formats = ("HEIF",)
-    try:
-        with Image.open(path, formats=formats) as file:
-            picture = ImageOps.exif_transpose(file)
-    except Image.UnidentifiedImageError as error:
-        raise ValueError("it is of none of the kinds that are read") from error
-    except MemoryError:
-        raise
-    except Exception as error:  # Pillow raises all kinds of them where a file is damaged
-        raise ValueError(one_line(getattr(error, "strerror", None) or error)) from error
-    if picture.mode.startswith(("I", "F")):
-        raise ValueError("it has more than 8 bits for a colour: save it with 8")
-    if not picture.has_transparency_data:
-        return np.asarray(picture.convert("L"))
-    grey, opaque = np.moveaxis(np.asarray(picture.convert("RGBA").convert("LA"), float), 2, 0)
-    opaque /= 255
-    dark = (grey * opaque).sum() <= LIGHT * opaque.sum()
-    return (grey * opaque + 255 * dark * (1 - opaque)).round().astype(np.uint8)

@@ -24,14 +24,22 @@ def read_source(path: Path, like_mnist: bool) -> Found:
         ImportError: a package is needed for it.
     """
     if path.is_dir():
-        return read_folder(path, visible(path), like_mnist)
-    if path.name.lower().endswith(ARCHIVES):
-        return read_archive(path, like_mnist)
+        return read_files(path, visible(path), like_mnist)
     beside = [f for f in sorted(path.parent.iterdir()) if f.is_file() and f != path]
     begun = [file for file in beside if file.name.startswith(path.name)]
     if begun and not path.exists():
-        return read_folder(path.parent, begun, like_mnist)
-    return read_file(path, beside)
+        return read_files(path.parent, begun, like_mnist)
+    path.stat()
+    if path.name.lower().endswith(ARCHIVES):
+        return read_archive(path, like_mnist)
+    labels = [f for f in beside if role_of(f.name) == "labels" and reader_of(f)]
+    same = [f for f in labels if family(f) == family(path)]
+    files = [path, *(same or [f for f in labels if not family(f)])[:1]]
+    found = read_files(path.parent, files, like_mnist)
+    near = [f for f in beside if role_of(f.name) or part_of(f.name) or f.stem == path.stem]
+    if others := [f.name for f in near if f not in files]:
+        found.notes.append(f"not used: {some(others)}: give the folder to use all in it")
+    return found
 
 
 def read_archive(path: Path, like_mnist: bool) -> Found:
@@ -44,7 +52,7 @@ def read_archive(path: Path, like_mnist: bool) -> Found:
             raise
         except Exception as error:  # of damage, or of a password
             raise ValueError(error) from error
-        return read_folder(Path(folder), visible(Path(folder)), like_mnist)
+        return read_files(Path(folder), visible(Path(folder)), like_mnist)
 
 
 def family(path: Path) -> set[str]:
@@ -52,54 +60,23 @@ def family(path: Path) -> set[str]:
     return words(path.name) - {*ROLES} - FORMAT
 
 
-def is_table(path: Path) -> bool:
-    """Whether a file may have the labels of pictures; texts about the data have not."""
-    return path.suffix.lower() in TABLES and not words(path.stem) & ABOUT
-
-
-def read_file(path: Path, beside: Sequence[Path]) -> Found:
-    """The arrays of a file; where it has no labels, with those of a file beside it."""
-    arrays = {path.name: read_arrays(path)}
-    found = sort_arrays(arrays)
-    if all(part.labels is None for part in found.parts.values()):
-        labels = [f for f in beside if role_of(f.name) == "labels"]
-        readable = [f for f in labels if reader_of(f)]
-        known = [f for f in readable if family(f) == family(path)]
-        if known := known or [f for f in readable if not family(f)]:
-            found = sort_arrays({**arrays, known[0].name: read_arrays(known[0])})
-        else:
-            found.notes.extend(unused(labels or [f for f in beside if f.stem == path.stem]))
-    if part_of(path.name) == "train":
-        others = [f for f in beside if part_of(f.name) == "test" and reader_of(f)]
-        if others := [f for f in others if role_of(f.name) != "labels"]:
-            found.notes.append(f"{others[0].name} is not used: give the folder to test on it")
-    return found
-
-
-def read_folder(folder: Path, files: Sequence[Path], like_mnist: bool) -> Found:
-    """The pictures in a folder and its subfolders or, where there are none, the arrays."""
+def read_files(folder: Path, files: Sequence[Path], like_mnist: bool) -> Found:
+    """The pictures among some files in a folder or, where there are none, the arrays."""
     both = {*files}  # packed and unpacked
     files = [f for f in files if not (f.suffix == ".gz" and f.with_suffix("") in both)]
     others = [f for f in files if f.suffix.lower() not in PICTURES]
     arrays = [f for f in others if reader_of(f)]
-    texts = [f for f in others if words(f.stem) & ABOUT]
     if arrays and len(others) == len(files):
-        read = {f.relative_to(folder).as_posix(): read_arrays(f) for f in arrays}
-        found = sort_arrays({name: content for name, content in read.items() if content})
-        spare = [f for f in others if not read.get(f.relative_to(folder).as_posix())]
+        read = {f: read_arrays(f) for f in arrays}
+        used = {f for f in arrays if read[f]}
+        found = sort_arrays({f.relative_to(folder).as_posix(): read[f] for f in arrays if read[f]})
+        spare = others
     else:
-        tables = [f for f in others if is_table(f)]
-        known = {*arrays, *tables, *texts}
-        pictures = [f for f in files if f not in known]
-        found, spare = read_pictures(folder, pictures, tables, like_mnist)
-        spare += [*texts, *(f for f in arrays if f not in tables)]
-    found.notes.extend(unused(spare))
+        texts = [f for f in others if words(f.stem) & ABOUT]
+        tables = [f for f in others if f.suffix.lower() in TABLES and f not in texts]
+        spare = [*dict.fromkeys((*tables, *arrays, *texts))]
+        pictures = [f for f in files if f not in spare]
+        found, used = read_pictures(folder, pictures, tables, like_mnist)
+    if spare := [f.name for f in spare if f not in used]:
+        found.notes.append(f"not used: {some(spare)}")
     return found
-
-
-def unused(files: Sequence[Path]) -> list[str]:
-    """A note on files that lie there and are not used, and whether these could be labels."""
-    labels = [f.name for f in files if role_of(f.name) == "labels" or is_table(f)]
-    others = [f.name for f in files if f.name not in labels]
-    notes = [f"not used, though it could be labels: {some(labels)}"] if labels else []
-    return notes + ([f"not used: {some(others)}"] if others else [])

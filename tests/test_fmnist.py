@@ -168,6 +168,13 @@ class TestDataModule(unittest.TestCase):
             own_trainer(max_epochs=1, overfit_batches=2).fit(Recorder(), datamodule=data)
         self.assertEqual(seen, [*range(20)])
 
+    def test_the_archives_are_checked_once(self):
+        data = MNISTDataModule()
+        with mock.patch.object(fmnist, "prepare") as check:
+            data.prepare_data()
+            data.prepare_data()
+        check.assert_called_once_with(DATA_DIR, "MNIST")
+
     def test_no_two_seeds_share_an_order_not_even_of_other_epochs(self):
         orders = set()
         for seed in range(4):
