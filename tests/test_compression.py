@@ -1,6 +1,5 @@
 """Compression: whole numbers that are exact, round trips, their rates, what an archive refuses."""
 
-import copy
 import threading
 import unittest
 from functools import cache
@@ -168,7 +167,7 @@ class TestExact(unittest.TestCase):
                 self.assertTrue(np.array_equal(found, expected))
 
     def test_what_torch_is_set_to_plays_no_part(self):
-        model, images = small_model(), digits()[:3]
+        model, images = small_model(), digits()[:1]
         archive = encode(images, model, levels=256)
         self.addCleanup(torch.set_default_dtype, torch.float32)
         self.addCleanup(torch.set_default_device, None)
@@ -219,54 +218,45 @@ class TestRoundTrips(unittest.TestCase):
         return read_archive(archive).header
 
     def test_all_images_come_back_in_any_number_order_and_shape(self):
-        order = np.random.default_rng(0).permutation(70)
         small = (whole_model(small_model(num_levels=levels)) for levels in (2, 16))
-        for model in (*small, grey_model()):
-            codec, white = Codec(model), model.levels - 1
-            grey = digits() // np.uint8(256 // model.levels)
-            one_color = np.zeros((50, 28, 28), np.uint8)
+        for model, count in (*zip(small, (70, 70), strict=True), (grey_model(), 9)):
+            codec, white = Codec(model), np.uint8(model.levels - 1)
+            grey, black = digits()[:count] // (255 // white), np.zeros((5, 28, 28), np.uint8)
+            nearly_black = black.copy()
+            nearly_black[0, 3, 3], nearly_black[1, 20, 20] = min(white, 7), 1
             for images in (
-                *(grey[order], noise(10, model.levels), one_color, one_color + np.uint8(white)),
-                *(grey[:count][shape] for count in (1, 0) for shape in (..., np.s_[:, None])),
+                *(grey[::-1], noise(5, model.levels), black, nearly_black, black + white),
+                *(grey[:few][shape] for few in (1, 0) for shape in (..., np.s_[:, None])),
             ):
                 with self.subTest(levels=model.levels, shape=images.shape):
                     self.assert_comes_back(codec, images)
 
     def test_every_number_of_images_comes_back_and_is_not_stored_as_it_is(self):
         codec = Codec(whole_model(small_model()))
-        for count in range(2, 70, 11):
-            self.assertFalse(self.assert_comes_back(codec, dark(count)).form & STORED)
+        with mock.patch("compression.codec.BATCH", 8):
+            for count in range(2, 30, 5):
+                self.assertFalse(self.assert_comes_back(codec, dark(count)).form & STORED)
+        codec.prior.least = 10**6  # words of the stack that have to stay
+        self.assertTrue(self.assert_comes_back(codec, dark(2)).form & STORED)
+        codec, tops = Codec(grey_model()), digits()[:9].copy()
+        tops[:, 12:] = 0
+        for few in ({"MOST_IMAGES": 4}, {"MOST_PIXELS": 200}):
+            with mock.patch.multiple(low_bits, **few):
+                self.assert_comes_back(codec, tops)
 
     def test_any_number_of_classes_and_gaussians_comes_back(self):
         for num_classes, num_components in ((1, 1), (2, 1), (47, 8)):
             model = small_model(num_classes=num_classes)
             model.prior = LatentPrior(3, 2, num_components, num_classes)  # not every latent a unit
             codec = Codec(whole_model(model))
-            self.assertFalse(self.assert_comes_back(codec, dark(20)).form & STORED)
+            self.assertFalse(self.assert_comes_back(codec, dark(9)).form & STORED)
 
+    @torch.no_grad()
     def test_posteriors_beyond_the_grid_or_below_a_bin_cost_bits_but_no_pixel(self):
         for value in (-60.0, 60.0):
             model = small_model()
-            with torch.no_grad():
-                model.encoder.net[-1].bias.fill_(value)
-            self.assert_comes_back(Codec(whole_model(model)), dark(40))
-
-    def test_images_that_empty_the_stack_are_stored_as_they_are(self):
-        codec = Codec(whole_model(small_model()))
-        codec.prior.least = 10**6  # words of the stack that have to stay
-        self.assertTrue(self.assert_comes_back(codec, dark(2)).form & STORED)
-
-    def test_grey_values_that_are_plainly_black_and_yet_not_zero_come_back(self):
-        images = np.zeros((2, 28, 28), np.uint8)
-        images[0, 3, 3], images[1, 20, 20] = 7, 1
-        self.assert_comes_back(Codec(grey_model()), images)
-
-    def test_more_grey_images_than_a_batch_come_back(self):
-        codec = Codec(grey_model())
-        for few in ({"MOST_IMAGES": 4}, {"MOST_PIXELS": 700}):
-            with mock.patch.multiple(low_bits, **few):
-                for count in (3, 9):
-                    self.assert_comes_back(codec, digits()[:count])
+            model.encoder.net[-1].bias.fill_(value)
+            self.assert_comes_back(Codec(whole_model(model)), dark(9))
 
     def test_grey_images_start_up_with_their_low_bits(self):
         grey = Codec(grey_model()).encode(digits()[:1])
@@ -285,10 +275,12 @@ class TestRoundTrips(unittest.TestCase):
 
 
 class TestRate(unittest.TestCase):
-    def test_the_rate_is_the_negative_elbo(self):
-        model, images = load_model(PRETRAINED), fmnist.four_bit(digits()[:150])
-        rate = 8 * (len(encode(images, model)) - OVERHEAD) / images.size
-        self.assertAlmostEqual(rate / negative_elbo(model, images), 1, delta=0.01)
+    def test_an_image_costs_its_negative_elbo_with_the_learned_prior(self):
+        model, images = load_model(PRETRAINED), fmnist.four_bit(digits()[:60])
+        header, content, *_ = read_archive(encode(images, model))
+        bits = (8 * len(content) - 32 * header.startup) / len(images)
+        # The draws of z differ; a class y that did not come back would be 3.3 bits more.
+        self.assertAlmostEqual(bits, PIXELS * negative_elbo(model, images), delta=1.5)
 
     def test_the_low_bits_cost_what_their_model_says(self):
         model, images, stack = small_low_bits(), digits()[:20], Stack()
@@ -299,23 +291,6 @@ class TestRate(unittest.TestCase):
         stack = Stack()
         low_bits.LowBits(iter(low_bits.load())).push(stack, images, lambda parts, desc: parts)
         self.assertLess(stack.num_bits() / images.size, 0.5)
-
-    def test_z_costs_what_the_learned_prior_says_with_its_classes_and_mixtures(self):
-        model, images = small_model(), dark(200)
-        x = torch.from_numpy(images).long().unsqueeze(1)
-        with torch.no_grad():
-            model.encoder.net[-1].weight.mul_(0.1)
-            model.encoder.net[-1].bias[3:] -= 2  # the log std
-            mean, log_std = model.encoder(x)
-            z = mean + log_std.exp() * torch.randn(50, *mean.shape)
-            log_pz = model.prior.log_prob(z.flatten(0, 1)).mean().item() / np.log(2)
-            log_unit = -0.5 * (z.square() + np.log(2 * np.pi)).sum(2).mean().item() / np.log(2)
-        plain = copy.deepcopy(model)
-        plain.prior = LatentPrior(model.decoder.z_dim, num_components=1, num_classes=1)
-        contents = [read_archive(encode(images, m)).content for m in (model, plain)]
-        costs = [8 * len(content) / len(images) for content in contents]
-        # The draws of z differ; a y or k that did not come back would be 3 bits more, or 8.
-        self.assertAlmostEqual(costs[1] - costs[0], log_pz - log_unit, delta=1)
 
     def test_no_draw_from_a_posterior_is_further_off_than_its_window(self):
         rng = np.random.default_rng(0)

@@ -38,7 +38,7 @@ class TestCommand(InFolder):
             return [output + 1e-3 for output in self.model.encoder(*inputs.values())]
 
         output = self.folder / "model.pt2"
-        with mock.patch.object(export, "from_file", return_value=other):
+        with mock.patch.multiple(export, from_file=lambda *_: other, to_file=lambda *_: b""):
             code, _, error = run_command(export.main, self.checkpoint, output)
         self.assert_ends((code, error), 1, "encode differs from the model by 0.001")
         self.assertFalse([*self.folder.glob("*.pt2")])
