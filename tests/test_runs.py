@@ -5,7 +5,6 @@ Kills of real processes, and two processes that train together, are in tests/slo
 
 import argparse
 import json
-import logging
 import math
 import os
 import resource
@@ -17,7 +16,7 @@ import unittest
 import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import redirect_stderr, redirect_stdout
+from contextlib import ExitStack, redirect_stderr, redirect_stdout
 from functools import cache
 from importlib import metadata
 from io import StringIO
@@ -57,10 +56,14 @@ from pictures.epochs import kept_epochs
 from runs import folders
 from runs.checkpoints import find_checkpoint
 from runs.folders import locked, new_folder, newest_unfinished
-from runs.stopping import StopIfNotFinite, StopOnSignal
-from train_pl import VAE, load_model, main, make_parser, train_vae
+from runs.run import Run
+from runs.stopping import StopIfNotFinite, StopOnSignal, explain_end
+from runs.trainer import LIGHTNING_LOG
+from train_pl import DATA_DIR, VAE, load_model, main, make_parser, train_vae
 
-TINY = {"num_filters": 2, "z_dim": 2, "accelerator": "cpu", "batch_size": 20}  # 6 steps, an epoch
+# Two steps an epoch.
+TINY = {"num_filters": 2, "z_dim": 2, "accelerator": "cpu", "batch_size": 60, "lr": 0.004}
+TINY |= {"keep_epochs": True}
 SMALL = to_argv(TINY)
 
 
@@ -71,6 +74,10 @@ def column(table: list[dict[str, str]], name: str) -> list[float]:
 
 def stop(*_: object, number: int = signal.SIGTERM) -> None:
     os.kill(os.getpid(), number)
+
+
+def interrupt() -> None:
+    stop(number=signal.SIGINT)
 
 
 def on_step(number: int, act: Callable[[], object] = stop) -> mock._patch:
@@ -86,39 +93,92 @@ def on_step(number: int, act: Callable[[], object] = stop) -> mock._patch:
     return mock.patch.object(VAE, "training_step", training_step)
 
 
+def of_the_process() -> list[object]:
+    """What belongs to a caller of `train_vae`."""
+    random = [torch.get_rng_state().tolist(), np.random.get_state()[1].tolist()]
+    handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    threads = {thread.name for thread in threading.enumerate()} - {"tqdm_monitor"}
+    levels = [LIGHTNING_LOG.level, [*warnings.filters]]
+    return [random, handlers, threads, levels, dict(os.environ), threading.excepthook]
+
+
+def new_logs() -> Path:
+    """A folder for all tests of this file."""
+    folder = tempfile.TemporaryDirectory()
+    unittest.addModuleCleanup(folder.cleanup)
+    return Path(folder.name)
+
+
 @cache
 def short_run() -> Path:
-    """A run of one epoch without pictures, made once: copy it."""
-    logs = tempfile.TemporaryDirectory()
-    unittest.addModuleCleanup(logs.cleanup)
-    args = argparse.Namespace(**TINY, epochs=1, log_dir=logs.name)
+    """A run of one epoch that a caller started with types of his own, made once: copy it."""
+    logs = new_logs()
+    types = {"num_filters": np.int64, "z_dim": np.int32, "batch_size": np.uint8, "lr": np.float64}
+    args = {**TINY, **{name: kind(TINY[name]) for name, kind in types.items()}}
+    args = argparse.Namespace(**args, epochs=np.int64(1), data_dir=DATA_DIR, log_dir=logs)
     with tiny_data(), without_pictures(), redirect_stdout(StringIO()):
         train_vae(args)
-    return Path(logs.name, "version_0")
+    return logs / "version_0"
+
+
+@cache
+def whole_run() -> tuple[Path, list[Path]]:
+    """A run of two epochs that nothing disturbed, and copies of what a kill in it could leave.
+
+    Its files change at every write, rename and unlink. Kept are the first and the last state of
+    those with one `last.ckpt`, as the others are between them: of that before training the first,
+    of that after an epoch the last, which has the next best model, and both of the last one.
+    """
+    logs = new_logs()
+    run, left, seen = logs / "version_0", {}, set()
+
+    def remember():
+        files = [f for f in run.glob("[!.e]*") if f.is_file()]  # no events
+        files += run.glob("checkpoints/*.ckpt")
+        content = {f.name: f.read_bytes() for f in files}
+        state = tuple(sorted(content.items()))
+        if state not in seen and folders.LAST in content:
+            copy = logs / f"killed{len(seen)}" / "version_0"
+            left.setdefault(content[folders.LAST], []).append(shutil.copytree(run, copy))
+            seen.add(state)
+
+    with tiny_data(), without_pictures(), at_every_moment(remember):
+        ended = run_command(main, *SMALL, "--epochs", 2, "--log_dir", logs)
+    assert (ended[0], ended[2]) == (0, ""), ended
+    start, epoch, end = left.values()
+    return run, [start[0], epoch[-1], end[0], end[-1]]
 
 
 class BareTest(InFolder):
-    """Runs without pictures."""
+    """Runs without pictures. Each has to leave the process as it was."""
 
     def setUp(self):
         super().setUp()
+        short_run()  # before a test disturbs what trains
         self.enterContext(without_pictures())
         self.logs = self.folder / "logs"
         self.run_folder = self.logs / "version_0"
 
-    def finished_run(self) -> Path:
+    def short_run(self) -> Path:
         return shutil.copytree(short_run(), self.run_folder)
 
     def train(self, *arguments: object) -> tuple[int, str]:
         """Runs the command line on the tiny data; returns exit code and complaints."""
+        before = of_the_process()
         with tiny_data():
             code, _, said = run_command(main, *arguments, "--log_dir", self.logs)
+        self.assertEqual(of_the_process(), before)
         return code, said
 
+    def extend(self, *more: object) -> tuple[int, str]:
+        """A second epoch for the short run, as a quick way into a training."""
+        return self.train("--resume", self.short_run(), "--epochs", 2, *more)
+
     def train_vae(self, *more: Callback, model: VAE | type[VAE] = VAE, **options: object) -> None:
-        args = argparse.Namespace(log_dir=self.logs, **options)
+        args, before = argparse.Namespace(log_dir=self.logs, **options), of_the_process()
         with tiny_data(), redirect_stdout(StringIO()):
             train_vae(args, more, model=model)
+        self.assertEqual(of_the_process(), before)
 
     def rows(self) -> list[dict[str, str]]:
         return rows(self.run_folder / "metrics.csv")
@@ -132,104 +192,83 @@ class BareTest(InFolder):
 
 class TestStopAndResume(BareTest):
     def test_a_stopped_run_goes_on_as_if_nothing_had_been_and_its_settings_come_from_it(self):
-        options = [*SMALL, "--epochs", 3, "--lr", 0.004]
-        for arguments, number, code in (
-            (options, signal.SIGINT, 130),
-            (["--resume"], signal.SIGTERM, 143),
+        class Dying:
+            def __del__(self):  # where Python ignores exceptions
+                stop()
+
+        arguments = [*SMALL, "--epochs", 2]
+        for end, code in (
+            (on_step(3, interrupt), 130),
+            (on_step(1, Dying), 143),
+            (mock.patch.object(VAE, "test_step", stop), 143),
+            (mock.patch.object(train_pl, "sizes", stop), 143),
         ):
-            with on_step(9, lambda number=number: stop(number=number)):
+            with end:
                 ending = self.train(*arguments)
             self.assert_ends(ending, code, "continue with", "--resume", str(self.run_folder))
-        with mock.patch.object(VAE, "test_step", stop):
-            self.assert_ends(self.train("--resume"), 143, "--resume")
+            arguments = ["--resume"]
         self.assertEqual(self.train("--resume"), (0, ""))
-        self.logs = self.folder / "alone"
-        self.assertEqual(self.train(*options), (0, ""))
-        self.assertEqual(differences(self.logs / "version_0", self.run_folder), [])
+        self.assertEqual(differences(whole_run()[0], self.run_folder), [])
 
     def test_what_a_kill_leaves_at_any_write_rename_or_unlink_goes_on_as_if_nothing_had_been(self):
-        left = {}  # what is on the disk: a copy of each state
-
-        def remember():
-            files = [f for f in self.run_folder.glob("[!.e]*") if f.is_file()]  # no events
-            files += self.run_folder.glob("checkpoints/*.ckpt")
-            content = {f.name: f.read_bytes() for f in files}
-            state = tuple(sorted(content.items()))
-            if state not in left and folders.LAST in content:
-                left[state] = self.folder / f"killed{len(left)}" / "version_0"
-                shutil.copytree(self.run_folder, left[state])
-
-        with at_every_moment(remember):
-            self.assertEqual(self.train(*SMALL, "--batch_size", 60, "--epochs", 2), (0, ""))
-        self.assertGreater(len(left), 10)
-        for killed in left.values():
+        run, left = whole_run()
+        for killed in left:
             self.logs = killed.parent
             if (killed / folders.RESULT).exists():
                 self.assert_ends(self.train("--resume", killed), 2, "finished")
             else:
                 self.assertEqual(self.train("--resume", killed), (0, ""))
-            self.assertEqual(differences(self.run_folder, killed), [])
+            self.assertEqual(differences(run, killed), [])
 
     def test_a_finished_run_is_resumed_for_more_epochs_only(self):
-        run = self.finished_run()
-        self.assert_ends(self.train("--resume", run), 2, str(run), "finished", "--epochs")
+        run = self.short_run()
         self.assert_ends(self.train("--resume"), 2, "no unfinished run", str(self.logs))
-        before = vars(make_parser().parse_args(SMALL))
-        for name, value in (("z_dim", 4), ("lr", 0.5), ("seed", 7), ("dataset", "KMNIST")):
-            ending = self.train("--resume", run, f"--{name}", value)
-            self.assert_ends(ending, 2, f"--{name}", f"{before[name]}", f"{value}")
-        moved = run.rename(self.logs / "moved")  # a run is what is in its folder, wherever that is
-        last = moved / folders.CHECKPOINTS / folders.LAST
+        for more, said in (
+            ((), "finished"),
+            (("--epochs", 1), "give --epochs"),
+            (("--z_dim", 4), "has 2, not 4"),
+            (("--lr", 0.5), "has 0.004, not 0.5"),
+            (("--seed", 7), "has 42, not 7"),
+            (("--dataset", "KMNIST"), "has MNIST, not KMNIST"),
+        ):
+            self.assert_ends(self.train("--resume", run, *more), 2, *more[:1], str(run), said)
+
+    def test_an_interrupted_extension_leaves_what_the_run_had_until_a_further_epoch_is_saved(self):
+        self.short_run()
+        # A run is what is in its folder, wherever that is.
+        run = self.run_folder = self.run_folder.rename(self.logs / "moved")
+        last = run / folders.CHECKPOINTS / folders.LAST
         checkpoint = torch.load(last, weights_only=True)
         checkpoint["run"]["seconds"] = 1000.0  # what it took so far
         torch.save(checkpoint, last)
-        self.assertEqual(self.train("--resume", moved, "--epochs", 3), (0, ""))
-        points = curves(moved)
-        self.assertEqual([step for step, _ in points["bpd/val"]], [5, 11, 17])
-        self.assertEqual(len(set(points["test/bpd"])), 1)
-        seconds = column(rows(moved / "metrics.csv"), "seconds")
-        self.assertEqual(len(seconds), 3)
-        self.assertGreater(seconds[2], 1000)
-        self.assertIn("epochs: 3", (moved / folders.SETTINGS).read_text())
-        self.assert_ends(self.train("--resume", moved, "--epochs", 2), 2, "--epochs", "3", "2")
-
-    def test_an_interrupted_extension_leaves_what_the_run_had_until_a_further_epoch_is_saved(self):
-        self.train_vae(**TINY, epochs=1, keep_epochs=True)
-        run, before = self.run_folder, self.result()
-        for step in (2, 12):  # the second is the last one of its epoch, which is then not saved
-            with (
-                on_step(step - 6 if step > 6 else step),
-                mock.patch.object(pl.Trainer, "save_checkpoint", side_effect=AssertionError),
-            ):
+        before = self.result()
+        for step in (1, 2):  # the second is the last one of its epoch, which is then not saved
+            unsaved = mock.patch.object(pl.Trainer, "save_checkpoint", side_effect=AssertionError)
+            with on_step(step), unsaved:
                 self.assert_ends(self.train("--resume", run, "--epochs", 2), 143, "--epochs 2")
         self.assertEqual(self.result(), before)
         self.assertTrue((run / "epochs" / "epoch_1.500.pt").exists())
         kept = [epoch for epoch, _ in kept_epochs(run, load_model(run))]
         self.assertEqual(max(kept), 1)
         self.assert_ends(self.train("--resume"), 2, "no unfinished run")
-        with on_step(8):  # an epoch more was saved
+        with on_step(4):  # an epoch more was saved
             self.train("--epochs", 3, "--resume", run)
         self.assertFalse((run / folders.RESULT).exists())
+        self.assert_ends(self.train("--resume", run, "--epochs", 2), 2, "has 3, not 2")
         self.assertEqual(self.train("--resume"), (0, ""))
-        self.assertEqual(len(set(curves(run)["test/bpd"])), 1)
-        self.assertEqual((self.state()["step"], self.state()["lengths"]), (18, [1, 3]))
+        self.assertEqual((self.state()["step"], self.state()["lengths"]), (6, [1, 3]))
+        points, seconds = curves(run), column(self.rows(), "seconds")
+        self.assertEqual([step for step, _ in points["bpd/val"]], [1, 3, 5])
+        self.assertEqual(len(set(points["test/bpd"])), 1)
+        self.assertEqual(len(seconds), 3)
+        self.assertGreater(seconds[2], 1000)
+        self.assertIn("epochs: 3", (run / folders.SETTINGS).read_text())
+        extended, planned = compare.compare([run, whole_run()[0]])  # as if it were another run
+        self.assertEqual((extended["epochs"], planned["epochs"]), ("1, then 3", 2))
 
-    def test_compare_tells_a_run_that_was_extended_from_one_that_was_planned_so_long(self):
-        run = self.finished_run()
-        self.assertEqual(self.train("--resume", run, "--epochs", 2), (0, ""))
-        self.train_vae(**TINY, epochs=2, seed=1)
-        extended, planned = compare.compare([run, self.logs / "version_1"])
-        self.assertEqual((extended["epochs"], planned["epochs"]), ("1, then 2", 2))
-
-    def test_a_run_that_a_caller_started_with_other_types_can_be_loaded_and_resumed(self):
-        self.train_vae(
-            **{"num_filters": np.int64(4), "z_dim": np.int32(3), "batch_size": np.uint8(20)},
-            **{"accelerator": "cpu", "epochs": np.int64(1), "data_dir": train_pl.DATA_DIR},
-            **{"lr": np.float64(1e-3), "devices": 1, "progress_bar": False},
-        )
-        given = {"num_filters": 4, "z_dim": 3, "lr": 1e-3}
-        self.assertEqual(dict(load_model(self.run_folder).hparams), {**VAE().hparams, **given})
-        self.assertEqual(self.train("--resume", self.run_folder, "--epochs", 2), (0, ""))
+    def test_a_run_that_a_caller_started_with_other_types_can_be_loaded(self):
+        given = {name: TINY[name] for name in ("num_filters", "z_dim", "lr")}
+        self.assertEqual(dict(load_model(short_run()).hparams), {**VAE().hparams, **given})
 
     def test_what_cannot_be_resumed_is_refused_with_a_remedy(self):
         empty = self.logs / "version_3"
@@ -238,7 +277,7 @@ class TestStopAndResume(BareTest):
         self.assert_ends(self.train("--resume", empty), 2, str(empty), "start a new run")
         self.assert_ends(self.train("--resume", self.logs / "none.ckpt"), 2, "none.ckpt")
         self.assert_ends(self.train("--resume", ""), 2, "--resume", "''")
-        run = self.finished_run()
+        run = self.short_run()
         (run / folders.RESULT).unlink()
         best = find_checkpoint(run)
         self.assert_ends(self.train("--resume", best), 2, best.name, "last.ckpt")
@@ -256,14 +295,13 @@ class TestStopAndResume(BareTest):
         self.assert_ends(self.train("--resume", run), 2, best.name, "missing")
 
     def test_a_last_checkpoint_of_another_version_or_model_is_refused_in_one_line(self):
-        last = self.finished_run() / "checkpoints" / folders.LAST
+        last = self.short_run() / "checkpoints" / folders.LAST
         whole = read_checkpoint(last)
         run, weights = whole["run"], whole["state_dict"]
         fewer = {name: value for name, value in run["options"].items() if name != "seed"}
         for wrong, said in (
             ({"run": {**run, "unknown": 1}}, "version"),
             ({"run": {**run, "options": None}}, "version"),
-            ({"run": {**run, "options": {**run["options"], "unknown": 1}}}, "version"),
             ({"run": {**run, "options": fewer}}, "version"),
             ({"state_dict": {**weights, "more.weight": torch.zeros(1)}}, "more.weight"),
         ):
@@ -273,28 +311,15 @@ class TestStopAndResume(BareTest):
 
 
 class TestSignals(BareTest):
-    def test_a_signal_in_a_place_where_python_ignores_exceptions_is_not_lost(self):
-        class Dying:
-            def __del__(self):
-                stop()
-
-        with on_step(8, Dying):
-            self.assert_ends(self.train(*SMALL, "--epochs", 2), 143, "continue with")
-        self.assertEqual(self.state()["epochs"], 1)
-
     def test_a_second_signal_is_the_systems(self):
         stopping = StopOnSignal()
-        self.addCleanup(signal.signal, signal.SIGINT, signal.getsignal(signal.SIGINT))
-        self.addCleanup(signal.signal, signal.SIGTERM, signal.getsignal(signal.SIGTERM))
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self.addCleanup(signal.signal, number, signal.getsignal(number))
         stopping.on_train_start()
         stop()
         self.assertEqual(signal.getsignal(signal.SIGTERM), signal.SIG_DFL)
         with self.assertRaisesRegex(SystemExit, "143"):
             stopping.on_train_batch_start()
-
-    def test_between_training_and_the_end_it_stops_at_once(self):
-        with mock.patch.object(train_pl, "sizes", stop):
-            self.assert_ends(self.train(*SMALL, "--epochs", 1), 143, "continue with")
 
     def test_before_the_run_begins_there_is_nothing_to_continue(self):
         stop_ = mock.Mock(side_effect=KeyboardInterrupt)
@@ -306,20 +331,17 @@ class TestSignals(BareTest):
             def isatty(self):
                 return True
 
-        with (
-            mock.patch.object(tiny, "StringIO", Terminal),
-            on_step(9, lambda: stop(number=signal.SIGINT)),
-        ):
-            code, said = self.train(*SMALL, "--epochs", 3, "--progress_bar")
+        with mock.patch.object(tiny, "StringIO", Terminal), on_step(2, interrupt):
+            code, said = self.extend("--progress_bar")
         *bar, last = said.split("\r")
         self.assertEqual(code, 130)
-        self.assertIn("epoch 2/3 |", said)
-        self.assertRegex(last, rf"^\nstopped; continue with: .* --resume {self.run_folder}\n$")
+        self.assertIn("epoch 2/2 |", said)
+        self.assertRegex(last, rf"^\nstopped; continue with: .* --resume {self.run_folder} --ep")
         self.assertLessEqual(max(map(len, bar)), 80)
 
 
 class TestCallers(BareTest):
-    """What callers of `train_vae` bring along: callbacks, models, their process."""
+    """What callers of `train_vae` bring along: callbacks, models."""
 
     def test_an_epoch_that_a_callback_ends_early_has_its_own_figures_and_is_trained_anew(self):
         losses, elbo_terms = [], VAE.elbo_terms
@@ -331,48 +353,19 @@ class TestCallers(BareTest):
             return terms
 
         def end(trainer, *step):
-            trainer.should_stop = trainer.global_step == 9  # of 6 in an epoch
+            trainer.should_stop = trainer.global_step == 3  # of 2 in an epoch
 
-        self.train_vae(**TINY, epochs=2)
-        alone, self.logs = self.run_folder, self.folder / "early"
-        self.run_folder = self.logs / "version_0"
         with mock.patch.object(VAE, "elbo_terms", recorded):
             self.train_vae(LambdaCallback(on_train_batch_end=end), **TINY, epochs=2)
         last = self.rows()[-1]
-        self.assertEqual((last["epoch"], last["step"]), ("2", "8"))
-        mean = np.mean(losses[6:])
+        self.assertEqual((last["epoch"], last["step"]), ("2", "2"))
+        mean = np.mean(losses[2:])
         self.assertAlmostEqual(float(last["train_ELBO"]), mean, delta=1e-3 * mean)
         best = min(column(self.rows(), "val_bpd"))
         self.assertEqual(float(last["val_bpd"]), best)  # that of the epoch that was ended
         self.assertEqual(find_checkpoint(self.run_folder).name, f"best_val_bpd_{best:.4f}.ckpt")
         self.assertEqual(self.train("--resume", self.run_folder), (0, ""))
-        self.assertEqual(differences(alone, self.run_folder), [])
-
-    def test_a_callers_checkpoints_stay_and_are_not_taken_for_the_runs_best(self):
-        name = "best_val_bpd_{epoch}_{val_bpd:.4f}"  # nearly as the run names its own
-        keep = pl.callbacks.ModelCheckpoint(
-            filename=name, auto_insert_metric_name=False, save_top_k=-1
-        )
-        self.train_vae(keep, **TINY, epochs=2)
-        checkpoints = self.run_folder / "checkpoints"
-        self.assertEqual(len([*checkpoints.iterdir()]), 2 + 2)
-        best = checkpoints / self.state()["best_name"]
-        self.assertEqual(find_checkpoint(self.run_folder), best)
-        (checkpoints / folders.LAST).unlink()  # somebody kept the others only
-        self.assertEqual(find_checkpoint(self.run_folder), best)
-
-    def test_beta_that_a_callback_anneals_is_no_other_model_for_a_resumed_run(self):
-        def anneal(trainer, model):
-            model.hparams.beta = (trainer.current_epoch + 1) / 4
-
-        def annealing():
-            return LambdaCallback(on_train_epoch_start=anneal)
-
-        with on_step(8), self.assertRaises(SystemExit), redirect_stderr(StringIO()):
-            self.train_vae(annealing(), **TINY, epochs=2)
-        self.train_vae(annealing(), resume=self.run_folder)
-        result = self.result()
-        self.assertEqual((result["options"]["beta"], result["model"]["beta"]), (1, 1))
+        self.assertEqual(differences(whole_run()[0], self.run_folder), [])
 
     def test_a_model_that_does_not_log_what_the_best_epoch_is_chosen_by_takes_no_step(self):
         class Silent(VAE):
@@ -383,7 +376,7 @@ class TestCallers(BareTest):
                 raise AssertionError
 
         with self.assertRaisesRegex(InputError, "Silent does not log val_bpd"):
-            self.train_vae(model=Silent(num_filters=2, z_dim=2), **TINY, epochs=1)
+            self.train_vae(model=Silent(num_filters=2, z_dim=2), accelerator="cpu", epochs=1)
 
     def test_averaged_weights_are_refused_as_no_checkpoint_would_hold_them(self):
         swa = pl.callbacks.StochasticWeightAveraging(swa_lrs=1e-3)
@@ -391,46 +384,85 @@ class TestCallers(BareTest):
             with self.assertRaisesRegex(InputError, "averaged weights"):
                 self.train_vae(average, **TINY)
 
-    def test_a_trainer_of_ones_own_goes_on_from_a_checkpoint_within_an_epoch(self):
-        for epochs, path in ((1, None), (2, self.folder / "step=4.ckpt")):
-            keep = pl.callbacks.ModelCheckpoint(self.folder, "{step}", every_n_train_steps=4)
-            trainer = own_trainer(max_epochs=epochs, callbacks=[keep], enable_checkpointing=True)
-            model, data = VAE(num_filters=2, z_dim=3), fmnist.MNISTDataModule(batch_size=20)
-            with tiny_data(), warnings.catch_warnings(action="ignore"):
-                trainer.fit(model, datamodule=data, ckpt_path=path, weights_only=True)
-        self.assertEqual(trainer.global_step, 12)
-        self.assertTrue(trainer.callback_metrics["train_bpd"].isfinite())
+    def test_no_logger_at_all_is_refused_with_the_remedy(self):
+        args = argparse.Namespace(**TINY, log_dir=self.logs)
+        with tiny_data(), self.assertRaisesRegex(InputError, "logger: give at least one, or None"):
+            train_vae(args, logger=False)
 
-    def test_the_process_is_left_as_it_was(self):
-        logger = logging.getLogger("pytorch_lightning.utilities.rank_zero")
 
-        def state() -> list[object]:
-            random = [torch.get_rng_state().tolist(), np.random.get_state()[1].tolist()]
-            handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
-            threads = {thread.name for thread in threading.enumerate()}
-            of_python = [dict(os.environ), [*warnings.filters], logger.level, handlers, threads]
-            return [*random, *of_python, threading.excepthook]
+class TestCallersRun(unittest.TestCase):
+    """A run with callbacks and loggers, ended by a callback's error, goes on with other loggers."""
 
-        before = state()
-        self.train_vae(**TINY, epochs=1, seed=7)
-        self.assertEqual(state(), before)
-        with on_step(2):
-            self.assertEqual(self.train(*SMALL, "--epochs", 1)[0], 143)
-        self.assertEqual(state(), before)
-        self.assertEqual(self.train(*SMALL, "--epochs", 9, "--lr", 10)[0], 1)
-        self.assertEqual(state(), before)
+    @classmethod
+    def setUpClass(cls):
+        cls.enterClassContext(without_pictures())
+        cls.folder = folder = new_logs()
+        first, second = ([CSVLogger(folder, n), TensorBoardLogger(folder, f"{n}b")] for n in "12")
+        name = "best_val_bpd_{epoch}_{val_bpd:.4f}"  # nearly as the run names its own
+
+        def anneal(trainer, model):
+            model.hparams.beta = (trainer.current_epoch + 1) / 4
+
+        def more() -> list[Callback]:
+            keep = {"dirpath": folder / "version_0" / "checkpoints", "filename": name}
+            keep |= {"auto_insert_metric_name": False, "save_top_k": -1}
+            annealing = LambdaCallback(on_train_epoch_start=anneal)
+            return [annealing, pl.callbacks.ModelCheckpoint(**keep)]
+
+        fail = LambdaCallback(on_test_start=mock.Mock(side_effect=RuntimeError("a mistake")))
+        args = argparse.Namespace(**TINY, epochs=2, log_dir=folder)
+        cls.run_folder = folder / "version_0"
+        again = argparse.Namespace(resume=cls.run_folder)
+        quiet = warnings.catch_warnings(action="ignore")  # a ModelCheckpoint's: it is not alone
+        with tiny_data(), quiet, redirect_stdout(StringIO()) as said:
+            with unittest.TestCase().assertRaisesRegex(RuntimeError, "a mistake"):
+                train_vae(args, [*more(), fail], first)
+            (cls.test,) = train_vae(again, more(), second)
+        cls.said = said.getvalue()
+
+    def test_all_loggers_get_the_same_figures_as_the_model_names_them(self):
+        for number, names in (
+            (1, ("val_bpd", "train_bpd", "val_prior_bpd")),
+            (2, ("test_bpd", "test_prior_bpd")),
+        ):
+            table = rows(self.folder / f"{number}/version_0/metrics.csv")
+            shown = curves(self.folder / f"{number}b/version_0")
+            for name in names:
+                for found, (_, point) in zip(column(table, name), shown[name], strict=True):
+                    self.assertAlmostEqual(found, point, places=4)
+        self.assertEqual(column(table, "test_bpd"), [self.test["test_bpd"]])
+        settings = (self.folder / "1/version_0/hparams.yaml").read_text()
+        self.assertIn("precision: 32-true", settings)
+        self.assertEqual(list(self.run_folder.glob("*tfevents*")), [])
+        self.assertEqual(len(rows(self.run_folder / "metrics.csv")), 2)
+        self.assertIn(f"tensorboard --logdir {self.folder}", self.said)
+
+    def test_a_callers_checkpoints_stay_and_are_not_taken_for_the_runs_best(self):
+        checkpoints = self.run_folder / "checkpoints"
+        self.assertEqual(len([*checkpoints.iterdir()]), 2 + 2)
+        last = checkpoints / folders.LAST
+        best = checkpoints / read_checkpoint(last)["run"]["best_name"]
+        self.assertEqual(find_checkpoint(self.run_folder), best)
+        copy = shutil.copytree(self.run_folder, self.folder / "copy")
+        for gone in (folders.RESULT, "checkpoints/last.ckpt"):  # at last the others only are kept
+            (copy / gone).unlink()
+            self.assertEqual(find_checkpoint(copy).name, best.name)
+
+    def test_beta_that_a_callback_anneals_is_no_other_model_for_a_resumed_run(self):
+        result = json.loads((self.run_folder / folders.RESULT).read_text())
+        self.assertEqual((result["options"]["beta"], result["model"]["beta"]), (1, 1))
 
 
 class TestFaults(BareTest):
     def test_a_lost_loss_ends_with_step_remedy_and_the_last_good_checkpoint(self):
-        steps, loss = iter(range(1, 100)), VAE.training_step
+        loss = VAE.training_step
 
         def lost(self, batch, batch_idx):
-            return loss(self, batch, batch_idx) * (math.nan if next(steps) == 9 else 1)
+            return loss(self, batch, batch_idx) * (math.nan if batch_idx == 1 else 1)
 
         with mock.patch.object(VAE, "training_step", lost):
-            ending = self.train(*SMALL, "--epochs", 3)
-        self.assert_ends(ending, 1, "step 3 of 6", "epoch 2", "lower --lr", "last.ckpt")
+            ending = self.extend()
+        self.assert_ends(ending, 1, "step 2 of 2", "epoch 2", "lower --lr", "last.ckpt")
         self.assertEqual(self.state()["epochs"], 1)
 
     def test_an_accelerator_is_waited_for_every_fifty_steps_only(self):
@@ -448,44 +480,42 @@ class TestFaults(BareTest):
     def test_an_output_that_nobody_reads_ends_with_one_line(self):
         class Closing(StringIO):
             def write(self, text):
-                if text.startswith("epoch"):
+                if text.startswith("Testing"):
                     raise BrokenPipeError(32, "Broken pipe")
                 return super().write(text)
 
-        output, said = Closing(), StringIO()
-        arguments = [*SMALL, "--epochs", "2", "--log_dir", str(self.logs)]
+        said, (whole, _) = StringIO(), whole_run()
+        run = shutil.copytree(whole, self.run_folder)
+        (run / folders.RESULT).unlink()
+        arguments = ["--resume", "--log_dir", str(self.logs)]
         ended = self.assertRaises(SystemExit)
-        with tiny_data(), redirect_stdout(output), redirect_stderr(said), ended as end:
+        with tiny_data(), redirect_stdout(Closing()), redirect_stderr(said), ended as end:
             main(arguments)
         self.assert_ends((end.exception.code, said.getvalue()), 1, "nobody reads", "--resume")
 
     def test_a_full_disk_ends_with_one_line_and_the_last_checkpoint_loads(self):
-        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        limits = resource.getrlimit(resource.RLIMIT_FSIZE)
 
         def full():
             size = (self.run_folder / "checkpoints" / folders.LAST).stat().st_size
-            resource.setrlimit(resource.RLIMIT_FSIZE, (size - 100, hard))
+            resource.setrlimit(resource.RLIMIT_FSIZE, (size - 100, limits[1]))
 
-        self.addCleanup(resource.setrlimit, resource.RLIMIT_FSIZE, (soft, hard))
-        with on_step(9, full):
-            ending = self.train(*SMALL, "--epochs", 3)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        self.addCleanup(resource.setrlimit, resource.RLIMIT_FSIZE, limits)
+        with on_step(1, full):
+            ending = self.extend()
         self.assert_ends(ending, 1, "cannot write", "last.ckpt", "--resume")
         self.assertEqual(self.state()["epochs"], 1)
-        self.assertEqual(self.train("--resume"), (0, ""))
 
     def test_a_log_directory_that_is_removed_ends_with_one_line(self):
-        with on_step(9, lambda: shutil.rmtree(self.logs)):
-            ending = self.train(*SMALL, "--epochs", 3)
+        options = {**TINY, "keep_epochs": False}  # which would make it again
+        with on_step(1, lambda: shutil.rmtree(self.logs)):
+            ending = self.train(*to_argv(options), "--epochs", 1)
         self.assert_ends(ending, 1, "cannot write", str(self.logs), "start again")
 
-    def test_what_is_no_fault_of_the_runs_files_is_told_as_what_it_is(self):
-        def of_another_mistake(*_):
-            try:
-                Path("labels.txt").read_text()
-            except FileNotFoundError:
-                raise ValueError("a mistake")  # noqa: B904
-
+    def test_what_is_no_fault_of_the_runs_files_keeps_its_traceback(self):
+        run = Run(make_parser(), {"resume": self.short_run(), "epochs": 2}, ExitStack())
+        of_another_mistake = ValueError("a mistake")
+        of_another_mistake.__context__ = FileNotFoundError(2, "No such file", "labels.txt")
         for error in (
             FileNotFoundError(2, "No such file or directory", "labels.txt"),
             ConnectionResetError(104, "Connection reset by peer"),
@@ -493,10 +523,7 @@ class TestFaults(BareTest):
             BrokenPipeError(32, "Broken pipe"),
             of_another_mistake,
         ):
-            failing = mock.Mock(side_effect=error)
-            expected = ValueError if error is of_another_mistake else type(error)
-            with self.subTest(error), self.assertRaises(expected):
-                self.train_vae(LambdaCallback(on_train_batch_end=failing), **TINY, epochs=1)
+            explain_end(run, error, 0)  # says nothing, and raises nothing else
 
     def test_pictures_that_cannot_be_drawn_end_a_training_with_the_last_checkpoint(self):
         failing = mock.Mock(side_effect=FloatingPointError("the outputs are not finite numbers"))
@@ -541,13 +568,13 @@ class TestFolders(InFolder):
 
 
 class TestFinishedRun(unittest.TestCase):
-    """What a run of three epochs of ten steps has left, with pictures, looked at from all sides."""
+    """What a run of three epochs of five steps has left, with pictures, seen from all sides."""
 
     @classmethod
     def setUpClass(cls):
         cls.folder, cls.test, cls.said = finished_run()
         cls.curves = curves(cls.folder)
-        cls.ends = [9, 19, 29]
+        cls.ends = [4, 9, 14]
         cls.result = json.loads((cls.folder / "result.json").read_text())
         cls.table = rows(cls.folder / "metrics.csv")
 
@@ -586,11 +613,11 @@ class TestFinishedRun(unittest.TestCase):
     def test_curves_pictures_and_the_table_have_one_axis_and_the_same_figures(self):
         for tag, steps in (
             ("bpd/val", self.ends),
-            ("val_active_units", [0, 9, 29]),
-            ("picture images/Samples", [0, 9, 29]),
-            ("picture images/KL per dimension", [0, 9, 29]),
-            ("picture images/Latent means", [30]),  # as the test
-            ("test/bpd", [30]),
+            ("val_active_units", [0, 4, 14]),
+            ("picture images/Samples", [0, 4, 14]),
+            ("picture images/KL per dimension", [0, 4, 14]),
+            ("picture images/Latent means", [15]),  # as the test
+            ("test/bpd", [15]),
         ):
             self.assertEqual([step for step, _ in self.curves[tag]], steps, tag)
         self.assertEqual(column(self.table, "epoch"), [1, 2, 3])
@@ -671,63 +698,33 @@ class TestFinishedRun(unittest.TestCase):
         )
 
 
-class TestWithinTheEpoch(InFolder):
-    def test_a_point_is_the_mean_since_the_last_one_or_since_the_epoch_began(self):
+class TestOwnTrainer(InFolder):
+    def test_a_point_is_the_mean_since_the_last_one_or_since_the_epoch_began_or_went_on(self):
         losses, terms = [], VAE.elbo_terms
 
         class Recorded(VAE):
             def elbo_terms(self, imgs):
                 found = terms(self, imgs)
                 if self.training:
-                    losses.append((found[0] + found[1]).mean().item())
+                    losses.append((found[0] + found[1]).mean().item() / 784 / math.log(2))
                 return found
 
-        logger = CSVLogger(self.folder, name=None)
-        trainer = own_trainer(max_epochs=2, log_every_n_steps=4, logger=logger)
-        with tiny_data():
-            data = fmnist.MNISTDataModule(batch_size=NUM_TRAIN // 6)
-            trainer.fit(Recorded(num_filters=2, z_dim=2, lr=1e-3), datamodule=data)
-        table = rows(self.folder / "version_0/metrics.csv")
-        table = [row for row in table if row["train_bpd_step"]]
-        self.assertEqual(column(table, "step"), [3, 7, 11])
-        nats = torch.tensor(losses)
-        means = torch.stack([nats[:4].mean(), nats[6:8].mean(), nats[8:12].mean()])
-        expected = means / 784 / torch.tensor(2.0).log()
-        found = torch.tensor(column(table, "train_bpd_step"))
-        torch.testing.assert_close(found, expected, rtol=1e-4, atol=0)
-
-
-class TestLoggers(BareTest):
-    def test_all_loggers_of_a_caller_get_the_same_figures_as_the_model_names_them(self):
-        board = TensorBoardLogger(self.folder, name="board", version=0)
-        args = argparse.Namespace(**TINY, epochs=1, log_dir=self.logs)
-        with tiny_data(), redirect_stdout(StringIO()) as output:
-            (test,) = train_vae(args, logger=[CSVLogger(self.folder, name="csv"), board])
-        table = rows(self.folder / "csv/version_0/metrics.csv")
-        self.assertEqual(column(table, "test_bpd"), [test["test_bpd"]])
-        shown = curves(self.folder / "board/version_0")
-        for name in ("val_bpd", "train_bpd", "val_prior_bpd", "test_prior_bpd"):
-            self.assertAlmostEqual(column(table, name)[0], shown[name][0][1], places=4)
-        settings = (self.folder / "csv/version_0/hparams.yaml").read_text()
-        self.assertIn("precision: 32-true", settings)
-        self.assertEqual(list(self.run_folder.glob("*tfevents*")), [])
-        for name in ("metrics.csv", "result.json"):
-            self.assertTrue((self.run_folder / name).exists(), name)
-        self.assertIn(f"tensorboard --logdir {self.folder}", output.getvalue())
-
-    def test_no_logger_at_all_is_refused_with_the_remedy(self):
-        args = argparse.Namespace(**TINY, log_dir=self.logs)
-        with tiny_data(), self.assertRaisesRegex(InputError, "logger: give at least one, or None"):
-            train_vae(args, logger=False)
-
-    def test_a_run_with_another_logger_is_resumed_with_another_logger(self):
-        first, second = (CSVLogger(self.folder, name=name) for name in ("first", "second"))
-        args = argparse.Namespace(**TINY, epochs=1, log_dir=self.logs)
-        interrupt = LambdaCallback(on_test_start=mock.Mock(side_effect=RuntimeError))
-        with tiny_data(), redirect_stdout(StringIO()):
-            with self.assertRaises(RuntimeError):
-                train_vae(args, interrupt, first)
-            (test,) = train_vae(argparse.Namespace(resume=self.run_folder), logger=second)
-        table = rows(self.folder / "second/version_0/metrics.csv")
-        self.assertEqual(column(table, "test_bpd"), [test["test_bpd"]])
-        self.assertEqual(len(self.rows()), 1)
+        data = fmnist.MNISTDataModule(batch_size=NUM_TRAIN // 3)  # three steps an epoch
+        for epochs, path in ((2, None), (3, self.folder / "step=5.ckpt")):
+            keep = pl.callbacks.ModelCheckpoint(self.folder, "{step}", every_n_train_steps=5)
+            how = {"logger": CSVLogger(self.folder, name=None), "callbacks": [keep]}
+            trainer = own_trainer(
+                max_epochs=epochs, log_every_n_steps=2, enable_checkpointing=True, **how
+            )
+            with tiny_data(), warnings.catch_warnings(action="ignore"):
+                model = Recorded(num_filters=2, z_dim=2)
+                trainer.fit(model, datamodule=data, ckpt_path=path, weights_only=True)
+        for version, points in (
+            (0, {1: losses[0:2], 3: losses[3:4], 5: losses[4:6]}),
+            (1, {5: losses[6:7], 7: losses[7:9]}),
+        ):
+            table = rows(self.folder / f"version_{version}/metrics.csv")
+            table = [row for row in table if row["train_bpd_step"]]
+            self.assertEqual(column(table, "step"), [*points])
+            for found, among in zip(column(table, "train_bpd_step"), points.values(), strict=True):
+                self.assertAlmostEqual(found, np.mean(among), delta=1e-3)
