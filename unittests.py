@@ -28,6 +28,8 @@ from utils import (
     mean_image,
     reconstruction_loss,
     sample_reparameterize,
+    sampled_negative_elbo,
+    unit_gaussian_log_prob,
     visualize_manifold,
 )
 
@@ -61,26 +63,17 @@ def default_dtype(dtype: torch.dtype) -> Iterator[None]:
 
 
 class TestNetworks(unittest.TestCase):
-    def test_encoder_gives_mean_and_log_std_of_the_latents(self):
+    def test_they_map_images_to_mean_and_log_std_and_latents_to_logits_of_sixteen_levels(self):
         for num_filters, z_dim in SIZES:
             mean, log_std = CNNEncoder(num_filters=num_filters, z_dim=z_dim)(images(3))
             self.assertEqual((mean.shape, log_std.shape), ((3, z_dim), (3, z_dim)))
-            self.assertTrue(mean.is_floating_point())
+            logits = CNNDecoder(num_filters=num_filters, z_dim=z_dim)(mean)
+            self.assertEqual(logits.shape, (3, 16, 28, 28))
 
     def test_encoder_sees_the_grey_levels(self):
         x = images(1)
         mean, _ = CNNEncoder()(torch.cat([x, 15 - x]))
         self.assertFalse(torch.allclose(mean[0], mean[1]))
-
-    def test_decoder_gives_logits_of_sixteen_levels_per_pixel(self):
-        for num_filters, z_dim in SIZES:
-            logits = CNNDecoder(num_filters=num_filters, z_dim=z_dim)(torch.randn(3, z_dim))
-            self.assertEqual(logits.shape, (3, 16, 28, 28))
-
-    def test_decoder_output_is_not_normalised(self):
-        logits = CNNDecoder()(torch.randn(3, 32))
-        self.assertGreater((logits.logsumexp(dim=1)).abs().max().item(), 0.01)
-        self.assertTrue((logits < 0).any() and (logits > 0).any())
 
     def test_zero_parameters_are_the_uniform_distribution_at_exactly_four_bpd(self):
         for num_filters, z_dim in SIZES:
@@ -141,19 +134,15 @@ class TestModel(unittest.TestCase):
         mean, log_std = model.encoder(x)
         torch.testing.assert_close(L_reg, KLD(mean, log_std).mean())
 
-    def test_samples_are_grey_levels_without_gradients(self):
-        samples = VAE(num_filters=8, z_dim=4, lr=1e-3).sample(5)
-        self.assertEqual((samples.shape, samples.dtype), ((5, 1, 28, 28), torch.long))
-        self.assertTrue(samples.min() >= 0 and samples.max() <= 15)
-        self.assertFalse(samples.requires_grad)
-
-    def test_samples_follow_the_decoders_distribution(self):
+    def test_samples_are_grey_levels_that_follow_the_decoders_distribution(self):
         model = VAE(num_filters=8, z_dim=4, lr=1e-3)
         for p in model.parameters():
             nn.init.zeros_(p)
         expected = torch.arange(1, 17) / 136
         model.decoder.net[-1].bias.data = expected.log()
-        counts = model.sample(64).flatten().bincount(minlength=16) / (64 * 784)
+        samples = model.sample(64)
+        self.assertEqual((samples.shape, samples.dtype), ((64, 1, 28, 28), torch.long))
+        counts = samples.flatten().bincount(minlength=16) / (64 * 784)
         torch.testing.assert_close(counts, expected, atol=5e-3, rtol=0)
 
     def test_samples_reconstructions_and_manifold_run_on_the_models_device_and_dtype(self):
@@ -210,10 +199,8 @@ class TestModel(unittest.TestCase):
             self.assertEqual(shares, sorted(shares[:top]) + sorted(shares[top:], reverse=True))
             if total > 1:
                 self.assertAlmostEqual(shares[-1], 0)
-
-    def test_the_learning_rate_is_constant_if_the_number_of_steps_is_not_known(self):
-        shares = {warmup_and_line(step, math.inf, 0.05) for step in (0, 1, 10**6)}
-        self.assertEqual(shares, {1.0})
+        unknown = {warmup_and_line(step, math.inf, 0.05) for step in (0, 1, 10**6)}
+        self.assertEqual(unknown, {1.0})
 
     def test_training_images_move_by_at_most_a_pixel_and_not_at_all_near_the_end(self):
         model = VAE(num_filters=4, z_dim=2, lr=1e-3)
@@ -227,11 +214,6 @@ class TestModel(unittest.TestCase):
         share = 1 - places.count((4, 4)) / len(places)
         self.assertAlmostEqual(share, model.hparams.shift_probability * 8 / 9, delta=0.1)
         self.assertTrue(all(model.augmented(imgs, progress=0.95) is imgs for _ in range(50)))
-
-    def test_learning_rates_that_are_no_positive_number_are_refused(self):
-        for lr in (0.0, -1.0, math.nan, math.inf):
-            with self.assertRaisesRegex(ValueError, "lr"):
-                VAE(num_filters=8, z_dim=4, lr=lr)
 
 
 class TestReparameterization(unittest.TestCase):
@@ -248,10 +230,6 @@ class TestReparameterization(unittest.TestCase):
         z.sum().backward()
         torch.testing.assert_close(mean.grad, torch.ones(10))
         torch.testing.assert_close(std.grad, z.detach())  # z = 0 + 1 * noise
-
-    def test_zero_std_gives_the_mean(self):
-        mean = torch.randn(3, 4)
-        torch.testing.assert_close(sample_reparameterize(mean, torch.zeros(3, 4)), mean)
 
     def test_a_negative_std_is_refused_with_the_question_whether_it_is_a_log_std(self):
         for requires_grad in (False, True):
@@ -282,6 +260,13 @@ class TestLosses(unittest.TestCase):
             pixels = Categorical(logits=logits.permute(0, 2, 3, 1))
             expected = -pixels.log_prob(x.squeeze(1)).sum(dim=(1, 2))
             torch.testing.assert_close(reconstruction_loss(logits, x), expected)
+
+    def test_the_sampled_bound_of_the_unit_gaussian_is_on_average_the_one_with_the_kl(self):
+        mean, log_std, L_rec = torch.randn(2), torch.randn(2), torch.full((100_000,), 7.0)
+        mean, log_std = (each.expand(100_000, 2) for each in (mean, log_std))
+        z = sample_reparameterize(mean, log_std.exp())
+        found = sampled_negative_elbo(L_rec, z, mean, log_std, unit_gaussian_log_prob(z)).mean()
+        torch.testing.assert_close(found, 7 + KLD(mean, log_std)[0], rtol=0.02, atol=0)
 
     def test_one_bit_per_dimension_is_ln_2_nats_per_dimension(self):
         for shape in ((2, 1, 28, 28), (2, 3, 32, 32)):

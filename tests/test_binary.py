@@ -9,7 +9,6 @@ from contextlib import redirect_stdout
 from functools import cache
 from io import StringIO
 from pathlib import Path
-from unittest import mock
 
 import numpy as np
 import torch
@@ -77,12 +76,6 @@ class TestDraws(unittest.TestCase):
             seen.add(unsure.numpy().tobytes())
         self.assertEqual(len(seen), 4)
 
-    def test_loader_processes_draw_the_same(self):
-        data = tiny_binary()
-        with mock.patch.object(data, "num_workers", 1):
-            images, _ = batches(data.train_dataloader(), epoch=3)
-        self.assertTrue(torch.equal(images, batches(data.train_dataloader(), epoch=3)[0]))
-
     def test_other_images_are_drawn_once_whatever_the_seed_and_the_order_is_that_of_four_bits(self):
         one, other = tiny_binary(), tiny_binary(seed=1)
         for name in ("val", "test"):
@@ -125,24 +118,22 @@ class TestDraws(unittest.TestCase):
         self.assertTrue((own.data.images[own.data.grey.images == 0] == 0).all())
 
 
-@cache
-def trained() -> Path:
-    """The folder of a tiny run."""
-    temporary = tempfile.TemporaryDirectory()
-    unittest.addModuleCleanup(temporary.cleanup)
-    how = {"num_filters": 2, "z_dim": 2, "epochs": 1, "seed": 3, "batch_size": 20, "bits": 1}
-    args = argparse.Namespace(**how, log_dir=temporary.name, accelerator="cpu")
-    with tiny_data(), without_pictures(), redirect_stdout(StringIO()):
-        train_pl.train_vae(args)
-    return Path(temporary.name, "version_0")
-
-
 class TestRuns(InFolder):
+    @classmethod
+    def setUpClass(cls):
+        temporary = tempfile.TemporaryDirectory()
+        cls.addClassCleanup(temporary.cleanup)
+        how = {"num_filters": 2, "z_dim": 3, "epochs": 1, "seed": 3, "batch_size": 20, "bits": 1}
+        args = argparse.Namespace(**how, log_dir=temporary.name, accelerator="cpu")
+        with tiny_data(), without_pictures(), redirect_stdout(StringIO()):
+            train_pl.train_vae(args)
+        cls.trained = Path(temporary.name, "version_0")
+
     def test_evaluate_and_sample_know_the_two_levels(self):
         report, file = self.folder / "report", self.folder / "some.npy"
         limited = ("--limit", 10, "--iwae_samples", 2, "--output", report)
         with tiny_data(), undrawn():
-            code, said, error = run_command(evaluate.main, trained(), *limited)
+            code, said, error = run_command(evaluate.main, self.trained, *limited)
         self.assertEqual(code, 0, error)
         self.assertIn("10 images, binary MNIST test", said)
         metrics = json.loads((report / "metrics.json").read_text())
@@ -150,7 +141,7 @@ class TestRuns(InFolder):
         self.assertAlmostEqual(nats, bpd * 784 * math.log(2), delta=1e-3)
         self.assertLess(bpd, 1)
         self.assertNotIn("samples", metrics)  # the classifier knows 16 levels
-        self.assertEqual(run_command(sample.main, trained(), "--output", file)[0], 0)
+        self.assertEqual(run_command(sample.main, self.trained, "--output", file)[0], 0)
         self.assertEqual(np.unique(np.load(file)).tolist(), [0, 1])
 
     def test_pictures_of_ones_own_are_judged_in_two_levels(self):
@@ -159,21 +150,23 @@ class TestRuns(InFolder):
         Image.fromarray(picture).save(self.folder / "one.png")
         judged = ("--images", self.folder / "one.png", "--output", self.folder / "report")
         with tiny_data():
-            code, _, error = run_command(evaluate.main, trained(), *judged, "--iwae_samples", 1)
+            code, _, error = run_command(evaluate.main, self.trained, *judged, "--iwae_samples", 1)
         self.assertEqual(code, 0, error)
 
     def test_the_page_takes_two_levels_too_but_not_beside_sixteen(self):
         page = self.folder / "a.html"
         with tiny_data():
-            self.assertEqual(run_command(explore.main, trained(), "--output", page)[::2], (0, ""))
-            both = (trained(), explore.PRETRAINED, "--output", page)
+            self.assertEqual(
+                run_command(explore.main, self.trained, "--output", page)[::2], (0, "")
+            )
+            both = (self.trained, explore.PRETRAINED, "--output", page)
             code, _, error = run_command(explore.main, *both)
         self.assertIn("const LEVELS = 2;", page.read_text())
         self.assert_ends((code, error), 2, "of 2 and of 16 grey levels")
 
     def test_runs_of_other_bits_are_not_compared(self):
-        result = json.loads((trained() / "result.json").read_text())
+        result = json.loads((self.trained / "result.json").read_text())
         result["trained_on"]["bits"] = result["options"]["bits"] = 4
         (self.folder / "result.json").write_text(json.dumps(result))
-        ending = run_command(compare.main, trained(), self.folder)
+        ending = run_command(compare.main, self.trained, self.folder)
         self.assert_ends((ending[0], ending[2]), 2, "different images")
