@@ -8,10 +8,12 @@ import unittest
 from argparse import Namespace
 from collections.abc import Iterable
 from contextlib import redirect_stdout
-from io import StringIO
+from io import BytesIO, StringIO
 from itertools import chain
 from pathlib import Path
+from types import SimpleNamespace
 from unittest import mock
+from zipfile import ZipFile
 
 import numpy as np
 import torch
@@ -50,7 +52,9 @@ from runs.checkpoints import find_checkpoint
 RAW = DATA_DIR / "MNIST" / "raw"
 DIGITS = read_idx(RAW / "t10k-images-idx3-ubyte.gz")[:240].copy()  # 0..255
 LABELS = read_idx(RAW / "t10k-labels-idx1-ubyte.gz")[:240].astype(int)
-LEVELS, NUMBERS = four_bit(DIGITS), np.arange(240)
+LEVELS, NUMBERS, FLAT = four_bit(DIGITS), np.arange(240), DIGITS.reshape(240, 784)
+TURNED = DIGITS.transpose(0, 2, 1)  # rows and columns exchanged
+PARTS = {"train": slice(200), "val": slice(200, 220), "test": slice(220, 240)}
 DOCS = DATA_DIR.parent / "docs"
 NAMES = [f"letter {'ab$'[n % 3]}" for n in range(240)]
 CLASSES = ("letter $", "letter a", "letter b")
@@ -67,9 +71,136 @@ def disguised(number: int) -> np.ndarray:
     )[number % 4]
 
 
+def png(image: np.ndarray) -> bytes:
+    file = BytesIO()
+    Image.fromarray(image).save(file, "PNG")
+    return file.getvalue()
+
+
+def pngs(images: Iterable[np.ndarray], labels: Iterable[object], top: str = "") -> dict[str, bytes]:
+    """Pictures' files by their paths: each in the folder of its class."""
+    pairs = zip(images, labels, strict=True)
+    return {f"{top}{label}/{n:04}.png": png(image) for n, (image, label) in enumerate(pairs)}
+
+
+def table(header: bool = True) -> str:
+    """Labels and grey levels as Kaggle has them."""
+    rows = [["label", *(f"pixel{n}" for n in range(784))]] * header
+    rows += np.column_stack([LABELS, FLAT]).tolist()
+    return "\n".join(",".join(map(str, row)) for row in rows)
+
+
+def saved(path: Path, content: object) -> Path:
+    """Writes text, bytes or arrays in the form that the file's name says."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if isinstance(content, str | bytes):
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    elif path.suffix == ".npy":
+        np.save(path, content)
+    elif path.suffix == ".npz":
+        np.savez(path, **content)
+    elif path.suffix == ".pt":
+        torch.save(content, path)
+    elif path.suffix == ".zip":
+        with ZipFile(path, "w") as archive:
+            for name, file in content.items():
+                archive.writestr(name, file)
+    else:  # IDX
+        kind, dtype = (12, ">i4") if path.name.endswith("int") else (8, ">u1")
+        start = struct.pack(f">4B{content.ndim}I", 0, 0, kind, content.ndim, *content.shape)
+        whole = start + content.astype(dtype).tobytes()
+        path.write_bytes(gzip.compress(whole, 1) if path.suffix == ".gz" else whole)
+    return path
+
+
+def all_saved(folder: Path, files: dict[str, object]) -> Path:
+    for name, content in files.items():
+        saved(folder / name, content)
+    return folder
+
+
+def in_parts(form: str, images: np.ndarray, labels: np.ndarray) -> dict[str, np.ndarray]:
+    """Arrays for training, validation and test by their names, which have part and content."""
+    both = (("images", images), ("labels", labels))
+    return {form.format(p, what): a[which] for p, which in PARTS.items() for what, a in both}
+
+
+IN_FOLDERS = {}
+for part, which in PARTS.items():
+    IN_FOLDERS |= pngs(DIGITS[which], LABELS[which], f"{part}/")
+# By the first cell of a row in docs/own_data.md, the files; the first is given if not the folder.
+KINDS = {
+    "`.npy`": {"X_train.npy": DIGITS, "y_train.npy": LABELS, "y_test.npy": LABELS[::-1]},
+    "a folder of `.npy` files, one for each class": {
+        f"full_numpy_bitmap_{label}.npy": FLAT[label == LABELS] for label in range(10)
+    },
+    "`.npz`": {"own.npz": in_parts("{}_{}", DIGITS, LABELS[:, np.newaxis])},
+    "`.csv`": {"train.csv": table()},
+    "`.pt`": {"training.pt": (torch.tensor(DIGITS), torch.tensor(LABELS))},
+    "IDX": {
+        "qmnist-train-images-idx3-ubyte.gz": DIGITS,
+        "qmnist-train-labels-idx2-int": np.stack([LABELS, *[NUMBERS] * 7], axis=1),
+    },
+    "a folder of such files": in_parts("kmnist-{}-{}.npy", DIGITS, LABELS),
+    "how the names of several such files begin": {
+        **in_parts("emnist-letters-{}-{}-idx", TURNED, LABELS),
+        **in_parts("emnist-mnist-{}-{}-idx", TURNED, LABELS),
+        "emnist-letters-test-labels-idx.gz": LABELS[PARTS["test"]],  # packed and unpacked
+    },
+    "a folder of pictures": pngs(DIGITS, LABELS),
+    "a folder of pictures in `train`, `test`, `val`": IN_FOLDERS,
+    "a folder of pictures with a table": {
+        **pngs(DIGITS, ["pictures"] * 240),
+        "labels.csv": "id,class\n" + "\n".join(f"{n:04},{label}" for n, label in enumerate(LABELS)),
+    },
+    "an archive of any of these": {"all.zip": {f"all/{n}": png for n, png in IN_FOLDERS.items()}},
+    "`.mat`": {"emnist.mat": ""},
+    "`.parquet`": {"own.parquet": ""},
+}
+GIVEN = {kind: "" if kind.startswith("a folder") else next(iter(KINDS[kind])) for kind in KINDS}
+GIVEN["how the names of several such files begin"] = "emnist-letters"
+SPLIT = ("`.npz`", "a folder of such files", "how the names of several such files begin", "`.mat`")
+SPLIT += ("a folder of pictures in `train`, `test`, `val`", "an archive of any of these")
+PACKAGES = {".mat": "scipy", ".parquet": "pyarrow", ".heic": "pillow-heif"}
+
+
+class Table(dict):
+    """As much of pyarrow's tables as is asked for."""
+
+    column_names = property(list)
+
+    def __getitem__(self, name: str) -> SimpleNamespace:
+        return SimpleNamespace(to_pylist=lambda: [*super(Table, self).__getitem__(name)])
+
+
+def loadmat(path: Path, simplify_cells: bool) -> dict[str, object]:
+    """EMNIST in MATLAB's form, as scipy reads it."""
+    flat = TURNED.reshape(240, 784)
+    parts = {n: {"images": flat[p], "labels": LABELS[p]} for n, p in PARTS.items()}
+    return {"__version__": "1.0", "dataset": {**parts, "mapping": np.zeros((10, 2))}}
+
+
+def read_table(path: Path) -> Table:
+    """A data set of Hugging Face with light pictures, of which one is narrower, from pyarrow."""
+    light = [255 - DIGITS[0, :, 1:-1], *(255 - DIGITS[1:])]
+    return Table(image=[{"bytes": png(image), "path": None} for image in light], label=LABELS)
+
+
+INSTALLED = {
+    "scipy.io": SimpleNamespace(loadmat=loadmat),
+    "pyarrow.parquet": SimpleNamespace(read_table=read_table),
+}
+
+
+def pairs(data: DiscreteImages) -> list[tuple[bytes, str]]:
+    """Images with the names of their classes, in an order that does not depend on the data's."""
+    names = [data.classes[label] for label in data.labels.tolist()]
+    return sorted(zip([image.numpy().tobytes() for image in data.images], names, strict=True))
+
+
 class OwnDataTest(InFolder):
     def npz(self, **arrays: np.ndarray) -> Path:
-        return save_npz(self.folder, **arrays)
+        return saved(self.folder / "own.npz", arrays)
 
     def assert_read(
         self, path: Path, images: np.ndarray, labels: list[str] | None = None, **how: object
@@ -85,157 +216,33 @@ class OwnDataTest(InFolder):
             self.assertEqual([data.classes[number] for number in numbers], labels)
 
 
-def save_npz(folder: Path, name: str = "own", **arrays: np.ndarray) -> Path:
-    np.savez(folder / f"{name}.npz", **arrays)
-    return folder / f"{name}.npz"
-
-
-def save_npy(folder: Path) -> Path:
-    np.save(folder / "labels.npy", LABELS)
-    np.save(folder / "own.npy", DIGITS)
-    return folder / "own.npy"
-
-
-def save_csv(folder: Path, header: bool = True) -> Path:
-    rows = np.column_stack([LABELS, DIGITS.reshape(240, 784)])
-    names = ",".join(["label", *(f"pixel{n}" for n in range(784))])
-    np.savetxt(folder / "train.csv", rows, "%d", ",", header=names if header else "", comments="")
-    return folder / "train.csv"
-
-
-def save_idx(path: Path, array: np.ndarray, kind: int = 8) -> Path:
-    header = struct.pack(f">4B{array.ndim}I", 0, 0, kind, array.ndim, *array.shape)
-    content = header + array.astype({8: ">u1", 12: ">i4"}[kind]).tobytes()
-    path.write_bytes(gzip.compress(content, 1) if path.suffix == ".gz" else content)
-    return path
-
-
-def save_pngs(folder: Path, images: Iterable[np.ndarray], labels: Iterable[object]) -> Path:
-    """Each picture in the folder of its class."""
-    for number, (image, label) in enumerate(zip(images, labels, strict=True)):
-        (folder / str(label)).mkdir(parents=True, exist_ok=True)
-        Image.fromarray(image).save(folder / str(label) / f"{number:04}.png")
-    return folder
-
-
-def quick_draw(folder: Path) -> Path:
-    for label in range(10):
-        flat = DIGITS[label == LABELS].reshape(-1, 784)
-        np.save(folder / f"full_numpy_bitmap_{label}.npy", flat)
-    return folder
-
-
-def medmnist(folder: Path) -> Path:
-    parts = {"train": slice(200), "val": slice(200, 220), "test": slice(220, 240)}
-    arrays = {f"{name}_images": DIGITS[part] for name, part in parts.items()}
-    arrays |= {f"{name}_labels": LABELS[part, np.newaxis] for name, part in parts.items()}
-    return save_npz(folder, **arrays)
-
-
-def kmnist(folder: Path) -> Path:
-    for name, part in (("train", slice(220)), ("test", slice(220, 240))):
-        save_npz(folder, f"kmnist-{name}-imgs", arr_0=DIGITS[part])
-        save_npz(folder, f"kmnist-{name}-labels", arr_0=LABELS[part])
-    return folder
-
-
-def tensors(folder: Path) -> Path:
-    torch.save((torch.tensor(DIGITS), torch.tensor(LABELS)), folder / "training.pt")
-    return folder / "training.pt"
-
-
-def qmnist(folder: Path) -> Path:
-    """Labels of eight whole numbers each, of which the first is the class."""
-    save_idx(
-        folder / "qmnist-train-labels-idx2-int", np.stack([LABELS, *[NUMBERS] * 7], axis=1), 12
-    )
-    return save_idx(folder / "qmnist-train-images-idx3-ubyte.gz", DIGITS)
-
-
-def emnist(folder: Path) -> Path:
-    """Files of two data sets, with rows and columns exchanged."""
-    for name in ("emnist-letters", "emnist-mnist"):
-        for part, which in (("train", slice(220)), ("test", slice(220, 240))):
-            sides = DIGITS[which].transpose(0, 2, 1)
-            save_idx(folder / f"{name}-{part}-images-idx3-ubyte.gz", sides)
-            save_idx(folder / f"{name}-{part}-labels-idx1-ubyte", LABELS[which])
-    return folder / "emnist-letters"
-
-
-def in_parts(folder: Path) -> Path:
-    save_pngs(folder / "training", DIGITS[:220], LABELS[:220])
-    save_pngs(folder / "testing", DIGITS[220:], LABELS[220:])
-    return folder
-
-
-def with_table(folder: Path) -> Path:
-    lines = [f"{number:04},{label}" for number, label in enumerate(LABELS)]
-    (folder / "labels.csv").write_text("\n".join(["id,class", *lines]))
-    return save_pngs(folder, DIGITS, np.full(240, "pictures"))
-
-
-def zipped(folder: Path) -> Path:
-    in_parts(folder / "inside" / "mnist_png")
-    return Path(shutil.make_archive(f"{folder}/all", "zip", folder / "inside"))
-
-
-# By the first cell of a row in docs/own_data.md: what makes such a source, and its published parts.
-KINDS = {
-    "`.npy`": (save_npy, []),
-    "a folder of `.npy` files, one for each class": (quick_draw, []),
-    "`.npz`": (medmnist, ["val", "test"]),
-    "`.csv`": (save_csv, []),
-    "`.pt`": (tensors, []),
-    "IDX": (qmnist, []),
-    "a folder of such files": (kmnist, ["test"]),
-    "how the names of several such files begin": (emnist, ["test"]),
-    "a folder of pictures": (lambda folder: save_pngs(folder, DIGITS, LABELS), []),
-    "a folder of pictures in `train`, `test`, `val`": (in_parts, ["test"]),
-    "a folder of pictures with a table": (with_table, []),
-    "an archive of any of these": (zipped, ["test"]),
-}
-PACKAGES = {"`.mat`": ("x.mat", "scipy"), "`.parquet`": ("x.parquet", "pyarrow")}
-PACKAGES["pictures from a phone"] = ("x/y.heic", "pillow-heif")
-
-
-def pairs(data: DiscreteImages) -> list[tuple[bytes, str]]:
-    """Images with the names of their classes, in an order that does not depend on the data's."""
-    names = [data.classes[label] for label in data.labels.tolist()]
-    return sorted(zip([image.numpy().tobytes() for image in data.images], names, strict=True))
-
-
 class TestKinds(OwnDataTest):
     def test_every_kind_in_the_docs_is_read_with_its_images_labels_classes_and_split(self):
-        table = (DOCS / "own_data.md").read_text().split("| what PATH is")[1].split("\n\n")[0]
-        rows = [line.split(" | ")[0].removeprefix("| ") for line in table.splitlines()[2:]]
-        self.assertEqual(rows, [*KINDS, *PACKAGES])
+        rows = (DOCS / "own_data.md").read_text().split("| what PATH is")[1].split("\n\n")[0]
+        kinds = [line.split(" | ")[0].removeprefix("| ") for line in rows.splitlines()[2:]]
+        self.assertEqual(kinds, [*KINDS, "pictures from a phone"])
         for end in (*READERS, *ARCHIVES, *TABLES, *HEIF, *FORMATS):
-            self.assertIn(end, table)
+            self.assertIn(end, rows)
         data = DiscreteImages(torch.tensor(LEVELS[:, np.newaxis]), torch.tensor(LABELS))
-        for number, (kind, (make, published)) in enumerate(KINDS.items()):
-            with self.subTest(kind):
-                folder = self.folder / f"data {number}"
-                folder.mkdir()
-                own = read_own(make(folder))
+        for number, (kind, files) in enumerate(KINDS.items()):
+            with self.subTest(kind), mock.patch.dict("sys.modules", INSTALLED):
+                own = read_own(all_saved(self.folder / f"data {number}", files) / GIVEN[kind])
                 self.assertEqual(own.data.classes, tuple("0123456789"))
-                self.assertEqual(own.record["published"], published)
                 self.assertEqual(pairs(own.data), pairs(data))
-                sizes = {(): (192, 24, 24), ("test",): (198, 22, 20)}
-                parts = own.split()
-                self.assertEqual(tuple(map(len, parts)), sizes.get(tuple(published), (200, 20, 20)))
-                if published:
-                    self.assertEqual(pairs(parts[2]), pairs(data.subset(torch.arange(220, 240))))
-                self.assertEqual(pairs(own.data), sorted(chain(*map(pairs, parts))))
+                parts = [*map(pairs, own.split())]
+                self.assertEqual(sorted(chain(*parts)), pairs(data))
+                sizes = (200, 20, 20) if kind in SPLIT else (192, 24, 24)
+                self.assertEqual(tuple(map(len, parts)), sizes)
+                if kind in SPLIT:
+                    self.assertEqual(own.record["published"], ["val", "test"])
+                    self.assertEqual(parts[2], pairs(data.subset(torch.arange(220, 240))))
 
     def test_where_a_kind_needs_a_package_the_line_names_it(self):
         missing = dict.fromkeys(("scipy.io", "pyarrow.parquet", "pillow_heif"))
-        for name, package in PACKAGES.values():
-            path = self.folder / name
-            path.parent.mkdir(exist_ok=True)
-            path.touch()
+        for suffix, package in PACKAGES.items():
             line = f"^argument --data: .*pip install {package}$"
             with mock.patch.dict("sys.modules", missing), self.assertRaisesRegex(InputError, line):
-                read_own(path if path.parent == self.folder else path.parent)
+                read_own(saved(self.folder / f"own{suffix}", ""))
 
 
 class TestArrays(OwnDataTest):
@@ -266,16 +273,17 @@ class TestArrays(OwnDataTest):
     def test_names_or_shapes_tell_images_from_labels(self):
         for arrays in ({"x": DIGITS, "y": LABELS}, {"arr_0": DIGITS, "arr_1": LABELS}):
             self.assert_read(self.npz(**arrays), LEVELS, [*map(str, LABELS)])
-        self.assert_read(save_csv(self.folder, header=False), LEVELS, [*map(str, LABELS)])
+        path = saved(self.folder / "train.csv", table(header=False))
+        self.assert_read(path, LEVELS, [*map(str, LABELS)])
         self.assert_read(self.npz(images=DIGITS, boxes=np.zeros((240, 16)), classes=10), LEVELS)
 
     def test_labels_and_test_images_that_are_not_used_are_named(self):
-        path = save_idx(self.folder / "train-images.idx3-ubyte", DIGITS)
+        path = saved(self.folder / "train-images.idx3-ubyte", DIGITS)
         self.assertIn("no labels found", read_own(path).summary())
-        save_idx(self.folder / "other-labels.idx1-ubyte", LABELS)
+        saved(self.folder / "other-labels.idx1-ubyte", LABELS)
         self.assertIn("not used: 1 (other-labels.idx1-ubyte)", read_own(path).summary())
-        save_idx(self.folder / "train-labels-idx1-ubyte.gz", LABELS)
-        save_idx(self.folder / "t10k-images-idx3-ubyte", DIGITS[:20])
+        saved(self.folder / "train-labels-idx1-ubyte.gz", LABELS)
+        saved(self.folder / "t10k-images-idx3-ubyte", DIGITS[:20])
         said = read_own(path).summary()
         self.assertIn("; 0 18, 1 34", said)
         self.assertIn("labels.idx1-ubyte, t10k-images-idx3-ubyte): give the folder", said)
@@ -285,13 +293,10 @@ class TestArrays(OwnDataTest):
         self.assertIn("left out: 20 test images, which have no labels", said)
 
     def test_what_cannot_be_trained_on_is_refused_in_one_line(self):
-        labels, texts = np.zeros(240, np.int64), self.folder / "text.npz"
-        texts.write_text("no array")
-        pickled, idx = self.folder / "pickled.npy", self.folder / "damaged.idx"
-        idx.write_text("no array")
+        labels, pickled = np.zeros(240, np.int64), self.folder / "pickled.npy"
         np.save(pickled, np.array([print], dtype=object), allow_pickle=True)
         for name in ("few", "parts", "parts/train", "parts/test"):
-            save_pngs(self.folder / name, DIGITS[:2], LABELS[:2])
+            all_saved(self.folder / name, pngs(DIGITS[:2], LABELS[:2]))
         (self.folder / "empty").mkdir()
         for line, source, how in (
             ("missing.npz: No such file", self.folder / "missing.npz", {}),
@@ -309,9 +314,9 @@ class TestArrays(OwnDataTest):
             ("labels are float64", {"images": DIGITS, "labels": labels + 0.5}, {}),
             (r"int64 \[240, 2\]", {"images": DIGITS, "labels": np.ones((240, 2), int)}, {}),
             ("240 classes, expected at most 100", {"images": DIGITS, "labels": range(240)}, {}),
-            ("is not an IDX file", idx, {}),
+            ("is not an IDX file", saved(self.folder / "text.idx", "no array"), {}),
             ("image 0, .*nothing", {"images": np.full_like(DIGITS, 40)}, {"like_mnist": True}),
-            ("text.npz", texts, {}),
+            ("text.npz", saved(self.folder / "text.npz", "no array"), {}),
             ("pickled.npy: Object arrays", pickled, {}),
             ("images: 2, expected at least 200", self.folder / "few", {}),
             ("no images in it", self.folder / "empty", {}),
@@ -329,7 +334,7 @@ class TestArrays(OwnDataTest):
 
 class TestPictures(OwnDataTest):
     def test_subfolders_are_classes_and_colours_transparency_and_inversion_make_no_difference(self):
-        save_pngs(self.folder / "named", map(disguised, range(240)), NAMES)
+        all_saved(self.folder / "named", pngs(map(disguised, range(240)), NAMES))
         order = np.argsort(NAMES, kind="stable")
         self.assert_read(self.folder / "named", LEVELS[order], sorted(NAMES))
         (self.folder / "MNIST").mkdir()
@@ -351,21 +356,17 @@ class TestPictures(OwnDataTest):
         self.assertLess((images - expected).abs().float().mean().item(), 0.2)
 
     def test_files_of_systems_are_passed_over_and_others_are_left_out_and_said(self):
-        folder = save_pngs(self.folder / "own", DIGITS, LABELS)
-        for name in (".DS_Store", "3/Thumbs.db", "a.png:Zone.Identifier", "__MACOSX/3/._1.png"):
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            (folder / name).touch()
-        for name in ("README", "LICENSE.md", "3/notes.txt"):
-            (folder / name).touch()
+        hidden = (".DS_Store", "3/Thumbs.db", "a.png:Zone.Identifier", "__MACOSX/3/._1.png")
+        others = dict.fromkeys((*hidden, "README", "LICENSE.md", "3/notes.txt"), "")
+        folder = all_saved(self.folder / "own", pngs(DIGITS, LABELS) | others)
         texts = ["not used: 3 (LICENSE.md, README, notes.txt)"]
         self.assertEqual(read_own(folder).notes, texts)
-        whole = (folder / "3").glob("*.png")
-        (folder / "3/damaged.png").write_bytes(next(whole).read_bytes()[:200])
+        saved(folder / "3/damaged.png", png(DIGITS[0])[:200])
         Image.new("I;16", (28, 28)).save(folder / "3/deep.png")
         own = read_own(folder)
         self.assertEqual(len(own.data), 240)
         self.assertIn("of 242 files: 2 (3/damaged.png, 3/deep.png)", own.summary())
-        Image.fromarray(DIGITS[0]).save(folder / "stray.png")
+        saved(folder / "stray.png", png(DIGITS[0]))
         with self.assertRaisesRegex(InputError, r"243 files: 3 \(stray.png, 3/damaged.png, "):
             read_own(folder)
 
@@ -432,7 +433,7 @@ class TestCommands(OwnDataTest):
         return complaint or said
 
     def test_sampling_judging_and_resuming_know_the_images_of_the_training(self):
-        save_pngs(self.pictures, map(disguised, range(240)), NAMES)
+        all_saved(self.pictures, pngs(map(disguised, range(240)), NAMES))
         self.train(data=self.pictures)
         result = json.loads((self.run / "result.json").read_text())
         record = result["trained_on"]
