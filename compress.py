@@ -28,7 +28,7 @@ from inputs.command_line import InputError, OneLineParser, WorkError, run_main
 from inputs.files import write_whole
 from runs.checkpoints import find_checkpoint
 from runs.from_checkpoint import add_model
-from vae import PRETRAINED, VAE, check_logits, load_model
+from vae import PRETRAINED, VAE, load_model
 
 
 def encode(
@@ -42,11 +42,9 @@ def encode(
         levels: those of the model by default; 256 too if these are 16, see compression/low_bits.py.
         with_model: put the model into the archive.
     Raises:
-        InputError: the model cannot be run on whole numbers, or is of other grey levels, or its
-            p(x|z) is not the decoder's logits.
+        InputError: see `whole_model`.
         TypeError, ValueError: images are something else.
     """
-    check_logits(model, "archives")
     return Codec(whole_model(model, levels)).encode(images, with_model=with_model)
 
 
@@ -95,8 +93,7 @@ def encode_file(args: argparse.Namespace) -> None:
     check_target("ARCHIVE", args.archive, args.force)
     checkpoint = find_checkpoint(args.checkpoint)
     model, name = load_model(checkpoint, args.model), name_of(checkpoint)
-    check_logits(model, "archives")
-    usual = model.encoder.num_levels
+    usual = model.hparams.num_levels
     images, levels, names = read_images(args.images, args.levels, args.discretize, usual)
     if args.archive.exists() and args.archive.samefile(args.images):
         raise InputError(f"{args.archive} has the images themselves: choose another name")

@@ -55,11 +55,13 @@ def export(args: argparse.Namespace) -> None:
         checked = [example(model, size)[name] for size in CHECKED]
         difference = largest_difference(program, from_file(content, output.suffix), checked)
         if not difference <= TOLERANCE:
-            raise WorkError(f"{name} differs from the model by {difference:g}: nothing is written")
+            differs = f"{name} differs from the module that it was made of by {difference:g}"
+            raise WorkError(f"{differs}: nothing is written")
         files[output.with_stem(f"{output.stem}_{name}")] = content, difference
     for path, (content, difference) in files.items():
         write_whole(path, content)
-        print(f"{path}: {len(content) / 1e6:.1f} MB, differs from the model by {difference:.0e}")
+        size = f"{len(content) / 1e6:.1f} MB"
+        print(f"{path}: {size}, differs from the module that it was made of by {difference:.0e}")
 
 
 def make_parser() -> argparse.ArgumentParser:

@@ -65,10 +65,8 @@ class Codec:
 
     def __init__(self, model: WholeModel, progress: bool = False):
         self.model, self.digest, weights = model, model.digest, iter(model.weights)
-        self.encoder, self.decoder = (
-            prepare(model.encoder, weights),
-            prepare(model.decoder, weights),
-        )
+        self.encoder = prepare(model.encoder, weights)
+        self.decoder = prepare(model.decoder, weights)
         self.prior = Prior(weights)
         self.low_bits = LowBits(weights) if model.levels == 256 else None
         self.z_dim = self.prior.z_dim

@@ -7,12 +7,12 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import nn
 
 from compression.exact import describe, whole
 from compression.low_bits import load
 from inputs.command_line import InputError
 from prior import check_prior
+from vae import VAE, check_logits
 
 
 class WholeModel(NamedTuple):
@@ -41,19 +41,22 @@ class WholeModel(NamedTuple):
         return hashlib.sha256(self.packed).digest()[:8]
 
 
-def whole_model(model: nn.Module, levels: int | None = None) -> WholeModel:
+def whole_model(model: VAE, levels: int | None = None) -> WholeModel:
     """A VAE of this repository in whole numbers.
 
     Args:
-        model: has an `encoder` and a `decoder`, see `exact.describe`, and a `prior`, see prior.py.
+        model: of networks that `exact.describe` knows, with the prior of prior.py.
         levels: of the images; by default those of the model. A model of 16 levels also codes 256,
             with the shipped model of the low bits, see low_bits.py.
     Raises:
-        InputError: the model cannot be run on whole numbers, or is of other grey levels.
+        InputError: the model cannot be run on whole numbers, or is of other grey levels, or its
+            p(x|z) is not the decoder's logits.
     """
+    check_logits(model, "archives")
     weights: list[NDArray[np.int32]] = []
     encoder, decoder = describe(model.encoder, weights), describe(model.decoder, weights)
-    own, levels = model.encoder.num_levels, levels or model.encoder.num_levels
+    own = model.hparams.num_levels
+    levels = levels or own
     if levels != own and (levels, own) != (256, 16):
         can = "16 or 256" if own == 16 else own
         raise InputError(f"this model is of images with {can} grey levels, got {levels}")

@@ -201,6 +201,7 @@ class TestRefusals(CommandLine):
         for name, array, said in (
             ("float.npy", self.images / 15, "uint8.*float64"),
             ("shape.npy", self.images[:, 1:], r"\[7, 27, 28\]"),
+            ("number.npy", np.uint8(3), r"\[\]"),
             ("value.npy", self.images * 3, "0..15.*21"),
         ):
             np.save(self.folder / name, array)
@@ -264,6 +265,7 @@ class TestRefusals(CommandLine):
             (whole[:-1], "truncated or altered"),
             (b"", "no archive"),
             (write_archive(Archive(header._replace(pixels=1), content)), "do not match"),
+            (write_archive(Archive(header._replace(count=8), content)), "do not match"),
             (encode(self.images, load_model(PRETRAINED)), "the shipped model: leave out"),
         ):
             self.archive.write_bytes(archive)

@@ -17,7 +17,7 @@ from benchmarks.archives import negative_elbo
 from compress import decode, encode
 from compression import archive as archive_module
 from compression import exact, low_bits
-from compression.archive import OVERHEAD, STORED, Archive, Header, read_archive, write_archive
+from compression.archive import OVERHEAD, STORED, Header, read_archive, write_archive
 from compression.codec import Codec
 from compression.exact import LIMIT, ONE, WEIGHT_ONE, dense, describe, linear, prepare, whole
 from compression.latents import RADIUS, TABLE, TAILS, WINDOWS, Posterior, Stack
@@ -315,16 +315,6 @@ class TestRefusals(unittest.TestCase):
         with self.assertRaisesRegex(InputError, f"^[^\n]*{said}[^\n]*$"):
             self.codec.decode(archive)
 
-    def test_images_of_another_dtype_shape_or_range_are_refused(self):
-        for images, kind, said in [
-            (noise(2) / 15, TypeError, "uint8.*float64"),
-            (noise(2).reshape(1, 2, 28, 28), ValueError, r"\[1, 2, 28, 28\]"),
-            (np.uint8(3), ValueError, r"\[\]"),
-            (noise(2) + np.uint8(1), ValueError, "0..15.*16"),
-        ]:
-            with self.subTest(said), self.assertRaisesRegex(kind, said):
-                self.codec.encode(images)
-
     def test_grey_levels_that_are_not_those_of_the_model_are_refused(self):
         for own, levels, said in ((16, 2, "16 or 256"), (16, 8, "16 or 256"), (2, 256, "with 2 ")):
             with self.assertRaisesRegex(InputError, f"{said}.*got {levels}"):
@@ -363,13 +353,6 @@ class TestRefusals(unittest.TestCase):
             said = f"another model, a/b.ckpt, .*{encoder.digest.hex()}.*{decoder.digest.hex()}"
             with self.assertRaisesRegex(InputError, said):
                 decoder.decode(encoder.encode(dark(1), model_name="a/b.ckpt"))
-
-    def test_pixels_that_are_not_those_of_the_checksum_are_refused(self):
-        header, content, *_ = read_archive(self.archive)
-        for false in ({"pixels": header.pixels ^ 1}, {"count": 2}):
-            with self.subTest(**false):
-                archive = Archive(header._replace(**false), content)
-                self.assert_refused(write_archive(archive), "do not match")
 
     def test_names_of_files_outside_the_folder_are_refused(self):
         archive = read_archive(self.archive)

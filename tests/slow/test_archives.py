@@ -47,7 +47,7 @@ class TestArchives(InFolder):
 
     def test_noise_costs_every_codec_its_bits(self):
         for levels, single in itertools.product((16, 256), (False, True)):
-            images, bits = noise(30, levels), 4 if levels == 16 else 8
+            images, bits = noise(8, levels), 4 if levels == 16 else 8
             for name, contest in archives.codecs(images, levels, single).items():
                 with self.subTest(name, levels=levels), redirect_stderr(StringIO()):
                     files, *_ = archives.measure(name, contest)
@@ -57,10 +57,11 @@ class TestArchives(InFolder):
 
 class TestLowBitsTraining(InFolder):
     def test_it_lowers_their_cost_and_stores_a_model_that_says_so(self):
-        values, new = digits()[:100], self.folder / "new" / "low_bits.npz"
-        whole = (torch.arange(90), torch.arange(90, 100))
+        values, new = digits()[:40], self.folder / "new" / "low_bits.npz"
+        whole = torch.arange(40).split([35, 5])
         with (
             mock.patch.object(low_bits_training, "grey_levels", return_value=values),
+            mock.patch.object(low_bits_training, "BATCH", 12),
             mock.patch.object(fmnist, "split_positions", return_value=whole),
         ):
             _, said, _ = run_command(low_bits_training.main, "--steps", 6, "--output", new)
