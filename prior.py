@@ -24,7 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.amp import is_autocast_available
 
-from inputs.checks import check_finite, check_positive, check_size, check_tensors
+from inputs.checks import at_least_float32, check_finite, check_size, check_tensors
 from inputs.command_line import InputError
 
 
@@ -111,8 +111,7 @@ class LatentPrior(nn.Module):
             first, middle, last = self.masked_layers()
             h = F.linear(z, *first) + self.class_embedding(labels)
             out = F.linear(F.silu(F.linear(F.silu(h), *middle)), *last)
-        out = out.to(torch.promote_types(out.dtype, torch.float32))
-        out = out.view(len(z), self.z_dim, 3, self.num_components)
+        out = at_least_float32(out).view(len(z), self.z_dim, 3, self.num_components)
         log_weights, means, log_stds = out.unbind(dim=2)
         return log_weights.log_softmax(dim=-1), means, log_stds
 
@@ -177,17 +176,15 @@ class LatentPrior(nn.Module):
             num: how many.
             labels: long [num], values 0..num_classes-1: draws from p(z|y); without, the classes
                 are drawn too.
-            temperature: T below 1 keeps to the denser places: of each mixture a Gaussian is chosen
-                in proportion to w_k^(1/T^2) and drawn from with std T * s_k. 1 draws from p(z|y).
+            temperature: T > 0, below 1 to keep to the denser places: of each mixture a Gaussian is
+                chosen in proportion to w_k^(1/T^2) and drawn from with std T * s_k; 1 is p(z|y).
         Returns:
             float [num, z_dim], on the prior's device.
         Raises:
-            TypeError, ValueError: num is no whole number of at least 1, labels do not fit, the
-                temperature is not a number above 0.
+            TypeError, ValueError: num is no whole number of at least 1, labels do not fit.
             FloatingPointError: the prior's outputs are not finite numbers.
         """
         check_size("num", num)
-        check_positive("temperature", temperature)
         if labels is None:
             labels = torch.randint(self.num_classes, (num,), device=self.first.weight.device)
         self._check_labels(labels, num)

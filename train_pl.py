@@ -140,12 +140,10 @@ def model_for(
     """
     images = {"num_classes": max(1, len(data.classes)), "num_levels": data.num_levels}
     model, continued = given, run.resumed and run.state.step > 0
-    is_other_class = isinstance(given, type) and not issubclass(given, VAE)
-    if callable(given) and not isinstance(given, nn.Module) and not is_other_class:
+    is_class, is_object = isinstance(given, type), isinstance(given, nn.Module)
+    if issubclass(given, VAE) if is_class else callable(given) and not is_object:
         sizes = {name: getattr(run.settings, name) for name in OF_MODEL if name in options}
-        if run.resumed:
-            sizes = run.state.hparams
-        model = built(given, {**sizes, **images})
+        model = built(given, {**(run.state.hparams if run.resumed else sizes), **images})
     if not isinstance(model, VAE):
         raise InputError(f"model: give a VAE or what makes one, not {model!r:.80}")
     if hasattr(model, "trained_in") and not continued:

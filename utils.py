@@ -40,18 +40,13 @@ def sample_reparameterize(mean: Tensor, std: Tensor) -> Tensor:
     """
     check_tensors("mean and std", ("...",), mean, std)
     if values_are_checked(std) and bool((std < 0).any()):
-        raise ValueError(
-            f"std must not be negative, got {std.min().item():g}: is it a log std? "
-            "Pass log_std.exp()"
-        )
+        low = std.min().item()
+        raise ValueError(f"std must not be negative, got {low:g}: of a log std, pass its exp()")
     return mean + std * torch.randn_like(mean)
 
 
 def gaussian_log_prob(z: Tensor, mean: Tensor, log_std: Tensor) -> Tensor:
-    """log N(z; mean, diag(std^2)) in nats: float [..., z_dim] each, to float [...].
-
-    float32 for half precisions.
-    """
+    """log N(z; mean, diag(std^2)) in nats: float [..., z_dim] to [...], float32 or better."""
     check_tensors("z, mean and log_std", ("...", "z_dim"), z, mean, log_std)
     z, mean, log_std = (at_least_float32(value) for value in (z, mean, log_std))
     distance = (z - mean) * torch.exp(-log_std)
@@ -131,8 +126,6 @@ def elbo_to_bpd(negative_elbo: Tensor, img_shape: Sequence[int]) -> Tensor:
         same shape, bits per dimension; float32 for half precisions.
     """
     check_tensors("negative_elbo", ("...",), negative_elbo)
-    if len(img_shape) < 2 or min(img_shape[1:]) < 1:
-        raise ValueError(f"img_shape: expected [B, C, H, W], got {list(img_shape)}")
     return at_least_float32(negative_elbo) / (math.log(2) * math.prod(img_shape[1:]))
 
 

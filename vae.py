@@ -3,7 +3,6 @@
 Networks are in cnn_encoder_decoder.py, the maths in utils.py; train_pl.py trains it.
 """
 
-import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -251,14 +250,12 @@ class VAE(pl.LightningModule):
     def configure_optimizers(self) -> dict:
         optimizer = self.make_optimizer()
         total = self.trainer.estimated_stepping_batches
-        if self.hparams.beta_warmup > 0 and total == math.inf and time_share(self.trainer) is None:
-            raise ValueError("beta_warmup is a share of the steps: give the trainer max_steps")
 
         def factor(step: int) -> float:
-            if (passed := time_share(self.trainer)) is None:
+            if time_share(self.trainer) is None:
                 return warmup_and_line(step, total, self.hparams.warmup)
             parts = 10**6  # of the training; nobody knows how many steps there will be
-            return warmup_and_line(parts * max(step / total, passed), parts, self.hparams.warmup)
+            return warmup_and_line(parts * self.progress, parts, self.hparams.warmup)
 
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
         lr_scheduler = {"scheduler": schedule, "interval": "step"}

@@ -53,10 +53,12 @@ class TestTour(unittest.TestCase):
                 self.assertEqual(*kinds)
                 self.assertNotIn("error", kinds[0])
                 self.assertEqual([o for o in cell.outputs if o.get("name") == "stderr"], [])
+        # Other processors come to other digits.
         for before, now in zip(printed(self.committed), printed(self.executed), strict=True):
             self.assertEqual(re.sub(r"[\d.]+", "", before), re.sub(r"[\d.]+", "", now))
             for committed, found in zip(numbers(before), numbers(now), strict=True):
-                self.assertAlmostEqual(found, committed, delta=0.1 * committed)  # other processors
+                rounded = committed.is_integer()
+                self.assertAlmostEqual(found, committed, delta=0.1 * committed + rounded)
 
     def test_its_words_on_the_loss_one_own_digit_and_the_plane_are_what_it_prints(self):
         reconstruction, kl, total, bpd = self.loss
@@ -83,7 +85,7 @@ class TestTour(unittest.TestCase):
     def test_a_linear_classifier_gets_as_much_from_the_latents_as_the_words_say(self):
         shares = dict(zip(self.features[::2], self.features[1::2], strict=True))
         words = self.words("Latents as features")
-        for features, share, delta in ((32, 90, 1), (784, 90, 1.5), (2, 71, 2)):
+        for features, share, delta in ((32, 86, 1), (784, 86, 1.5), (2, 63, 2)):
             self.assertAlmostEqual(shares[features], share, delta=delta)
             self.assertIn(f"about {share} %", words)
 
