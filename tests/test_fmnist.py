@@ -105,8 +105,8 @@ class TestLoaders(InFolder):
             file = self.folder / kind
             file.write_bytes(gzip.decompress((OFFICIAL / f"t10k-{kind}-ubyte.gz").read_bytes()))
             source = read_sn3_pascalvincent_tensor(str(file))
-            expected = discretize(source / 255).unsqueeze(1) if kind.startswith("i") else source
-            self.assertTrue(torch.equal(found.long(), expected.long()))
+            source = discretize(source[:500] / 255).unsqueeze(1) if "im" in kind else source[:500]
+            self.assertTrue(torch.equal(found[:500].long(), source.long()))
 
     def test_batches_are_long_and_only_the_training_loader_shuffles_anew_every_pass(self):
         for loader in self.loaders:
