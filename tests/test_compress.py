@@ -20,6 +20,7 @@ from compress import encode
 from compression.archive import Archive, read_archive, write_archive
 from compression.codec import Codec
 from compression.image_files import read_images
+from compression.whole_model import whole_model
 from inputs.command_line import InputError
 from vae import PRETRAINED, load_model
 
@@ -45,21 +46,16 @@ class CommandLine(InFolder):
         self.archive = self.folder / "archive.vae"
         self.output = self.folder / "decoded.npy"
 
-    def run_main(self, *arguments: object) -> tuple[int, str, str]:
-        """Exit code, standard output and standard error."""
+    def command(self, *arguments: object, code: int = 0) -> str:
+        """What it says: on standard output or, if it ends with another code, as complaint."""
         model = () if arguments[0] == "info" else ("--checkpoint", self.checkpoint)
-        return run_command(compress.main, *arguments, *model)
-
-    def succeed(self, *arguments: object) -> str:
-        code, output, error = self.run_main(*arguments)
-        self.assertEqual((code, error), (0, ""))
-        return output
+        ended, *said = run_command(compress.main, *arguments, *model)
+        self.assertEqual((ended, said[code == 0]), (code, ""), said)
+        return said[code > 0]
 
     def assert_refused(self, said: str, *arguments: object, code: int = 2) -> None:
         before = self.files()
-        ended, output, error = self.run_main(*arguments)
-        self.assertEqual((ended, output, len(error.splitlines())), (code, "", 1), error)
-        self.assertRegex(error, said)
+        self.assertRegex(self.command(*arguments, code=code), f"^.*{said}.*\n$")
         self.assertEqual(self.files(), before)
 
     def files(self) -> dict[str, bytes]:
@@ -68,8 +64,8 @@ class CommandLine(InFolder):
 
     def there_and_back(self, source: Path, name: str, *options: object) -> Path:
         target = self.folder / name
-        self.succeed("encode", source, self.archive, "--force", *options)
-        self.succeed("decode", self.archive, target)
+        self.command("encode", source, self.archive, "--force", *options)
+        self.command("decode", self.archive, target)
         return target
 
 
@@ -77,17 +73,15 @@ class TestFiles(CommandLine):
     """Round trips as files."""
 
     def test_arrays_and_idx_files_come_back_byte_for_byte_also_as_each_other(self):
-        for name, images in (
-            ("single.npy", self.images[:1, None]),
-            ("none.npy", self.images[:0]),
-            ("grey.npy", self.grey),
-        ):
-            np.save(self.folder / name, images)
-        zipped, grey = self.folder / f"{self.idx.name}.gz", self.folder / "grey.npy"
+        single, none, grey = (self.folder / f"{name}.npy" for name in ("single", "none", "grey"))
+        np.save(single, self.images[:1, None])
+        np.save(none, self.images[:0])
+        np.save(grey, self.grey)
+        zipped = self.folder / f"{self.idx.name}.gz"
         zipped.write_bytes(gzip.compress(self.idx.read_bytes()))
         for source, name, original in (
-            (self.folder / "single.npy", "new/1.npy", self.folder / "single.npy"),
-            (self.folder / "none.npy", "0.npy", self.folder / "none.npy"),
+            (single, "new/1.npy", single),
+            (none, "0.npy", none),
             (zipped, "back.npy", grey),
             (grey, "back-ubyte", self.idx),
             (self.idx, "back.idx", self.idx),
@@ -96,23 +90,19 @@ class TestFiles(CommandLine):
             self.assertEqual(back.read_bytes(), original.read_bytes(), name)
 
     def test_info_tells_what_is_in_an_archive_without_the_model(self):
-        self.assertIn("verified by decoding it", self.succeed("encode", self.array, self.archive))
-        archive, said = self.archive.read_bytes(), self.succeed("info", self.archive)
-        for words in ("[7, 28, 28]", read_archive(archive).header.model.hex(), "start up"):
+        self.assertIn("verified by decoding it", self.command("encode", self.array, self.archive))
+        digest, said = whole_model(self.model).digest.hex(), self.command("info", self.archive)
+        for words in ("[7, 28, 28]", digest, "start up"):
             self.assertIn(words, said)
-        contents = (
-            read_archive(each).content for each in (archive, encode(self.images, self.model))
-        )
-        self.assertEqual(*contents)
         self.archive.write_bytes(encode(noise(3), self.model))
-        self.assertIn("as they are", self.succeed("info", self.archive))
+        self.assertIn("as they are", self.command("info", self.archive))
 
     def test_the_number_of_levels_is_never_guessed(self):
         black = self.folder / "black.npy"
         np.save(black, self.grey // 17)
         for levels in (16, 256):
             self.there_and_back(black, f"{levels}.npy", "--levels", levels)
-            self.assertIn(f"0..{levels - 1}", self.succeed("info", self.archive))
+            self.assertIn(f"0..{levels - 1}", self.command("info", self.archive))
         discretized = np.load(self.there_and_back(self.idx, "few.npy", "--discretize"))
         self.assertTrue(np.array_equal(discretized, fmnist.four_bit(self.grey)))
 
@@ -127,9 +117,9 @@ class TestFiles(CommandLine):
         self.assertEqual(names, ["7/1.png", "7/b", "a ü.PNG", "b.png"])
         self.assertTrue(np.array_equal(images, self.grey[[2, 3, 1, 0]]))
         shutil.copy(folder / "b.png", folder / ".2.png")
-        said = self.succeed("encode", folder, self.archive)
+        said = self.command("encode", folder, self.archive)
         self.assertIn("not in the archive: 1\n", said)
-        self.succeed("decode", self.archive, self.output.with_suffix(""))
+        self.command("decode", self.archive, self.output.with_suffix(""))
         back = pictures_in(self.output.with_suffix(""))
         self.assertEqual(back, dict(zip(names, images.tolist(), strict=True)))
         (folder / "gone.png").symlink_to(self.folder / "nowhere")
@@ -160,20 +150,20 @@ class TestFiles(CommandLine):
         kept.parent.mkdir(parents=True)
         shutil.copy(self.checkpoint, kept)
         self.checkpoint = run
-        self.assertIn(f"keep {kept}", self.succeed("encode", self.array, self.archive))
+        self.assertIn(f"keep {kept}", self.command("encode", self.array, self.archive))
         wanted = "logs/version_0/checkpoints/best_val_bpd_3.0000.ckpt"
-        self.assertIn(wanted, self.succeed("info", self.archive))
+        self.assertIn(wanted, self.command("info", self.archive))
         self.checkpoint = PRETRAINED
         self.assert_refused(f"another model, {wanted}", "decode", self.archive, self.output)
 
     def test_an_archive_with_its_model_outlives_the_checkpoint(self):
         quick = partial(lzma.compress, preset=0)
         with mock.patch("lzma.compress", quick):
-            said = self.succeed("encode", self.array, self.archive, "--with_model")
+            said = self.command("encode", self.array, self.archive, "--with_model")
         self.assertIn("contains its model", said)
-        self.assertIn("in the archive", self.succeed("info", self.archive))
+        self.assertIn("in the archive", self.command("info", self.archive))
         self.checkpoint = self.folder / "gone.ckpt"
-        self.succeed("decode", self.archive, self.output)
+        self.command("decode", self.archive, self.output)
         self.assertTrue(np.array_equal(np.load(self.output), self.images))
 
     def test_images_of_two_levels_come_back_and_others_are_refused(self):
@@ -254,7 +244,7 @@ class TestRefusals(CommandLine):
             target.write_bytes(b"precious")
             self.assert_refused(f"{target.name} exists.*--force", command, source, target)
             self.assert_refused("digits is a folder", command, source, folder, "--force")
-            self.succeed(command, source, target, "--force")
+            self.command(command, source, target, "--force")
             self.assertNotEqual(target.read_bytes(), b"precious")
 
     def test_bad_archives_are_refused_with_nothing_written(self):
@@ -278,5 +268,5 @@ class TestRefusals(CommandLine):
             with mock.patch.object(Codec, "decode", **wrong):
                 self.assert_refused("not decode", "encode", self.array, self.archive, code=1)
         with mock.patch.object(Codec, "decode", side_effect=AssertionError):
-            said = self.succeed("encode", self.array, self.archive, "--no-verify")
+            said = self.command("encode", self.array, self.archive, "--no-verify")
         self.assertIn("not verified", said)
