@@ -258,48 +258,41 @@ class TestBadInput(InFolder):
     def setUp(self):
         super().setUp()
         self.checkpoint = save_model(random_model(), self.folder / "model.ckpt")
-
-    def assert_not_judged(self, *said: str, checkpoint: Path, options: tuple = ()) -> None:
-        output = self.folder / "report"
-        arguments = [checkpoint, "--output", output, *options]
-        with mock.patch.dict(os.environ, https_proxy="127.0.0.1:9"):
-            self.assert_refused(evaluate.main, arguments, *said)
-        self.assertFalse(output.exists())
+        self.enterContext(mock.patch.dict(os.environ, https_proxy="127.0.0.1:9"))  # no download
 
     def test_values_that_make_no_sense_are_refused_by_name(self):
         mine, damaged = self.folder / "mine.npz", self.folder / "damaged.ckpt"
         mine.write_bytes(b"images of somebody's own")
         damaged.write_bytes(self.checkpoint.read_bytes()[:-1000])
-        for path, said in (
-            (damaged, "damaged.ckpt"),
-            (self.folder / "missing.ckpt", "missing.ckpt"),
-            (self.folder, "log directory"),
+        before, accelerator = sorted(self.folder.iterdir()), "--accelerator"
+        absent = "mps" if torch.cuda.is_available() else "cuda"
+        for said, checkpoint, *options in (
+            ("damaged.ckpt", damaged),
+            ("missing.ckpt", self.folder / "missing.ckpt"),
+            ("log directory", self.folder),
+            *(("'-1'", self.checkpoint, name, -1) for name in ("--iwae_samples", "--limit")),
+            ("'-1'", self.checkpoint, "--seed", -1),
+            ("'0'", self.checkpoint, "--batch_size", 0),
+            ("'all'", self.checkpoint, "--split", "all"),
+            ("'another'", self.checkpoint, "--dataset", "another"),
+            ("'abacus' cannot be used: choose cpu", self.checkpoint, accelerator, "abacus"),
+            *(("cannot be used", self.checkpoint, accelerator, name) for name in ("", absent)),
+            ("model.ckpt", self.checkpoint, "--output", self.checkpoint / "report"),
+            ("nowhere", self.checkpoint, "--data_dir", self.folder / "nowhere"),
+            ("model.ckpt", self.checkpoint, "--per_image", self.checkpoint / "scores.csv"),
+            ("is a folder", self.checkpoint, "--per_image", self.folder),
+            ("mine.npz is a file of yours", self.checkpoint, "--per_image", mine),
         ):
-            self.assert_not_judged(said, checkpoint=path)
-        for name, value, said in (
-            *((name, -1, "'-1'") for name in ("--iwae_samples", "--limit", "--seed")),
-            ("--batch_size", 0, "'0'"),
-            ("--split", "all", "'all'"),
-            ("--dataset", "another", "'another'"),
-            ("--accelerator", "abacus", "'abacus' cannot be used: choose cpu or auto"),
-            ("--accelerator", "", "cannot be used"),
-            ("--accelerator", "cuda" if not torch.cuda.is_available() else "mps", "cannot be used"),
-            ("--output", self.checkpoint / "report", "model.ckpt"),
-            ("--data_dir", self.folder / "nowhere", "nowhere"),
-            ("--per_image", self.checkpoint / "scores.csv", "model.ckpt"),
-            ("--per_image", self.folder, "is a folder"),
-            ("--per_image", mine, "mine.npz is a file of yours"),
-        ):
-            with self.subTest(name, value=value):
-                options = "--accelerator", "cpu", name, value
-                self.assert_not_judged(name, said, checkpoint=self.checkpoint, options=options)
+            with self.subTest(options or checkpoint):
+                to = ("--output", self.folder / "report", accelerator, "cpu")
+                self.assert_refused(evaluate.main, [checkpoint, *to, *options], said, *options[:1])
+                self.assertEqual(sorted(self.folder.iterdir()), before)
 
     def test_a_folder_with_other_files_than_a_reports_keeps_them(self):
         run = self.folder / "version_0"
         (run / "checkpoints").mkdir(parents=True)
         self.checkpoint.rename(run / "checkpoints" / "best_val_bpd_0.5000.ckpt")
         (run / "latent_means.png").write_text("the run's own")
-        options = "--output", run
-        self.assert_not_judged("version_0 has other files", checkpoint=run, options=options)
+        self.assert_refused(evaluate.main, [run, "--output", run], "version_0 has other files")
         self.assertEqual((run / "latent_means.png").read_text(), "the run's own")
         self.assertEqual(len([*run.iterdir()]), 2)
