@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from compression.archive import OVERHEAD, STORED, VERSION, Archive, read_archive
-from compression.codec import Codec
+from compression.codec import UNNAMED, Codec
 from compression.image_files import check_target, hidden_files, read_images, write_images
 from compression.whole_model import WholeModel, unpack, whole_model
 from fmnist import SIDE
@@ -120,14 +120,10 @@ def encode_file(args: argparse.Namespace) -> None:
 def decode_file(args: argparse.Namespace) -> None:
     archive = read_file(args.archive)
     parts = read_archive(archive)
-    header = parts.header
-    check_target("IMAGES", args.images, args.force, header.count)
+    check_target("IMAGES", args.images, args.force, parts.header.count)
     model = model_for(parts, None if parts.model else load_model(args.checkpoint, args.model))
-    shipped = header.model != model.digest and model_for(parts, load_model(PRETRAINED))
-    if shipped and shipped.digest == header.model:
-        raise InputError("the archive was made with the shipped model: leave out --checkpoint")
     images = Codec(model, progress=True).decode(archive)
-    write_images(args.images, images, header.levels, parts.names)
+    write_images(args.images, images, parts.header.levels, parts.names)
     print(f"{args.images}: {len(images):,} images, as they were")
 
 
@@ -145,7 +141,7 @@ def show_info(args: argparse.Namespace) -> None:
         f"header       {8 * OVERHEAD:,} bits\n"
         f"names, model {more:,} bits\n"
         f"content      {8 * len(content):,} bits, {kind}\n"
-        f"model        {'in the archive' if model else model_name or 'without a name'}, "
+        f"model        {'in the archive' if model else model_name or UNNAMED}, "
         f"digest {header.model.hex()}\n"
         f"pixels       CRC-32 {header.pixels:08x}\n"
         f"file         whole, its CRC-32 is right"

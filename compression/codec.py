@@ -36,6 +36,7 @@ from fmnist import SIDE
 from inputs.command_line import InputError
 
 BATCH = 64  # images per run of the networks; more are not faster
+UNNAMED = "the shipped one or one without a name"
 
 
 def batches(count: int) -> list[slice]:
@@ -108,8 +109,8 @@ class Codec:
         header, content, _, model_name, _ = read_archive(archive)
         if header.model != self.digest:
             raise InputError(
-                f"the archive was made with another model, {model_name or 'without a name'}, of "
-                f"digest {header.model.hex()}, this one has {self.digest.hex()}: give that one"
+                f"the archive was made with another model, {model_name or UNNAMED}, of digest "
+                f"{header.model.hex()}, this one has {self.digest.hex()}: give that one"
             )
         if header.form & STORED:
             images = files.unpack_pixels(content, header.levels)
