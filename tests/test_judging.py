@@ -10,7 +10,6 @@ from torch import nn
 from torch.distributions import Categorical, Normal
 
 from benchmarks.refinement import LOG_STD_RATE, MEAN_RATE, refine
-from fmnist import DiscreteImages
 from inputs.command_line import InputError
 from judging.bounds import BOUNDS, image_bounds
 from judging.percentiles import UNUSUAL, hundredths, percentile
@@ -50,10 +49,6 @@ class ToyDecoder(nn.Module):
         return -reconstruction_loss(self(z), imgs)
 
 
-def few_images(num: int) -> DiscreteImages:
-    return whole(train=False).subset(torch.arange(num))
-
-
 class TestImportanceWeightedBound(unittest.TestCase):
     def setUp(self):
         torch.manual_seed(0)
@@ -91,7 +86,7 @@ class TestImportanceWeightedBound(unittest.TestCase):
 
 class TestBounds(unittest.TestCase):
     def test_they_are_of_the_seed_whatever_the_batch_size(self):
-        model, images = random_model(), few_images(7).images
+        model, images = random_model(), whole(train=False).first(7).images
         with mock.patch("judging.bounds.DECODER_BATCH", 20):
             first, second, other = (
                 image_bounds(model, images, num_samples=11, batch_size=size, seed=seed)
@@ -130,18 +125,16 @@ class TestFrechetDistance(unittest.TestCase):
         for precision in (torch.double, torch.float):
             found = frechet_distance(one.to(precision), other.to(precision))
             self.assertAlmostEqual(found, expected.item(), delta=1e-4 * expected.item())
-
-    def test_the_same_images_are_at_zero_and_fewer_than_features_have_a_distance(self):
-        features = torch.randn(3, 64, generator=torch.Generator().manual_seed(0))
-        self.assertAlmostEqual(frechet_distance(features, features), 0, delta=1e-3)
-        self.assertAlmostEqual(frechet_distance(features, features + 1), 64, delta=1e-2)
+        few = torch.randn(3, 64, generator=generator)  # fewer than features
+        self.assertAlmostEqual(frechet_distance(few, few), 0, delta=1e-3)
+        self.assertAlmostEqual(frechet_distance(few, few + 1), 64, delta=1e-2)
 
 
 class TestClassifier(InFolder):
     def test_the_shipped_one_is_small_and_sure_of_digits_and_noise_is_far_from_them(self):
         self.assertLess(CLASSIFIER.stat().st_size, 1e6)
-        images, reference = few_images(600).images.split(300)
-        labels = few_images(300).labels
+        data = whole(train=False).first(600)
+        (images, reference), labels = data.images.split(300), data.labels[:300]
         noise = torch.randint(0, 16, images.shape, dtype=torch.uint8)
         kinds = {"training_images": images, "unit_gaussian": noise}
         with mock.patch("judging.samples.DISTANCE_FROM", 300):
@@ -167,7 +160,7 @@ class TestClassifier(InFolder):
 
 class TestDrawnSamples(unittest.TestCase):
     def test_every_kind_is_of_grey_levels_of_the_seed_and_by_class_of_the_labels(self):
-        train, model = few_images(7), random_model()
+        train, model = whole(train=False).first(7), random_model()
         model.sample = mock.Mock(wraps=model.sample)
         with mock.patch("judging.samples.BATCH", 5):
             (first, z), (again, _), (other, _) = (draw_samples(model, train, n) for n in (1, 1, 2))
