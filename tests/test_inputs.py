@@ -354,6 +354,8 @@ class TestOptions(InFolder):
             ("z_dim", 0, 10**20),
             ("num_filters", -1, 10**20),
             ("lr", "nan", "0", "fast"),
+            ("beta", "0", "nan"),
+            ("beta_warmup", "-0.1", "1.5"),
             ("epochs", -3, "2.5"),
             ("batch_size", 0, 10**30),
             ("num_workers", -2, 10**5),

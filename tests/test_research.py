@@ -312,14 +312,6 @@ class TestBetaWarmup(unittest.TestCase):
             expected = elbo_to_bpd(torch.tensor(float(weight)), imgs.shape)
             torch.testing.assert_close(model.objective(imgs, *terms), expected)
 
-    def test_it_is_an_option_and_a_share(self):
-        self.assertEqual(
-            train_pl.make_parser().parse_args(["--beta_warmup", "0.3"]).beta_warmup, 0.3
-        )
-        for wrong in ("-0.1", "1.5", "nan", "x"):
-            code, _, error = run_command(train_pl.main, "--beta_warmup", wrong)
-            self.assertEqual((code, "from 0 to 1" in error), (2, True), error)
-
 
 class TestImportanceWeighted(unittest.TestCase):
     def test_its_gradients_are_those_of_the_bound(self):

@@ -29,7 +29,7 @@ from pictures import in_training
 from pictures.of_model import beta_words
 from prior import LatentPrior
 from runs.trainer import SeedEpochs
-from train_pl import VAE, GenerateCallback, load_model, make_parser, train_vae
+from train_pl import VAE, GenerateCallback, load_model, train_vae
 
 
 def fit(*callbacks: Callback, seed: int = 0, **settings: object) -> VAE:
@@ -219,9 +219,6 @@ class TestBeta(unittest.TestCase):
             for value in (0.0, -1, math.nan, math.inf):
                 with self.assertRaisesRegex(ValueError, f"{name} must be a number above 0"):
                     VAE(num_filters=2, z_dim=2, **{name: value})
-        for beta in ("0", "nan", "x"):
-            with self.assertRaisesRegex(InputError, "--beta: .*above 0"):
-                make_parser().parse_args(["--beta", beta])
 
 
 class TestOptions(InFolder):
@@ -276,8 +273,8 @@ class TestLearningRate(unittest.TestCase):
 
     def test_it_rises_and_falls_within_the_time_whatever_the_epochs_are(self):
         for epochs in (1000, -1):
-            rates = self.rates(99, seconds=10, max_epochs=epochs)
-            self.assertEqual(len(rates), 10)
+            rates = self.rates(99, seconds=6, max_epochs=epochs)
+            self.assertEqual(len(rates), 6)
             self.assertGreater(max(rates), 1.9e-3)
             self.assertLess(rates[-1], 2.2e-3 / 5)
 
