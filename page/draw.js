@@ -350,7 +350,8 @@ function drawTiles() {
   if (!changed("tiles", tiles)) return;
   tell("lesson", tiles.choice === "unit"
     ? `Each latent on its own from N(0, I): nothing makes them fit, and many are no ${PAGE.noun}s.`
-    : "Nobody wrote these: each is the likeliest of four draws from the learned prior.");
+    : "Nobody wrote these. For each, the learned prior draws four sets of latents; the likeliest is "
+      + "decoded.");
   press("classes", (_, { value }) => value === JSON.stringify(tiles.choice));
   [...$("tiles").children].forEach((button, n) => {
     button.ariaLabel = `${n + 1} of ${TILES}: ${nameOfZ({ origin: tiles.each[n] })}`;

@@ -112,8 +112,10 @@ function greyOf(bitmap) {
   const picture = makeBoard(width, height);
   picture.drawImage(bitmap, 0, 0, width, height);
   const { data } = picture.getImageData(0, 0, width, height);
-  const luma = (n) => (19595 * data[n] + 38470 * data[n + 1] + 7471 * data[n + 2] + 32768) >> 16;
-  const grey = Float64Array.from({ length: width * height }, (_, i) => luma(4 * i));
+  const grey = new Float64Array(width * height);
+  for (let i = 0, n = 0; i < grey.length; i++, n += 4) {
+    grey[i] = (19595 * data[n] + 38470 * data[n + 1] + 7471 * data[n + 2] + 32768) >> 16;
+  }
   const opaque = (i) => data[4 * i + 3] / 255;
   const back = grey.reduce((sum, v, i) => sum + (v - LIGHT) * opaque(i), 0) <= 0 ? 255 : 0;
   const shown = grey.map((v, i) => Math.round(v * opaque(i) + back * (1 - opaque(i))));
@@ -133,9 +135,9 @@ const highest = (values) => values.reduce((a, b) => Math.max(a, b), 0);
 function alongBoth(values, wide, change) {
   const high = values.length / wide;
   for (const [lines, length, next, step] of [[wide, high, 1, wide], [high, wide, wide, 1]]) {
-    const found = new Float64Array(values.length);
+    const found = new Float64Array(values.length), line = new Float64Array(length);
     for (let n = 0; n < lines; n++) {
-      const line = Float64Array.from({ length }, (_, i) => values[n * next + i * step]);
+      for (let i = 0; i < length; i++) line[i] = values[n * next + i * step];
       change(line).forEach((value, i) => { found[n * next + i * step] = value; });
     }
     values = found;
@@ -143,8 +145,11 @@ function alongBoth(values, wide, change) {
   return values;
 }
 
-const padded = (line, before, after) => Float64Array.from({ length: before + line.length + after },
-  (_, i) => line[clamped(i - before, 0, line.length - 1)]);
+function padded(line, before, after) {
+  const found = new Float64Array(before + line.length + after).fill(line.at(-1));
+  found.fill(line[0], 0, before).set(line, before);
+  return found;
+}
 
 // Math.min or Math.max of all values up to a radius away.
 const windowed = (values, wide, radius, best) => alongBoth(values, wide, (line) => {
