@@ -1,6 +1,5 @@
 """Pictures of a training: samples after some epochs, and where the latents are at its end."""
 
-import math
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -11,7 +10,6 @@ from matplotlib.figure import Figure
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.utilities.seed import isolate_rng
 from torch import Tensor, nn
-from torchvision.utils import make_grid
 
 from fmnist import DiscreteImages
 from inputs.checks import check_size
@@ -29,12 +27,6 @@ from utils import active_units, kl_per_dimension
 
 NUM_ENCODED = 2000  # validation images that latents are judged by; test images in the projector
 SEED = 0  # of all pictures of a run
-PROJECTOR = """embeddings {
-  tensor_name: "Latent means of test images"
-  tensor_path: "projector/tensors.tsv" metadata_path: "projector/metadata.tsv"
-  sprite { image_path: "projector/sprite.png" single_image_dim: 28 single_image_dim: 28 }
-}
-"""
 
 
 def epoch_line(epoch: int, val_bpd: Tensor | None, model: nn.Module) -> str:
@@ -86,8 +78,7 @@ def show_latents(
         title = f"Latent means of the test images ({which})"
         figure = latent_figure(means, data.labels.cpu(), title, data.classes)
         show(trainer, "Latent means", figure, step, folder / "latent_means.png")
-        for writer in writers_of(trainer):
-            write_projector(Path(writer.log_dir), means, data)
+        show_in_projector(trainer, means, data, step)
     if means.shape[1] == 2:
         figure = manifold_figure(model, f"The latent plane, decoded ({which})")
         show(trainer, "Manifold", figure, step, folder / "vae_manifold.png")
@@ -96,27 +87,18 @@ def show_latents(
     return latents
 
 
-def write_projector(folder: Path, means: Tensor, data: DiscreteImages) -> None:
-    """Latent means, float [N, z_dim], for TensorBoard's page "Projector", beside its event files.
+def show_in_projector(trainer: pl.Trainer, means: Tensor, data: DiscreteImages, step: int) -> None:
+    """Gives latent means, float [N, z_dim], to TensorBoard's page "Projector".
 
-    Each of the first `NUM_ENCODED` is its image, in the colour of its class. The images of
-    SummaryWriter.add_embedding have no transparent paper, so they hide each other.
+    Each of the first `NUM_ENCODED` is its image, in the colour of its class on white paper.
     """
-    images, labels = data.images[:NUM_ENCODED].cpu(), data.labels[:NUM_ENCODED].cpu()
-    colours = torch.tensor([to_rgb(colour) for colour in CLASS_COLOURS])[labels % 10]
-    ink = colours.view(-1, 3, 1, 1).expand(-1, -1, 28, 28)
-    columns = math.ceil(math.sqrt(len(images)))
-    opacity = images / (data.num_levels - 1)
-    sprite = make_grid(torch.cat([ink, opacity], dim=1), nrow=columns, padding=0)
-    rows = ["\t".join(f"{z:.6g}" for z in mean) for mean in means[:NUM_ENCODED].tolist()]
-    files = {
-        "projector/tensors.tsv": "\n".join(rows).encode(),
-        "projector/metadata.tsv": "\n".join(map(str, labels.tolist())).encode(),
-        "projector/sprite.png": png((255 * sprite).round().byte().permute(1, 2, 0).numpy()),
-        "projector_config.pbtxt": PROJECTOR.encode(),
-    }
-    for name, content in files.items():
-        write_whole(folder / name, content)
+    data, num = data.first(NUM_ENCODED), len(CLASS_COLOURS)
+    means, labels = means[:NUM_ENCODED], data.labels.cpu()
+    colours = torch.tensor([to_rgb(colour) for colour in CLASS_COLOURS])[labels % num]
+    ink = data.images.cpu() / (data.num_levels - 1)
+    images = 1 - ink * (1 - colours.view(-1, 3, 1, 1))
+    for writer in writers_of(trainer):
+        writer.add_embedding(means, labels.tolist(), images, step, "latent_means")
 
 
 class GenerateCallback(Callback):

@@ -11,6 +11,8 @@ import torch
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.text import Text
+from PIL import Image
+from tiny import NUM_TEST, few, finished_run
 from torch import nn
 from torchvision.utils import make_grid
 
@@ -44,10 +46,6 @@ def shown_images(figure: Figure) -> list[np.ndarray]:
     return found
 
 
-def words(figure: Figure) -> list[Text]:
-    return [text for text in figure.findobj(Text) if text.get_text() and text.get_visible()]
-
-
 class Corner(nn.Module):
     """Draws white where both latents are positive, and black elsewhere."""
 
@@ -56,53 +54,41 @@ class Corner(nn.Module):
         self.unused = nn.Parameter(torch.zeros(1))  # its device is that of the pictures
 
     def forward(self, z: torch.Tensor) -> torch.Tensor:
-        logits = torch.zeros(len(z), 16, 28, 28)
         white = (z > 0).all(dim=1)
-        logits[white, 15], logits[~white, 0] = 1000, 1000
-        return logits
+        levels = nn.functional.one_hot(15 * white.long(), 16)
+        return 1000.0 * levels[..., None, None].expand(-1, -1, 28, 28)
 
 
-class TestColours(unittest.TestCase):
-    def test_they_are_petroffs_ten_which_the_colour_blind_can_tell_apart_too(self):
-        cycle = matplotlib.style.library["petroff10"]["axes.prop_cycle"]
-        self.assertEqual(set(CLASS_COLOURS), set(cycle.by_key()["color"]))
-
-
-class TestSamplesFigure(unittest.TestCase):
-    def setUp(self):
+class TestImages(unittest.TestCase):
+    def test_every_grey_level_of_samples_is_a_square_of_whole_pixels_and_it_says_why_they_speckle(
+        self,
+    ):
         torch.manual_seed(0)
-        self.model = VAE(num_filters=2, z_dim=3).eval()
-
-    def test_every_grey_level_is_a_square_of_whole_pixels(self):
-        z = torch.randn(11, 3)
+        model, z = VAE(num_filters=2, z_dim=3).eval(), torch.randn(11, 3)
         with torch.no_grad():
-            expected = mean_image(self.model.decoder(z))
+            expected = mean_image(model.decoder(z))
         torch.manual_seed(1)
-        figure = samples_figure(self.model, z, "title")
+        figure = samples_figure(model, z, "title")
         torch.manual_seed(1)
-        drawn = self.model.draw_pixels(z) / 15
+        drawn = model.draw_pixels(z) / 15
         for images, shown in zip((drawn, expected), shown_images(figure), strict=True):
             grid = (255 * make_grid(images, nrow=8)).round().byte()
             large = grid.repeat_interleave(3, dim=1).repeat_interleave(3, dim=2)
             self.assertTrue(np.array_equal(shown, large.permute(1, 2, 0).numpy()))
-
-    def test_says_which_are_drawn_and_why_they_speckle(self):
-        left, right = samples_figure(self.model, torch.randn(3, 3), "title").axes
+        left, right = figure.axes
         self.assertRegex(left.get_title(), "drawn.*each pixel on its own.*speckle")
         self.assertRegex(right.get_title(), "expected grey levels")
 
-    def test_many_are_about_as_wide_as_high_and_thousands_no_larger_than_a_thousand(self):
-        (axes,) = samples_figure(self.model, torch.randn(110, 3), "title", draw=False).axes
-        self.assertEqual(axes.get_title(), "expected grey levels")
-        self.assertEqual(axes.images[0].get_array().shape, (10 * 30 + 2, 11 * 30 + 2, 3))
+    def test_many_samples_are_about_as_wide_as_high_and_thousands_take_no_gigabytes(self):
+        model = VAE(num_filters=2, z_dim=3).eval()
         black = mock.Mock(side_effect=lambda _, z: torch.zeros(len(z), 1, 28, 28))
         with mock.patch.multiple(of_model, mean_images=black, drawn_images=black):
-            for num in (1000, 5000):
-                box = samples_figure(self.model, torch.randn(num, 3), "title").bbox
-                self.assertLess(box.width * box.height, 20e6)  # pixels
+            (axes,) = samples_figure(model, torch.randn(110, 3), "title", draw=False).axes
+            box = samples_figure(model, torch.randn(1100, 3), "title").bbox
+        self.assertEqual(axes.get_title(), "expected grey levels")
+        self.assertEqual(axes.images[0].get_array().shape, (10 * 30 + 2, 11 * 30 + 2, 3))
+        self.assertLess(box.width * box.height, 3e6)  # pixels
 
-
-class TestPairs(unittest.TestCase):
     def test_every_image_is_over_its_own_reconstruction_for_any_number(self):
         for num in (1, 5, 8, 30):
             images = torch.rand(num, 1, 28, 28)
@@ -113,33 +99,31 @@ class TestPairs(unittest.TestCase):
                 self.assertTrue(torch.equal(image, images[n, 0]))
                 self.assertTrue(torch.equal(below, 1 - images[n, 0]))
 
+    def test_the_values_at_the_axes_of_the_plane_are_those_of_the_images_beside_them(self):
+        figure = manifold_figure(VAE(z_dim=2, decoder=Corner()), "title", grid_size=4)
+        (axes,) = figure.axes
+        self.assertEqual((axes.get_xlabel(), axes.get_ylabel()), ("z[0]", "z[1]"))
+        rising = [f"{NormalDist().inv_cdf(share):.2f}" for share in (0.125, 0.375, 0.625, 0.875)]
+        for axis, values in ((axes.xaxis, rising), (axes.yaxis, rising[::-1])):
+            self.assertEqual([tick.get_text() for tick in axis.get_ticklabels()], values)
+            np.testing.assert_allclose(axis.get_ticklocs(), [13.5, 41.5, 69.5, 97.5])
+        (shown,) = shown_images(figure)
+        truth = np.zeros((2 * 4 * 28, 2 * 4 * 28), np.uint8)
+        truth[:112, 112:] = 255  # to the right and at the top
+        self.assertTrue(np.array_equal(shown[..., 0], truth))
+
 
 class TestWords(unittest.TestCase):
-    def assert_words_can_be_read(self, figure: Figure) -> None:
-        rendered(figure)
-        boxes = {text: text.get_window_extent() for text in words(figure)}
-        whole = figure.bbox
-        for text, box in boxes.items():
-            self.assertTrue(
-                whole.x0 <= box.x0 < box.x1 <= whole.x1 and whole.y0 <= box.y0 < box.y1 <= whole.y1,
-                f"{text.get_text()!r} is cut off",
-            )
-            for axes in figure.axes:
-                self.assertFalse(box.overlaps(axes.bbox), f"{text.get_text()!r} is on an image")
-        for (one, box), (other, beside) in combinations(boxes.items(), 2):
-            self.assertFalse(box.overlaps(beside), f"{one.get_text()!r} on {other.get_text()!r}")
-
     def test_they_stand_beside_images_and_each_other_in_every_figure(self):
         model = VAE(num_filters=2, z_dim=3, beta=10.5).eval()
         when = epoch_line(100, torch.tensor(0.5), model)
-        rows = [torch.rand(11, 1, 28, 28)] * 3
+        image, rows = torch.randint(16, (1, 1, 28, 28)), [torch.rand(11, 1, 28, 28)] * 3
+        plane = VAE(z_dim=2, decoder=Corner())
         for name, figure in {
             "one": samples_figure(model, torch.randn(1, 3), f"Samples ({when})"),
             "mean": samples_figure(model, torch.randn(1, 3), "Samples, seed 0", draw=False),
-            "by class": samples_figure(model, torch.randn(100, 3), when, [*"0123456789"]),
-            "pairs": reconstructions_figure(
-                model, torch.randint(16, (1, 1, 28, 28)), f"Reconstructions ({when})"
-            ),
+            "by class": samples_figure(model, torch.randn(20, 3), when, [*"0123456789"]),
+            "pairs": reconstructions_figure(model, image, f"Reconstructions ({when})"),
             "rows": grid_figure(rows, "Traversals", [f"z[{n}], 12.3 nats" for n in range(3)]),
             "own": captioned_figure(
                 dict.fromkeys(("picture", "reconstruction", "nearest"), torch.rand(9, 1, 28, 28)),
@@ -147,21 +131,44 @@ class TestWords(unittest.TestCase):
                 "The first 64 of 1000 things, how the model draws them, and the nearest training "
                 "images\nTest images have 1235 bits (median)",
             ),
-            "manifold": manifold_figure(
-                VAE(z_dim=2, decoder=Corner()), f"The latent plane, decoded ({when})"
-            ),
+            "manifold": manifold_figure(plane, f"The latent plane, decoded ({when})"),
         }.items():
             with self.subTest(figure=name):
-                self.assert_words_can_be_read(figure)
+                figure.draw_without_rendering()
+                texts = [t for t in figure.findobj(Text) if t.get_text() and t.get_visible()]
+                boxes = {text.get_text(): text.get_window_extent() for text in texts}
+                whole, images = figure.bbox, [axes.bbox for axes in figure.axes]
+                for text, box in boxes.items():
+                    inside = whole.x0 <= box.x0 < box.x1 <= whole.x1 and whole.y0 <= box.y0
+                    self.assertTrue(inside and box.y1 <= whole.y1, f"{text!r} is cut off")
+                    self.assertEqual(box.count_overlaps(images), 0, f"{text!r} is on an image")
+                for (one, box), (other, beside) in combinations(boxes.items(), 2):
+                    self.assertFalse(box.overlaps(beside), f"{one!r} on {other!r}")
 
     def test_pictures_of_a_run_say_epoch_and_bpd_as_far_as_they_are_known(self):
-        model, bpd = VAE(num_filters=2, z_dim=3), torch.tensor(0.51234)
-        self.assertEqual(epoch_line(0, bpd, model), "before training")
-        self.assertEqual(epoch_line(3, None, model), "epoch 3")
-        self.assertEqual(epoch_line(3, bpd, model), "epoch 3, last validation 0.5123 bpd")
-        model = VAE(num_filters=2, z_dim=3, beta=4)
-        self.assertEqual(epoch_line(3, None, model), "epoch 3, beta 4")
-        self.assertEqual(epoch_line(3, bpd, model), "epoch 3, validation ELBO 0.5123 bpd, beta 4")
+        bpd = torch.tensor(0.51234)
+        for epoch, known, beta, words in (
+            (0, bpd, 1, "before training"),
+            (3, None, 1, "epoch 3"),
+            (3, bpd, 1, "epoch 3, last validation 0.5123 bpd"),
+            (3, None, 4, "epoch 3, beta 4"),
+            (3, bpd, 4, "epoch 3, validation ELBO 0.5123 bpd, beta 4"),
+        ):
+            model = VAE(num_filters=2, z_dim=3, beta=beta)
+            self.assertEqual(epoch_line(epoch, known, model), words)
+
+
+class TestProjector(unittest.TestCase):
+    def test_it_has_the_mean_the_class_and_the_image_of_every_test_image(self):
+        (embeddings,) = finished_run().folder.glob("*/latent_means")
+        rows = (embeddings / "tensors.tsv").read_text().splitlines()
+        self.assertEqual([len(row.split("\t")) for row in rows], [2] * NUM_TEST)
+        labels = (embeddings / "metadata.tsv").read_text().split()
+        self.assertEqual(labels, [f"{y}" for y in few(train=False).labels.tolist()])
+        sprite = torch.tensor(np.array(Image.open(embeddings / "sprite.png"))).flatten(0, 1)
+        for colour in ("white", *(CLASS_COLOURS[int(y)] for y in set(labels))):
+            away = (sprite - 255 * torch.tensor(to_rgb(colour))).abs().amax(dim=1)
+            self.assertLess(away.min(), 1.01)
 
 
 class TestCharts(unittest.TestCase):
@@ -173,41 +180,22 @@ class TestCharts(unittest.TestCase):
 
     def test_the_first_epoch_does_not_flatten_the_others_and_the_best_is_marked(self):
         names = ("train_bpd", "val_bpd", "train_reconstruction_loss", "val_reconstruction_loss")
-        values = (0.94, 0.6, 0.5, 0.52)
-        rows = [
-            {"epoch": f"{n + 1}", **dict.fromkeys(names, f"{value}")}
-            for n, value in enumerate(values)
-        ]
+        values = enumerate(("0.94", "0.6", "0.5", "0.52"), start=1)
+        rows = [{"epoch": f"{n}", **dict.fromkeys(names, value)} for n, value in values]
         for axes in losses_figure(rows).axes[::2]:
             self.assertLess(axes.get_ylim()[1], 0.7)
             self.assertIn("▲ 0.94, 0.94", [text.get_text() for text in axes.texts])
             self.assertEqual(axes.lines[-1].get_label(), "best epoch")
             self.assertEqual(axes.lines[-1].get_xdata()[0], 3)
         self.assertEqual(axes.lines[0].get_label(), "training, N(0, I)")
-        for axes in losses_figure(rows[:2]).axes:
-            self.assertEqual(len(axes.texts), 0)
-
-
-class TestManifoldFigure(unittest.TestCase):
-    def test_the_values_at_the_axes_are_those_of_the_images_beside_them(self):
-        figure = manifold_figure(VAE(z_dim=2, decoder=Corner()), "title", grid_size=4)
-        (axes,) = figure.axes
-        self.assertEqual((axes.get_xlabel(), axes.get_ylabel()), ("z[0]", "z[1]"))
-        rising = [f"{NormalDist().inv_cdf(share):.2f}" for share in (0.125, 0.375, 0.625, 0.875)]
-        for axis, values in ((axes.xaxis, rising), (axes.yaxis, rising[::-1])):
-            self.assertEqual([tick.get_text() for tick in axis.get_ticklabels()], values)
-            np.testing.assert_allclose(axis.get_ticklocs(), [13.5, 41.5, 69.5, 97.5])
-        (shown,) = shown_images(figure)
-        self.assertEqual(shown.shape, (2 * 4 * 28, 2 * 4 * 28, 3))
-        white = np.zeros(shown.shape[:2], dtype=bool)
-        white[:112, 112:] = True  # to the right and at the top
-        self.assertTrue(np.array_equal(shown[..., 0] == 255, white))
-        self.assertTrue(np.array_equal(shown[..., 0] == 0, ~white))
+        self.assertFalse(any(axes.texts for axes in losses_figure(rows[:2]).axes))
 
 
 class TestLatentMap(unittest.TestCase):
-    def test_more_than_two_dimensions_are_seen_along_the_two_that_vary_most(self):
+    def setUp(self):
         torch.manual_seed(0)
+
+    def test_more_than_two_dimensions_are_seen_along_the_two_that_vary_most(self):
         points = torch.randn(1000, 5) * torch.tensor([0.1, 3.0, 0.1, 1.0, 0.1]) + 7
         plane, shares = principal_plane(points)
         for column, dimension in enumerate((1, 3)):
@@ -216,29 +204,26 @@ class TestLatentMap(unittest.TestCase):
         torch.testing.assert_close(shares, torch.tensor([0.9, 0.1]), atol=0.03, rtol=0)
 
     def test_of_more_dimensions_with_classes_it_is_the_plane_that_tells_the_classes_apart(self):
-        torch.manual_seed(0)
         labels = torch.arange(900) % 3
         corners = torch.tensor([[0.0, 1.0], [2.0, 0.0], [-2.0, 0.0]])
         points = 10 * torch.randn(900, 5)  # most varies where the classes are the same
         points[:, [1, 3]] = corners[labels] + 0.1 * torch.randn(900, 2)
         plane, shares = discriminant_plane(points, labels)
         self.assertGreater(shares.sum(), 0.99)
-        for label in range(3):
-            self.assertLess(plane[labels == label].std(dim=0).max(), 1.2)  # in stds of a class
-        centres = torch.stack([plane[labels == label].mean(dim=0) for label in range(3)])
+        classes = [plane[labels == label] for label in range(3)]
+        self.assertLess(max(some.std(dim=0).max() for some in classes), 1.2)  # in stds of a class
+        centres = torch.stack([some.mean(dim=0) for some in classes])
         self.assertGreater(torch.pdist(centres).min(), 10)
         axes = latent_figure(points, labels, classes="abc").axes[0]
         self.assertRegex(axes.get_xlabel(), r"first linear discriminant \(\d\d% of what separates")
         self.assertIn("principal", latent_figure(points, labels, classes=()).axes[0].get_xlabel())
-        wide = latent_figure(torch.randn(50, 2) * torch.tensor([2.0, 1.0]), torch.arange(50) % 3)
-        self.assertGreater(wide.get_figwidth(), 1.2 * wide.get_figheight())
 
     def test_two_dimensions_are_the_plane_itself_each_class_with_its_number_and_colour(self):
-        torch.manual_seed(0)
-        means, labels = torch.randn(50, 2), torch.arange(50) % 10
-        axes = latent_figure(means, labels).axes[0]
+        means, labels = torch.randn(50, 2) * torch.tensor([2.0, 1.0]), torch.arange(50) % 10
+        figure = latent_figure(means, labels)
+        (axes,) = figure.axes
+        self.assertGreater(figure.get_figwidth(), 1.2 * figure.get_figheight())  # as its data
         self.assertEqual((axes.get_xlabel(), axes.get_ylabel()), ("z[0]", "z[1]"))
-        self.assertEqual(len(axes.collections), 10)
         shapes = set()
         for label, points in enumerate(axes.collections):
             shown = torch.tensor(np.array(points.get_offsets())).float()
@@ -247,10 +232,12 @@ class TestLatentMap(unittest.TestCase):
             shapes.add(points.get_paths()[0].vertices.tobytes())
         self.assertEqual(len(shapes), 10)
 
-    def test_classes_are_named_at_their_centres(self):
-        torch.manual_seed(0)
-        labels = torch.arange(3000) % 10
-        places = 10 * torch.rand(10, 2)
+    def test_the_colours_are_petroffs_ten_which_the_colour_blind_can_tell_apart_too(self):
+        cycle = matplotlib.style.library["petroff10"]["axes.prop_cycle"]
+        self.assertEqual(set(CLASS_COLOURS), set(cycle.by_key()["color"]))
+
+    def test_classes_are_named_at_their_centres_and_names_do_not_hide_each_other(self):
+        labels, places = torch.arange(3000) % 10, 10 * torch.rand(10, 2)
         axes = latent_figure(places[labels] + 0.1 * torch.randn(3000, 2), labels).axes[0]
         self.assertEqual([text.get_text() for text in axes.texts], [*"0123456789"])
         for text, place in zip(axes.texts, places, strict=True):
@@ -258,9 +245,6 @@ class TestLatentMap(unittest.TestCase):
         shown = sum(len(points.get_offsets()) for points in axes.collections)
         self.assertTrue(SHOWN / 2 <= shown <= SHOWN)
         self.assertIn(f"{shown:,} of 3,000 images", axes.get_title())
-
-    def test_names_of_classes_in_one_place_do_not_hide_each_other(self):
-        torch.manual_seed(0)
         points = pushed_apart(0.01 * torch.randn(10, 2), distance=1.0)
         self.assertGreater(torch.pdist(points).min(), 0.9)
         apart = torch.tensor([[0.0, 0.0], [5.0, 0.0]])
