@@ -3,6 +3,7 @@
 page/paper.js does the same with a photo, step by step.
 """
 
+import warnings
 from collections.abc import Callable
 from importlib import import_module
 from io import BytesIO
@@ -60,7 +61,7 @@ def read_grey(file: Path | BytesIO) -> np.ndarray:
         needed("pillow_heif", "pillow-heif", f"{file.suffix} pictures").register_heif_opener()
         formats = ("HEIF",)
     try:
-        with Image.open(file, formats=formats) as opened:
+        with warnings.catch_warnings(action="ignore"), Image.open(file, formats=formats) as opened:
             picture = ImageOps.exif_transpose(opened)
     except Image.UnidentifiedImageError as error:
         raise ValueError("it is of none of the kinds that are read") from error

@@ -516,9 +516,7 @@ class TestCommands(OwnDataTest):
             data_for(train_pl.PRETRAINED, "MNIST", "own.npz")
         self.assertFalse((self.folder / "logs").exists())
 
-    def test_a_model_needs_as_many_classes_as_the_images_have_and_one_for_those_without_labels(
-        self,
-    ):
+    def test_a_model_has_as_many_classes_as_the_images_and_without_labels_one(self):
         for labels, wanted in (({"labels": NAMES}, 3), ({}, 1)):
             with self.assertRaisesRegex(InputError, rf"VAE\(num_classes={wanted}"):
                 how = Namespace(data=self.npz(images=DIGITS, **labels), log_dir=self.folder)
