@@ -96,6 +96,16 @@ class TestBounds(unittest.TestCase):
             torch.testing.assert_close(first[name], second[name], rtol=1e-5, atol=1e-3)
             self.assertFalse(torch.allclose(first[name], other[name], rtol=1e-5, atol=1e-3))
 
+    def test_of_one_sample_they_differ_by_what_the_priors_say_of_it(self):
+        found = image_bounds(random_model(), whole(train=False).first(5).images, num_samples=1)
+        sampled = found["negative_elbo_prior"]
+        for name, expected in (
+            ("importance_weighted_prior", sampled),
+            ("importance_weighted", sampled + found["prior_gain"]),
+            ("negative_elbo", found["reconstruction"] + found["kl_per_dimension"].sum(1)),
+        ):
+            torch.testing.assert_close(found[name], expected, rtol=1e-5, atol=1e-3, msg=name)
+
 
 class TestLatents(unittest.TestCase):
     def test_the_kl_of_the_dimensions_adds_up_to_the_kl(self):
