@@ -85,8 +85,9 @@ class TestImportanceWeightedBound(unittest.TestCase):
 
 
 class TestBounds(unittest.TestCase):
-    def test_they_are_of_the_seed_whatever_the_batch_size(self):
-        model, images = random_model(), whole(train=False).first(7).images
+    def test_they_are_of_the_seed_and_the_index_whatever_the_batch_size(self):
+        model, images = random_model(), whole(train=False).first(7).images.clone()
+        images[1] = images[0]
         with mock.patch("judging.bounds.DECODER_BATCH", 20):
             first, second, other = (
                 image_bounds(model, images, num_samples=11, batch_size=size, seed=seed)
@@ -95,6 +96,7 @@ class TestBounds(unittest.TestCase):
         for name in BOUNDS:
             torch.testing.assert_close(first[name], second[name], rtol=1e-5, atol=1e-3)
             self.assertFalse(torch.allclose(first[name], other[name], rtol=1e-5, atol=1e-3))
+            self.assertNotEqual(*first[name][:2])  # the same image with noise of its own
 
     def test_of_one_sample_they_differ_by_what_the_priors_say_of_it(self):
         found = image_bounds(random_model(), whole(train=False).first(5).images, num_samples=1)
