@@ -1,16 +1,16 @@
-"""A model of docs/research.md is exported by a process, and Lightning's command line trains."""
+"""What is exported of a model of docs/research.md, and Lightning's command line."""
 
-import subprocess
-import sys
-from contextlib import chdir, redirect_stderr, redirect_stdout
+from contextlib import redirect_stderr, redirect_stdout
 from io import StringIO
 
+import forked
+import tiny
 import torch
 from pytorch_lightning.cli import LightningCLI
 from test_readme import ROOT, blocks
-from tiny import InFolder, tiny_data, without_pictures
+from tiny import InFolder, tiny_data
 
-import train_pl
+import export
 from fmnist import MNISTDataModule
 from train_pl import load_model
 from vae import VAE
@@ -22,13 +22,12 @@ class TestResearch(InFolder):
         (self.folder / "research.py").write_text(code)
         model = ("--model", "research.py:Logistic")
         small = ("--num_filters=2", "--z_dim=2", "--batch_size=60", "--epochs=1")
-        self.addCleanup(sys.modules.pop, "research")
-        self.addCleanup(sys.path.remove, str(self.folder.resolve()))
-        with tiny_data(), without_pictures(), chdir(self.folder), redirect_stdout(StringIO()):
-            train_pl.main([*model, *small])
-        words = [str(ROOT / "export.py"), "VAE_logs/version_0", "model.pt2", *model]
-        done = subprocess.run([sys.executable, *words], cwd=self.folder, capture_output=True)
-        self.assertEqual(done.returncode, 0, done.stderr)
+        for main, *words in (
+            (tiny.main, *small),
+            (export.main, "VAE_logs/version_0", "model.pt2"),
+        ):
+            code, _, complaints = forked.run(main, [*words, *model], cwd=self.folder)
+            self.assertEqual(code, 0, complaints)
         program = torch.export.load(self.folder / "model_sample.pt2").module()
         images, _ = program(torch.tensor([7]), torch.randn(1, 2 * 2 + 784))
         self.assertEqual(images.shape, (1, 1, 28, 28))
