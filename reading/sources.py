@@ -25,8 +25,8 @@ def read_source(path: Path, like_mnist: bool) -> Found:
     """
     if path.is_dir():
         return read_files(path, visible(path), like_mnist)
-    beside = [f for f in sorted(path.parent.iterdir()) if f.is_file() and f != path]
-    begun = [file for file in beside if file.name.startswith(path.name)]
+    beside = sorted(path.parent.iterdir())
+    begun = [f for f in beside if f.is_file() and f.name.startswith(path.name)]
     if begun and not path.exists():
         return read_files(path.parent, begun, like_mnist)
     path.stat()

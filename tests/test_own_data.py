@@ -130,7 +130,10 @@ for part, which in PARTS.items():
     IN_FOLDERS |= pngs(DIGITS[which], LABELS[which], f"{part}/")
 # By the first cell of a row in docs/own_data.md, the files; the first is given if not the folder.
 KINDS = {
-    "`.npy`": {"X_train.npy": DIGITS, "y_train.npy": LABELS, "y_test.npy": LABELS[::-1]},
+    "`.npy`": {
+        **{"X_train.npy": DIGITS, "y_train.npy": LABELS, "y_test.npy": LABELS[::-1]},
+        **{"X_train.npy.md5": "", "X_train.txt": ""},
+    },
     "a folder of `.npy` files, one for each class": {
         f"full_numpy_bitmap_{label}.npy": FLAT[label == LABELS] for label in range(10)
     },
@@ -141,11 +144,11 @@ KINDS = {
         "qmnist-train-images-idx3-ubyte.gz": DIGITS,
         "qmnist-train-labels-idx2-int": np.stack([LABELS, *[NUMBERS] * 7], axis=1),
     },
-    "a folder of such files": in_parts("kmnist-{}-{}.npy", DIGITS, LABELS),
+    "a folder of such files": {**in_parts("kmnist-{}-{}.npy", DIGITS, LABELS), "README.md": ""},
     "how the names of several such files begin": {
         **in_parts("emnist-letters-{}-{}-idx", TURNED, LABELS),
         **in_parts("emnist-mnist-{}-{}-idx", TURNED, LABELS),
-        "emnist-letters-test-labels-idx.gz": LABELS[PARTS["test"]],  # packed and unpacked
+        "emnist-letters-test-images-idx.gz": TURNED[PARTS["test"]],  # packed and unpacked
     },
     "a folder of pictures": pngs(DIGITS, LABELS),
     "a folder of pictures in `train`, `test`, `val`": IN_FOLDERS,
@@ -280,7 +283,7 @@ class TestArrays(OwnDataTest):
     def test_labels_and_test_images_that_are_not_used_are_named(self):
         path = saved(self.folder / "train-images.idx3-ubyte", DIGITS)
         self.assertIn("no labels found", read_own(path).summary())
-        saved(self.folder / "other-labels.idx1-ubyte", LABELS)
+        all_saved(self.folder, {"other-labels.idx1-ubyte": LABELS, "holidays.txt": ""})
         self.assertIn("not used: 1 (other-labels.idx1-ubyte)", read_own(path).summary())
         saved(self.folder / "train-labels-idx1-ubyte.gz", LABELS)
         saved(self.folder / "t10k-images-idx3-ubyte", DIGITS[:20])
