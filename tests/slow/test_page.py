@@ -281,7 +281,8 @@ class TestShippedModels(InBrowser):
         self.assertEqual(self.text("learn-title"), "Watch 2 latents learn")
         z = self.run_js("[...LEARNED_Z.at(-1)]")
         for moment in (0, 4, len(kept) - 1):
-            self.run_js(f"act('epoch', {moment})")
+            self.run_js(f"$('epoch').value = {moment}")
+            self.run_js("$('epoch').dispatchEvent(new Event('input', {bubbles: true}))")
             self.assert_decoded("$('then').lastElementChild", kept[moment][1], z)
             told = float(re.search(r"costs (\S+) bits", self.text("learned"))[1])
             self.assertAlmostEqual(told, self.run_js(f"LEARNER.epochs[{moment}].bpd"), delta=0.006)
@@ -312,41 +313,15 @@ class TestShippedModels(InBrowser):
         self.assertEqual(self.text("guess"), "not like a digit")
 
     def test_the_challenges_can_be_met(self):
-        met = """(number, each, what) => {
-            ACTIONS.challenge(number);
-            for (const given of each) {
-                what(...given);
-                if (CHALLENGES[number].done(state)) break;
-            }
-            draw();
-            return [$("goal").textContent, follow(addressOf(state))
-                && CHALLENGES[number].done(state)];
-        }"""
-        for model, challenge, each, what in (
-            # the first slider and place, test image, or drawing with ever less of a bar
-            (
-                1,
-                0,
-                "(n) => [n % 2, n / 8 - 4]",
-                "(...to) => (ACTIONS.reread(), ACTIONS.slide(...to))",
-            ),
-            (1, 1, "() => []", "() => ACTIONS.test()"),
-            (
-                0,
-                2,
-                "(n) => [0.25 + n / 100]",
-                """(x) => {
-                ACTIONS.clear();
-                ACTIONS.penDown({x, y: 0.15});
-                ACTIONS.penMove([{x: 0.55, y: 0.13}, {x: 0.5, y: 0.9}]);
-            }""",
-            ),
-        ):
-            self.run_js(f"act('model', {model})")
-            tries = f"Array.from({{length: 65}}, (_, n) => ({each})(n))"
-            goal, by_link = self.run_js(f"({met})({challenge}, {tries}, {what})")
-            self.assertIn("Done!", goal)
-            self.assertTrue(by_link)
+        slide = "ACTIONS.reread(); ACTIONS.slide(n % 2, n / 8 - 4)"
+        stroke = """act("clear"); act("penDown", {x: 0.25 + n / 100, y: 0.15});
+            act("penMove", [{x: 0.55, y: 0.13}, {x: 0.5, y: 0.9}])"""
+        for n, (model, action) in enumerate(((1, slide), (1, "ACTIONS.test()"), (0, stroke))):
+            done = f"CHALLENGES[{n}].done(state)"
+            self.run_js(f"act('model', {model}); act('challenge', {n})")
+            self.run_js(f"for (let n = 0; n < 65 && !{done}; n++) {{ {action}; }}")
+            self.assertIn("Done!", self.text("goal"))
+            self.assertTrue(self.run_js(f"follow(addressOf(state)) && {done}"))
 
 
 # Everything that is shown at once, compared with what is computed anew from the state: a list of
@@ -457,6 +432,7 @@ ACTIONS = {
     "$('drawn').click()": (None, None),
     "document.querySelector('[data-do=again]').click()": (None, None),
     "$('goals').children[0].click()": ("a test image: 4", DECODED),
+    "$('goals').children[2].click()": ("empty paper", "nothing to decode"),
     "document.querySelector('[name=model][value=\"1\"]').click()": (None, ".*"),
     "document.querySelector('[name=model][value=\"0\"]').click()": (None, ".*"),
 }
