@@ -19,7 +19,7 @@ from compression import exact, low_bits
 from compression.archive import OVERHEAD, STORED, Header, read_archive, write_archive
 from compression.codec import Codec
 from compression.exact import LIMIT, ONE, WEIGHT_ONE, dense, describe, linear, prepare, whole
-from compression.latents import RADIUS, TABLE, TAILS, WINDOWS, Posterior, Stack
+from compression.latents import LOG_STDS, RADIUS, TABLE, TAILS, WINDOWS, Posterior, Stack
 from compression.low_bits import LEVEL, OFFSET, Pixels
 from compression.whole_model import WholeModel, unpack, whole_model
 from inputs.command_line import InputError
@@ -175,7 +175,7 @@ class TestExact(unittest.TestCase):
             self.assertTrue(np.array_equal(decode(archive, model), images))
         self.assertEqual(encode(images, model.double(), levels=256), archive)
 
-    def test_layers_and_priors_that_it_does_not_know_are_refused_by_name(self):
+    def test_layers_priors_and_likelihoods_that_it_does_not_know_are_refused_by_name(self):
         model = small_model()
         model.decoder.net.append(nn.Tanh())
         with self.assertRaisesRegex(InputError, r"^[^\n]*Tanh\(\)[^\n]*exact.py[^\n]*$"):
@@ -190,6 +190,9 @@ class TestExact(unittest.TestCase):
         model.prior = nn.Identity()
         with self.assertRaisesRegex(InputError, "prior's class_embedding, which Identity lacks"):
             whole_model(model)
+        own = type("Own", (VAE,), {"log_px": None})(num_filters=2, z_dim=3)
+        with self.assertRaisesRegex(InputError, "archives need p.* Own has a log_px of its own"):
+            whole_model(own)
 
 
 class TestRoundTrips(unittest.TestCase):
@@ -289,6 +292,8 @@ class TestRate(unittest.TestCase):
         std = 64 * np.exp(log_std.ravel() / ONE) / 1.04  # rounded to sixteenths
         fits = posterior.window >= np.minimum(TAILS * std, WINDOWS[-1])
         self.assertTrue(fits.all())
+        self.assertEqual(posterior.std.max() + LOG_STDS[0], 22)  # 256 bins, in sixteenths of a nat
+        posterior.push(Stack(), z + np.int32(999))  # as in no archive that was encoded here
 
 
 class TestRefusals(unittest.TestCase):
