@@ -225,7 +225,7 @@ class TestOptions(InFolder):
     def test_beta_precision_and_compile_come_to_the_run_and_its_report_is_of_the_elbo(self):
         sentence = "trained with beta 4; all bounds are the ELBO's, where the KL has weight 1"
         options = {"num_filters": 2, "z_dim": 2, "epochs": 1, "batch_size": 60, "beta": 4}
-        options |= {"precision": "bf16-mixed", "compile": True}
+        options |= {"beta_warmup": 0.5, "precision": "bf16-mixed", "compile": True}
         compiled, precisions = [], []
         note = LambdaCallback(on_fit_start=lambda trainer, _: precisions.append(trainer.precision))
         keep = mock.patch.object(nn.Module, "compile", lambda self: compiled.append(type(self)))
@@ -238,6 +238,7 @@ class TestOptions(InFolder):
         self.assertEqual((beta_note(4), beta_note(1)), (sentence, ""))
         model = load_model(self.folder / "version_0")
         self.assertEqual({weights.dtype for weights in model.parameters()}, {torch.float32})
+        self.assertEqual(model.hparams.beta_warmup, 0.5)
         self.assertIn("beta 4", beta_words(model))
         with torch.no_grad():
             bpd = model(few(train=False).images.long())[2].item()
