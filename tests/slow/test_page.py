@@ -599,19 +599,20 @@ class TestSmallModels(InBrowser):
         self.until("$('tiles').lastElementChild.ariaLabel.includes('N(0, I)')")
         self.assertIn("are no digits", self.text("lesson"))
 
-    def test_photos_become_the_same_as_in_python_to_a_grey_level(self):
-        pictures = {f"{number} {kind}": photo(number, kind) for number, kind in PHOTOS}
-        pictures["nothing"] = np.full((300, 200, 3), 240, np.uint8)
-        for name, pixels in pictures.items():
-            with self.subTest(name):
+    def test_photos_become_the_same_as_in_python_to_a_grey_level_and_are_read(self):
+        labels, classifier = fmnist.load(train=False).labels.tolist(), load_classifier()
+        photos = [(photo(n, kind), labels[n:][: 1 + (kind == "two")]) for n, kind in PHOTOS]
+        for pixels, truth in (*photos, (np.full((300, 200, 3), 240, np.uint8), [])):
+            with self.subTest(truth):
                 file = b64encode(file_of(pixels)).decode()
                 found = self.run_js(f"""createImageBitmap(new Blob([bytesOf("{file}")])).then(
                     (bitmap) => levelsOfPicture(bitmap).map((levels) => [...levels]))""")
                 expected = photographed(np.asarray(Image.fromarray(pixels).convert("L")))
-                self.assertEqual(len(found), len(expected))
-                for levels, image in zip(found, expected, strict=True):
+                for levels, image, label in zip(found, expected, truth, strict=True):
                     apart = np.array(levels).reshape(28, 28) - four_bit(image).astype(int)
                     self.assertLessEqual(np.abs(apart).max(), 1)
+                    read = classifier(torch.tensor(levels).long().view(1, 1, 28, 28)).argmax()
+                    self.assertEqual(read.item(), label)
 
     def test_a_file_is_taken_as_it_is_if_it_has_28_by_28_pixels_and_said_if_it_is_no_picture(self):
         image = fmnist.load(train=False).images[0, 0].numpy()
