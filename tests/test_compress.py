@@ -95,7 +95,9 @@ class TestFiles(CommandLine):
         for words in ("[7, 28, 28]", digest, "start up"):
             self.assertIn(words, said)
         self.archive.write_bytes(encode(noise(3), self.model))
-        self.assertIn("as they are", self.command("info", self.archive))
+        said = self.command("info", self.archive)
+        for words in ("as they are", "the shipped one or one without a name, digest"):
+            self.assertIn(words, said)
 
     def test_the_number_of_levels_is_never_guessed(self):
         black = self.folder / "black.npy"
