@@ -741,7 +741,7 @@ class TestSmallModels(InBrowser):
         for width in (320, 390, 768, 1280, 1920):
             self.page.set_viewport_size({"width": width, "height": 900})
             self.assertLessEqual(self.run_js("document.documentElement.scrollWidth"), width)
-            self.page.wait_for_timeout(300)  # what the new width moved
+            self.page.wait_for_timeout(100)  # what the new width moved
             self.run_js("shifts.length = 0")
             for action in (
                 *("'fresh', 'unit'", "'fresh', 1", "'test'", "'clear'", "'zero'", "'morph', 2"),
