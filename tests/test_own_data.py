@@ -232,6 +232,7 @@ class TestKinds(OwnDataTest):
                 own = read_own(all_saved(self.folder / f"data {number}", files) / GIVEN[kind])
                 self.assertEqual(own.data.classes, tuple("0123456789"))
                 self.assertEqual(pairs(own.data), pairs(data))
+                self.assertNotIn("labels", str(own.notes))
                 parts = [*map(pairs, own.split())]
                 self.assertEqual(sorted(chain(*parts)), pairs(data))
                 sizes = (200, 20, 20) if kind in SPLIT else (192, 24, 24)
@@ -276,6 +277,8 @@ class TestArrays(OwnDataTest):
     def test_names_or_shapes_tell_images_from_labels(self):
         for arrays in ({"x": DIGITS, "y": LABELS}, {"arr_0": DIGITS, "arr_1": LABELS}):
             self.assert_read(self.npz(**arrays), LEVELS, [*map(str, LABELS)])
+        folder = all_saved(self.folder / "two", {"digits.npy": DIGITS, "labels.npy": LABELS})
+        self.assert_read(folder / "digits.npy", LEVELS, [*map(str, LABELS)])
         path = saved(self.folder / "train.csv", table(header=False))
         self.assert_read(path, LEVELS, [*map(str, LABELS)])
         self.assert_read(self.npz(images=DIGITS, boxes=np.zeros((240, 16)), classes=10), LEVELS)
