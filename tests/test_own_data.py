@@ -385,6 +385,12 @@ class TestPaper(unittest.TestCase):
                 found = classify(load_classifier(), images)[1].argmax(dim=1).tolist()
                 self.assertEqual(found, LABELS[number:][: 1 + (kind == "two")].tolist())
 
+    def test_a_bar_apart_from_its_stroke_belongs_to_it_as_in_a_5(self):
+        paper = np.full((300, 300), 230, np.uint8)
+        paper[100:220, 120:135] = paper[100:112, 150:200] = 20
+        (image,) = photographed(paper)
+        self.assertGreater(np.ptp(np.nonzero(image > 100)[1]), 10)
+
     def test_nothing_is_found_on_empty_paper(self):
         for paper in (np.zeros((50, 50), np.uint8), np.full((600, 800), 240, np.uint8)):
             self.assertEqual(photographed(paper), [])
