@@ -94,34 +94,26 @@ class OneLineParser(argparse.ArgumentParser):
         raise InputError(message)
 
 
-def whole_number(minimum: int, maximum: int = 10**9) -> Callable[[str], int]:
-    """An argparse type: a whole number in these bounds."""
+def number(kind: type, fits: Callable[[float], bool], hint: str) -> Callable[[str], float]:
+    """An argparse type: an int or a float that fits; the hint says which do."""
 
-    def parse(text: str) -> int:
+    def parse(text: str) -> float:
         with suppress(ValueError):
-            if minimum <= int(text) <= maximum:
-                return int(text)
-        raise argparse.ArgumentTypeError(
-            f"{text!r}: give a whole number of at least {minimum} and at most {maximum}"
-        )
+            if fits(kind(text)):
+                return kind(text)
+        raise argparse.ArgumentTypeError(f"{text!r}: give {hint}")
 
     return parse
 
 
-def positive_number(text: str) -> float:
-    """An argparse type: a finite number above 0."""
-    with suppress(ValueError):
-        if 0 < float(text) < math.inf:
-            return float(text)
-    raise argparse.ArgumentTypeError(f"{text!r}: give a number above 0, such as 0.003")
+def whole_number(minimum: int, maximum: int = 10**9) -> Callable[[str], int]:
+    """An argparse type: a whole number in these bounds."""
+    hint = f"a whole number of at least {minimum} and at most {maximum}"
+    return number(int, lambda n: minimum <= n <= maximum, hint)
 
 
-def share(text: str) -> float:
-    """An argparse type: a number from 0 to 1."""
-    with suppress(ValueError):
-        if 0 <= float(text) <= 1:
-            return float(text)
-    raise argparse.ArgumentTypeError(f"{text!r}: give a number from 0 to 1, such as 0.1")
+positive_number = number(float, lambda x: 0 < x < math.inf, "a number above 0, such as 0.003")
+share = number(float, lambda x: 0 <= x <= 1, "a number from 0 to 1, such as 0.1")
 
 
 def path_name(text: str) -> str:

@@ -1,8 +1,6 @@
 """Checkpoints of runs: which one is meant, and when a run writes them."""
 
-import json
 import re
-from contextlib import suppress
 from dataclasses import asdict
 from io import BytesIO
 from pathlib import Path
@@ -12,43 +10,31 @@ import torch
 from pytorch_lightning.callbacks import Checkpoint
 from pytorch_lightning.plugins import TorchCheckpointIO
 
-from inputs.checkpoints import read_checkpoint
 from inputs.command_line import InputError
 from inputs.files import write_csv, write_whole
-from runs.folders import CHECKPOINTS, LAST, RESULT, TABLE
+from runs.folders import CHECKPOINTS, TABLE
 from runs.logs import Board, epoch_metrics, log_step
 from runs.run import Run
 
-BEST = re.compile(r"best_[A-Za-z_]+_\d+\.\d{4}\.ckpt")  # a caller's are often named nearly so
+BEST = re.compile(r"best_[A-Za-z_]+_(\d+\.\d{4})\.ckpt")  # a caller's are often named nearly so
 
 
 def find_checkpoint(path: str | Path) -> Path:
-    """The checkpoint file itself or, for a run's log directory, its best one.
-
-    Which one is the best says the result of a finished run, as an epoch that was ended early is not
-    in its last checkpoint; else that checkpoint. Where somebody kept only the best one, it is known
-    by its name.
+    """The checkpoint file itself or, for a run's log directory, the one with the best value.
 
     Raises:
         InputError: there is no such file, or the directory is not that of a run.
     """
     path = Path(path)
     if path.is_dir():
-        last, names = path / CHECKPOINTS / LAST, []
-        with suppress(OSError, ValueError, KeyError, TypeError):
-            names = [json.loads((path / RESULT).read_text())["best_checkpoint"]]
-        if not names or not (path / CHECKPOINTS / names[0]).exists():
-            if last.exists():
-                names = [read_checkpoint(last).get("run", {}).get("best_name")]
-            else:
-                found = (f.name for f in path.glob(f"{CHECKPOINTS}/*"))
-                names = sorted(filter(BEST.fullmatch, found))
-        if not names or not names[0]:
+        named = [(BEST.fullmatch(file.name), file) for file in path.glob(f"{CHECKPOINTS}/*")]
+        best = [(float(name[1]), file) for name, file in named if name]
+        if not best:
             raise InputError(
                 f"{path} has no best checkpoint: give a checkpoint file or the log directory of a "
                 "run that has finished an epoch, such as VAE_logs/version_0"
             )
-        path = path / CHECKPOINTS / names[0]
+        _, path = min(best)
     if not path.is_file():
         raise InputError(f"checkpoint {path} is no file: give a .ckpt file or a log directory")
     return path
@@ -93,16 +79,15 @@ class RunCheckpoint(Checkpoint):
             self._save_last(trainer)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        state, metrics = self.run.state, epoch_metrics(trainer)
-        row = {"epoch": trainer.current_epoch + 1, "step": log_step(trainer)}
-        row |= {"seconds": f"{self.run.seconds:.1f}"}
+        state, metrics, epoch = self.run.state, epoch_metrics(trainer), trainer.current_epoch + 1
+        row = {"epoch": epoch, "step": log_step(trainer), "seconds": f"{self.run.seconds:.1f}"}
         state.rows.append(row | {name: f"{metrics[name]:.7g}" for name in sorted(metrics)})
         if (value := metrics[self.monitor]) < state.best:
-            state.best, state.best_name = value, f"best_{self.monitor}_{value:.4f}.ckpt"
-            state.best_epoch = trainer.current_epoch + 1
+            state.best, state.best_epoch = value, epoch
+            state.best_name = f"best_{self.monitor}_{value:.4f}.ckpt"
             trainer.save_checkpoint(self.run.best, weights_only=True)
         if trainer.is_last_batch:  # a callback may end an epoch early; resumed, it is trained anew
-            state.epochs, state.step = trainer.current_epoch + 1, trainer.global_step
+            state.epochs, state.step = epoch, trainer.global_step
             self.run.discard_result()
             self._save_last(trainer)
         if trainer.is_global_zero:

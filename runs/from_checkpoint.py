@@ -1,7 +1,7 @@
 """A model as its checkpoint says it is: its class, its arguments, its weights; also one's own."""
 
 import argparse
-import importlib.util
+import importlib
 import inspect
 import os
 import sys
@@ -37,16 +37,12 @@ def named_in_file(text: str) -> Callable:
     path = Path(file).resolve()
     if path.suffix != ".py" or not path.is_file():
         raise argparse.ArgumentTypeError(f"{text!r}: give a Python file and a name in it, a.py:B")
-    known = (m for m in list(sys.modules.values()) if getattr(m, "__file__", None) == str(path))
-    module = next(known, None)
+    if str(path.parent) not in sys.path:
+        sys.path.insert(0, str(path.parent))  # for what it imports too, as `python file.py` does
     try:
-        if module is None:
-            sys.path.insert(0, str(path.parent))  # for what it imports, as `python file.py` does
-            spec = importlib.util.spec_from_file_location(path.stem, path)
-            module = importlib.util.module_from_spec(spec)
-            if sys.modules.setdefault(path.stem, module) is not module:
-                raise ImportError("a module has this name already, rename the file")
-            spec.loader.exec_module(module)
+        module = importlib.import_module(path.stem)
+        if getattr(module, "__file__", None) != str(path):
+            raise ImportError("a module has this name already, rename the file")
         return getattr(module, name)
     except Exception as error:  # anything, as it is the user's own code that runs
         what = f"{type(error).__name__}: {one_line(error)}"

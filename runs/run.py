@@ -139,9 +139,9 @@ class Run:
 
     def _read(self, known: dict[str, object], given: dict[str, object]) -> None:
         """Takes the options from the run; those that are given must not contradict them."""
-        content = read_checkpoint(self.last)
+        self.saved = read_checkpoint(self.last)
         try:
-            self.state = State(**content["run"])
+            self.state = State(**self.saved["run"])
             before = {**self.state.options, "log_dir": str(self.folder.parent), "resume": False}
             if before.keys() != known.keys():
                 raise ValueError("it has other options")
@@ -209,8 +209,7 @@ class Run:
 
     def _check(self, model: pl.LightningModule, data: pl.LightningDataModule) -> None:
         """Raises InputError unless the run began with such a model and the same images."""
-        saved = read_checkpoint(self.last)
-        began = saved.get("datamodule_hyper_parameters") or {}
+        began = self.saved.get("datamodule_hyper_parameters") or {}
         if images_of(began) != images_of(data.hparams):
             now = data.hparams.get("dataset", type(data).__name__)
             then = began.get("dataset", "a data module of its own")
@@ -218,8 +217,8 @@ class Run:
                 f"argument --resume: the images ({now}) are not those that the run in "
                 f"{self.folder} began with ({then}): give the same again, or start a new run"
             )
-        check_classes(model, saved, f"argument --resume: {self.last}")
-        weights = saved["state_dict"], model.state_dict()
+        check_classes(model, self.saved, f"argument --resume: {self.last}")
+        weights = self.saved["state_dict"], model.state_dict()
         shapes = ({name: w.shape for name, w in each.items()} for each in weights)
         for one, other in ((self.state.hparams, dict(model.hparams)), shapes):
             if differ := [str(k) for k in one | other if one.get(k) != other.get(k)]:
@@ -228,6 +227,7 @@ class Run:
                     f"{', '.join(differ[:3])}: continue it by train_vae(..., model=...) with the "
                     "model that it began with"
                 )
+        self.saved.clear()
 
     def discard_result(self) -> None:
         """Removes what a finished run says of its end, as one more epoch or test replaces it."""
