@@ -22,10 +22,10 @@ from collections.abc import Callable
 from pathlib import Path
 from unittest import mock
 
+import forked
 import torch
-from forked import Forked
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from tiny import tiny_data
+from tiny import tiny_data, undrawn
 from torch import Tensor
 
 import train_pl
@@ -54,9 +54,26 @@ def at_every_moment(moment: Callable[[], None]) -> contextlib.ExitStack:
     return stack
 
 
+def stop(*_: object, number: int = signal.SIGTERM) -> None:
+    os.kill(os.getpid(), number)
+
+
+def on_step(number: int, act: Callable[[], object] = stop) -> mock._patch:
+    """Inside, `act` is called in the training step of this number, counted from 1."""
+    steps = iter(range(1, 10**6))
+    step = train_pl.VAE.training_step
+
+    def training_step(self, batch, batch_idx):
+        if next(steps) == number:
+            act()
+        return step(self, batch, batch_idx)
+
+    return mock.patch.object(train_pl.VAE, "training_step", training_step)
+
+
 def work(arguments: list[str], kill_at: int | None) -> None:
     """For a process of its own: the program on the tiny data."""
-    with tiny_data(), contextlib.ExitStack() as stack:
+    with tiny_data(), undrawn(), contextlib.ExitStack() as stack:
         if kill_at is not None:
             moments = iter(range(kill_at + 1))
 
@@ -66,18 +83,6 @@ def work(arguments: list[str], kill_at: int | None) -> None:
 
             stack.enter_context(at_every_moment(kill_self))
         train_pl.main(["--accelerator", "cpu", "--devices", "1", *arguments])
-
-
-def ending(
-    arguments: list[str], kill_at: int | None = None, seconds: float = 300
-) -> tuple[int, str]:
-    """Exit code and output of the program, which is killed after so many seconds."""
-    with Forked(work, arguments, kill_at) as process:
-        code, *said = process.ending(seconds)
-        if code is None:
-            process.stop(signal.SIGKILL)
-            code, *said = process.ending()
-    return code, "".join(said)
 
 
 def same(a: object, b: object) -> bool:
@@ -143,7 +148,7 @@ def crash_test(kills: int, epochs: int, seed: int, workers: int) -> list[str]:
     options = [*OPTIONS, str(epochs), "--num_workers", str(workers)]
     with tempfile.TemporaryDirectory() as folder:
         folder, begun = Path(folder), time.monotonic()
-        code, said = ending([*options, "--log_dir", str(folder / "alone")])
+        code, _, said = forked.run(work, [*options, "--log_dir", str(folder / "alone")], None)
         if code != 0:
             return [f"the undisturbed run failed: {said}"]
         duration = time.monotonic() - begun
@@ -153,19 +158,21 @@ def crash_test(kills: int, epochs: int, seed: int, workers: int) -> list[str]:
         while killed < kills or not finished:
             logs = folder / f"killed{finished}"
             while not list(logs.glob(f"*/{folders.RESULT}")):
-                arguments = [*options, "--log_dir", str(logs)]
+                arguments, at, seconds = [*options], None, 300
                 if list(logs.glob(f"*/checkpoints/{folders.LAST}")):
-                    arguments = ["--resume", "--log_dir", str(logs)]
-                writing = killed % 4 == 1
-                at = chance.randrange(24) if writing and killed < kills else None
-                patience = chance.uniform(0, 0.7 * duration) if at is None else 300
-                code, said = ending(arguments, at, patience if killed < kills else 300)
-                if code not in (0, -signal.SIGKILL):
-                    return [f"a run was lost, exit code {code}: {said}"]
+                    arguments = ["--resume"]
+                if killed < kills and killed % 4 == 1:
+                    at = chance.randrange(24)
+                elif killed < kills:
+                    seconds = chance.uniform(0, 0.7 * duration)
+                arguments += ["--log_dir", str(logs)]
+                code, _, said = forked.run(work, arguments, at, seconds=seconds)
                 if code == -signal.SIGKILL:
                     killed += 1
-                    moment = f"after {patience:.2f} s" if at is None else f"at file operation {at}"
+                    moment = f"after {seconds:.2f} s" if at is None else f"at file operation {at}"
                     print(f"kill {killed:>2} {moment}", flush=True)
+                elif code != 0:
+                    return [f"a run was lost, exit code {code}: {said}"]
             (run,) = (result.parent for result in logs.glob(f"*/{folders.RESULT}"))
             if found := differences(folder / "alone" / "version_0", run):
                 return found
@@ -176,15 +183,11 @@ def crash_test(kills: int, epochs: int, seed: int, workers: int) -> list[str]:
 
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--kills", type=int, default=20)
-    parser.add_argument("--epochs", type=int, default=12)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--num_workers", type=int, default=0)
+    for name, default in {"kills": 20, "epochs": 12, "seed": 0, "workers": 0}.items():
+        parser.add_argument(f"--{name}", type=int, default=default)
     args = parser.parse_args(argv)
-    wrong = crash_test(args.kills, args.epochs, args.seed, args.num_workers)
-    for line in wrong:
-        print(line)
-    print(f"{args.kills} kills, {len(wrong)} differences")
+    wrong = crash_test(**vars(args))
+    print(*wrong, f"{args.kills} kills, {len(wrong)} differences", sep="\n")
     sys.exit(bool(wrong))
 
 

@@ -7,27 +7,23 @@ warnings, needs a new interpreter.
 
 import multiprocessing
 import os
-import signal
 import tempfile
 from collections.abc import Callable, Mapping
-from functools import cache
 from multiprocessing import forkserver
 from pathlib import Path
 from unittest import mock
+
+import torch
 
 FOLDER = Path(__file__).resolve().parent
 SERVER = multiprocessing.get_context("forkserver")
 SERVER.set_forkserver_preload(["train_pl", "evaluate", "compress", "tiny"])
 
 
-@cache
-def start_server() -> None:
-    """The first process starts it too; to start some at a time, it must be there."""
-    with mock.patch.dict(os.environ, PYTHONPATH=f"{FOLDER.parent}{os.pathsep}{FOLDER}"):
-        forkserver.ensure_running()
-
-
 def _work(function: Callable, arguments: tuple, folder: Path, env: dict, cwd: Path) -> None:
+    # A copied process gets torch's pool of threads anew where one first asks for it. Two threads
+    # that do so at once, as those of a compiled model, end it: "Invalid thread pool!".
+    torch.set_num_threads(1)
     for number, name in ((1, "out"), (2, "err")):
         os.dup2(os.open(folder / name, os.O_WRONLY | os.O_CREAT), number)
     multiprocessing.set_start_method(None, force=True)  # its own processes start as usual
@@ -37,47 +33,28 @@ def _work(function: Callable, arguments: tuple, folder: Path, env: dict, cwd: Pa
     function(*arguments)
 
 
-class Forked:
-    """A process that has begun with `function(*arguments)`; use it as a context.
+def run(
+    function: Callable,
+    *arguments: object,
+    env: Mapping[str, str] | None = None,
+    cwd: str | Path = ".",
+    seconds: float = 300,
+) -> tuple[int, str, str]:
+    """Exit code, output and complaints of `function(*arguments)`.
 
     Args:
         function: of a module, which the process imports by its name.
         env: more of the environment; cwd: where to be.
+        seconds: after which it is killed, which is exit code -9.
     """
-
-    def __init__(
-        self,
-        function: Callable,
-        *arguments: object,
-        env: Mapping[str, str] | None = None,
-        cwd: str | Path = ".",
-    ):
-        start_server()
-        self._folder = tempfile.TemporaryDirectory()
-        self._outputs = Path(self._folder.name)
-        how = (self._outputs, {**os.environ, **(env or {})}, Path(cwd).resolve())
-        self._process = SERVER.Process(target=_work, args=(function, arguments, *how))
-        self._process.start()
-
-    def __enter__(self) -> "Forked":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._process.kill()
-        self._process.join()
-        self._folder.cleanup()
-
-    def stop(self, number: signal.Signals) -> None:
-        os.kill(self._process.pid, number)
-
-    def ending(self, seconds: float = 300) -> tuple[int | None, str, str]:
-        """Exit code, output and complaints, at its end."""
-        self._process.join(seconds)
-        said = [(self._outputs / name).read_text() for name in ("out", "err")]
-        return self._process.exitcode, *said
-
-
-def run(function: Callable, *arguments: object, **how: object) -> tuple[int | None, str, str]:
-    """Exit code, output and complaints of `function(*arguments)`; see `Forked`."""
-    with Forked(function, *arguments, **how) as process:
-        return process.ending()
+    with mock.patch.dict(os.environ, PYTHONPATH=f"{FOLDER.parent}{os.pathsep}{FOLDER}"):
+        forkserver.ensure_running()
+    with tempfile.TemporaryDirectory() as folder:
+        how = (Path(folder), {**os.environ, **(env or {})}, Path(cwd).resolve())
+        process = SERVER.Process(target=_work, args=(function, arguments, *how))
+        process.start()
+        process.join(seconds)
+        process.kill()
+        process.join()
+        said = [Path(folder, name).read_text() for name in ("out", "err")]
+    return process.exitcode, *said

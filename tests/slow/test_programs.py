@@ -5,7 +5,6 @@ import os
 import shutil
 import subprocess
 import sys
-import unittest
 from functools import partialmethod
 from pathlib import Path
 from unittest import mock
@@ -21,27 +20,8 @@ from train_pl import compile_networks, load_model
 ROOT = Path(__file__).resolve().parent.parent.parent
 
 
-def train_traced(arguments: list[str]) -> None:
-    """For a process of its own: --compile, but for the C++ compiler, which takes minutes."""
-    traced = partialmethod(nn.Module.compile, backend="aot_eager")
-    with mock.patch.object(nn.Module, "compile", traced), tiny.without_pictures():
-        tiny.main(["--accelerator", "cpu", "--epochs", "1", *arguments])
-
-
 class TestPrograms(InFolder):
     """In an empty folder, with no way to any other machine."""
-
-    NOWHERE = dict.fromkeys(("http_proxy", "https_proxy"), "http://127.0.0.1:9")
-
-    def python(self, *command: object, **env: object) -> subprocess.CompletedProcess:
-        return subprocess.run(
-            [sys.executable, *map(str, command)],
-            cwd=self.folder,
-            env={**os.environ, **self.NOWHERE, **env},
-            capture_output=True,
-            text=True,
-            timeout=300,
-        )
 
     def test_without_a_compiler_compile_is_refused(self):
         cache = self.folder.with_name(f"{self.folder.name}-cache")
@@ -53,11 +33,15 @@ class TestPrograms(InFolder):
         self.assertEqual(list(self.folder.iterdir()), [])
 
     def test_a_compiled_run_ends_near_the_plain_one(self):
-        options = ["--num_filters", "2", "--z_dim", "2", "--log_dir", "logs"]
-        for more in ([], ["--compile"]):
-            code, _, said = forked.run(train_traced, [*options, *more], cwd=self.folder)
-            self.assertEqual(code, 0, said)
-        runs = sorted(self.folder.glob("logs/version_*"))
+        options = ["--num_filters", "2", "--z_dim", "2", "--batch_size", "60", "--epochs", "1"]
+        options += ["--accelerator", "cpu", "--log_dir", self.folder]
+        # Traced only; what the compiler makes of it is in the test below, and takes minutes here.
+        traced = partialmethod(nn.Module.compile, backend="eager")
+        with mock.patch.object(nn.Module, "compile", traced), tiny.without_pictures():
+            for more in ([], ["--compile"]):
+                code, _, said = tiny.run_command(tiny.main, *options, *more)
+                self.assertEqual(code, 0, said)
+        runs = sorted(self.folder.glob("version_*"))
         plain, compiled = (
             json.loads((run / "result.json").read_text())["test_bpd"] for run in runs
         )
@@ -78,22 +62,30 @@ class TestPrograms(InFolder):
             found.append([loss, *(p.grad.clone() for part in parts for p in part.parameters())])
         torch.testing.assert_close(*found, rtol=1e-3, atol=1e-3)
 
-    def test_a_default_run_from_another_folder_shows_no_warning(self):
-        program = (ROOT / "tests" / "tiny.py", "--epochs", 1, "--num_filters", 4, "--progress_bar")
-        result = self.python(*program)
+    def test_a_default_run_from_another_folder_shows_no_warning_and_loads_no_entropy_coder(self):
+        program = self.folder / "program.py"
+        program.write_text(
+            f"import sys; sys.path[:0] = {[str(ROOT), str(ROOT / 'tests')]}; import utils\n"
+            "maths = {name.split('.')[0] for name in sys.modules}\n"
+            "import evaluate, tiny; tiny.main(sys.argv[1:])\n"
+            "print(maths); print({name.split('.')[0] for name in sys.modules})"
+        )
+        options = ["--epochs", "1", "--num_filters", "4", "--progress_bar"]
+        result = subprocess.run(
+            [sys.executable, program, *options],
+            cwd=self.folder,
+            env={
+                **os.environ,
+                **dict.fromkeys(("http_proxy", "https_proxy"), "http://127.0.0.1:9"),
+            },
+            capture_output=True,
+            text=True,
+        )
         self.assertEqual(result.returncode, 0, result.stderr)
         self.assertIn("Test of the best checkpoint", result.stdout)
         self.assertEqual(result.stderr, "")  # no bar, as it is no terminal, and no warning
         self.assertTrue((self.folder / "VAE_logs" / "version_0" / "epoch_01_samples.png").exists())
-
-
-class TestImports(unittest.TestCase):
-    def test_the_maths_loads_torch_only_and_no_training_or_report_an_entropy_coder(self):
-        names = "print({name.split('.')[0] for name in sys.modules})"
-        loaded = f"import sys, utils; {names}; import evaluate, train_pl; {names}"
-        maths, all_of_it = subprocess.run(
-            [sys.executable, "-c", loaded], cwd=ROOT, check=True, capture_output=True, text=True
-        ).stdout.splitlines()
+        *_, maths, all_of_it = result.stdout.splitlines()
         self.assertIn("'torch'", maths)
         for name in ("matplotlib", "lightning"):
             self.assertNotIn(name, maths)
