@@ -74,10 +74,10 @@ class TestKeptEpochs(InFolder):
         shutil.copytree(finished_run().folder, run)
         with tiny_data():
             self.assertEqual(run_command(explore.main, run, "--output", page)[0], 0)
-        self.assertEqual(page.read_text().count('"epoch":'), 8)
+        self.assertEqual(page.read_text().count('"epoch":'), 7)
         model = load_model(run)
-        epochs = kept_epochs(run, model)  # of 10 steps
-        self.assertEqual([round(10 * epoch) for epoch, _ in epochs], [0, 1, 2, 5, 10, 15, 20, 30])
+        epochs = kept_epochs(run, model)  # of 5 steps
+        self.assertEqual([round(5 * epoch) for epoch, _ in epochs], [0, 1, 2, 5, 8, 10, 15])
         weights = torch.load(run / "checkpoints" / LAST, weights_only=True)["state_dict"]
         last = epochs[-1][1].state_dict()
         for name in (name for name in weights if name.startswith(("encoder", "decoder"))):
