@@ -246,7 +246,7 @@ class TestLosses(unittest.TestCase):
 
 def newton_schulz(matrix: torch.Tensor) -> torch.Tensor:
     """The plain iteration that the optimiser does on Gram matrices."""
-    x = matrix / matrix.norm()
+    x = matrix / (matrix.norm() + 1e-7)
     for _ in range(4 if min(matrix.shape) > 1 else 0):
         gram = x @ x.T
         x = 3.4445 * x - 4.7750 * gram @ x + 2.0315 * gram @ gram @ x
