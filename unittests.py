@@ -50,10 +50,13 @@ class TestNetworks(unittest.TestCase):
             self.assertEqual((mean.shape, log_std.shape), ((3, z_dim), (3, z_dim)))
             logits = CNNDecoder(num_filters=num_filters, z_dim=z_dim)(mean)
             self.assertEqual(logits.shape, (3, 16, 28, 28))
+        self.assertEqual(CNNDecoder().z_dim, VAE().prior.z_dim)  # the defaults fit
 
-    def test_encoder_sees_the_grey_levels(self):
-        x = images(1)
-        mean, _ = CNNEncoder()(torch.cat([x, 15 - x]))
+    def test_encoder_sees_the_grey_levels_from_minus_one_to_one(self):
+        encoder, seen = CNNEncoder(num_filters=2, z_dim=2), []
+        encoder.net[0].register_forward_pre_hook(lambda _, given: seen.append(given[0][:, 0, 0, 0]))
+        mean, _ = encoder(torch.tensor([0, 15]).view(2, 1, 1, 1).expand(2, 1, 28, 28))
+        self.assertEqual(seen[0].tolist(), [-1, 1])
         self.assertFalse(torch.allclose(mean[0], mean[1]))
 
     def test_zero_parameters_are_the_uniform_distribution_at_exactly_four_bpd(self):
@@ -214,6 +217,8 @@ class TestKLD(unittest.TestCase):
         for log_std in (-20.0, 20.0):
             kld = KLD(torch.zeros(1, 20), torch.full((1, 20), log_std))
             self.assertTrue(kld.isfinite().all() and (kld > 0).all())
+        near = KLD(torch.zeros(1), torch.full((1,), 1e-4))  # log_std^2, where std^2 - 1 cancels
+        torch.testing.assert_close(near, torch.tensor(1e-8), rtol=0.01, atol=0)
 
 
 class TestLosses(unittest.TestCase):
@@ -302,6 +307,16 @@ class TestMuon(unittest.TestCase):
                 near = {torch.double: 1e-6, torch.float: 1e-5, torch.bfloat16: 0.03}[dtype]
                 for p, wanted in zip(params, expected, strict=True):
                     torch.testing.assert_close(p.detach().double(), wanted, atol=near, rtol=near)
+
+    def test_groups_with_adam_take_the_steps_of_adam(self):
+        mine, adams = (nn.Parameter(torch.ones(3)) for _ in range(2))
+        muon = Muon([{"params": [mine], "adam": True, "lr": 0.01}], lr=1.0)
+        adam = torch.optim.Adam([adams], lr=0.01, betas=(0.9, 0.99))
+        for _ in range(3):
+            mine.grad = adams.grad = torch.randn(3)
+            muon.step()
+            adam.step()
+            torch.testing.assert_close(mine, adams)
 
 
 class TestManifold(unittest.TestCase):

@@ -103,7 +103,10 @@ class TestExact(unittest.TestCase):
 
     def test_no_layer_is_given_more_than_the_limit(self):
         large, zero = np.full((1, 1), 2**30, np.int32), np.zeros(1, np.int32)
-        for between in ([], [["residual", []]], [["relu"]], [["silu"]]):
+        for between in (
+            *([], [["residual", []]], [["relu"]], [["silu"]]),
+            [["unflatten", 1, 1, 1], ["flatten"]],
+        ):
             network = prepare([["linear"], *between, ["linear"]], iter([large, zero] * 2))
             self.assertEqual(network(np.full((1, 1), 1.0 * LIMIT)), LIMIT * 2.0**18)
 

@@ -420,6 +420,10 @@ class TestPaper(unittest.TestCase):
             for axis in (0, 1):
                 mass = image.sum(axis=1 - axis)
                 self.assertAlmostEqual((mass @ np.arange(28)) / mass.sum(), 14, delta=0.51)
+        for turns in range(4):  # nearly all at one side: as near to the middle as there is room
+            picture = np.zeros((400, 400), np.uint8)
+            picture[20:220, 60:80] = picture[20:22, 60:260] = 200
+            self.assertEqual(mnist_form(np.rot90(picture, turns)).shape, (28, 28))
 
 
 class TestCommands(OwnDataTest):

@@ -11,10 +11,16 @@ from prior import LatentPrior
 NUM_CLASSES = 10
 
 
-def random_prior(z_dim: int, seed: int = 0, width: int = 32, num_components: int = 3):
+def random_prior(
+    z_dim: int,
+    seed: int = 0,
+    width: int = 32,
+    num_components: int = 3,
+    num_classes: int = NUM_CLASSES,
+) -> LatentPrior:
     """A prior whose mixtures are all different and lean on all that they may see."""
     torch.manual_seed(seed)
-    prior = LatentPrior(z_dim, width, num_components)
+    prior = LatentPrior(z_dim, width, num_components, num_classes)
     with torch.no_grad():
         for parameter in prior.parameters():
             parameter.copy_(0.5 * torch.randn_like(parameter))
@@ -53,12 +59,12 @@ class TestDensity(unittest.TestCase):
                         torch.testing.assert_close(part, expected[:, i], atol=1e-5, rtol=1e-5)
 
     def test_the_density_without_labels_is_the_mean_over_the_classes(self):
-        prior = random_prior(z_dim=4)
-        z = torch.randn(6, 4)
-        each = torch.stack([prior.log_prob(z, torch.full((6,), y)) for y in range(NUM_CLASSES)])
-        mean = each.double().exp().mean(dim=0)
-        torch.testing.assert_close(prior.log_prob(z).double().exp(), mean, rtol=1e-4, atol=0)
-        self.assertGreater(each.std(dim=0).min().item(), 0.1)
+        for num in (3, NUM_CLASSES):
+            prior, z = random_prior(z_dim=4, num_classes=num), torch.randn(6, 4)
+            each = torch.stack([prior.log_prob(z, torch.full((6,), y)) for y in range(num)])
+            mean = each.double().exp().mean(dim=0)
+            torch.testing.assert_close(prior.log_prob(z).double().exp(), mean, rtol=1e-4, atol=0)
+            self.assertGreater(each.std(dim=0).min().item(), 0.1)
 
     def test_the_density_is_the_product_of_the_conditionals(self):
         prior = random_prior(z_dim=3)

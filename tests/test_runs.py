@@ -455,7 +455,7 @@ class TestFaults(BareTest):
         for batch_idx in range(StopIfNotFinite.EVERY - 1):
             stop.on_train_batch_end(trainer, module, loss, None, batch_idx)
         self.assertFalse(trainer.strategy.reduce.called)
-        trainer.strategy.reduce.return_value = torch.tensor(math.nan)
+        trainer.strategy.reduce.return_value = torch.tensor(math.inf)
         with self.assertRaisesRegex(FloatingPointError, "step 50 of 100"):
             stop.on_train_batch_end(trainer, module, loss, None, StopIfNotFinite.EVERY - 1)
 

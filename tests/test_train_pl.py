@@ -26,6 +26,7 @@ from cnn_encoder_decoder import CNNDecoder, CNNEncoder
 from inputs.command_line import InputError
 from judging.report import beta_note
 from pictures import in_training
+from pictures.epochs import KeepEpochs
 from pictures.of_model import beta_words
 from prior import LatentPrior
 from runs.trainer import SeedEpochs
@@ -100,7 +101,8 @@ class TestGenerateCallback(InFolder):
         how = {"logger": CSVLogger(self.folder), "default_root_dir": self.folder}
         nothing = np.zeros((1, 2, 3), np.uint8)
         with mock.patch.object(in_training, "rendered", return_value=nothing) as drawn:
-            model = fit(pictures, **how)  # without SeedEpochs, which would hide a disturbed stream
+            # Without SeedEpochs, which would hide a disturbed stream.
+            model = fit(pictures, KeepEpochs(), **how)
         assert_same(plain_fit().parameters(), model.parameters())
         kinds = ("reconstructions", "samples", "kl_per_dimension")
         names = {f"epoch_0{n}_{kind}.png" for n in range(3) for kind in kinds}
