@@ -41,12 +41,7 @@ from runs.logs import open_logs, print_once
 from runs.result import finish, test_best
 from runs.run import Run
 from runs.stopping import StopOnSignal, explain_end
-from runs.trainer import (
-    add_trainer_options,
-    compile_networks,
-    make_trainer,
-    restored_process,
-)
+from runs.trainer import add_trainer_options, compile_networks, make_trainer, restored_process
 from vae import PRETRAINED, VAE, load_model, try_out
 
 __all__ = ["PRETRAINED", "VAE", "GenerateCallback", "load_model", "main", "train_vae"]
@@ -140,8 +135,10 @@ def model_for(
     """
     images = {"num_classes": max(1, len(data.classes)), "num_levels": data.num_levels}
     model, continued = given, run.resumed and run.state.step > 0
-    is_class, is_object = isinstance(given, type), isinstance(given, nn.Module)
-    if issubclass(given, VAE) if is_class else callable(given) and not is_object:
+    makes_one = callable(given) and not isinstance(given, nn.Module)
+    if isinstance(given, type):
+        makes_one = issubclass(given, VAE)
+    if makes_one:
         sizes = {name: getattr(run.settings, name) for name in OF_MODEL if name in options}
         model = built(given, {**(run.state.hparams if run.resumed else sizes), **images})
     if not isinstance(model, VAE):

@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 
 import torch
-from priors import own_stage, posteriors
+from priors import own_stage
 from refinement import refine
 from torch import Tensor
 
@@ -23,6 +23,7 @@ from burda import Burda
 
 from fmnist import DATA_DIR, MNISTDataModule, binarize
 from judging.bounds import image_noise, mean_and_error
+from pictures.of_model import encoded
 from prior import LatentPrior
 from runs.checkpoints import find_checkpoint
 from train_pl import VAE, load_model
@@ -37,7 +38,7 @@ def without_labels(model: VAE, grey: Tensor) -> LatentPrior:
     """The prior of prior.py with one class, learned on posteriors of training images."""
     torch.manual_seed(SEED)
     noise = torch.Generator().manual_seed(SEED)
-    drawn = [posteriors(model, binarize(grey, noise)) for _ in range(DRAWS)]
+    drawn = [encoded(model, binarize(grey, noise)) for _ in range(DRAWS)]
     mean, log_std = (torch.cat(parts) for parts in zip(*drawn, strict=True))
     return own_stage(mean, log_std, torch.zeros(len(mean), dtype=torch.long), EPOCHS).eval()
 

@@ -20,6 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from fmnist import DATA_DIR, load, prepare, split
 from judging.samples import BATCH, judge_samples, load_classifier
 from muon import warmup_and_line
+from pictures.of_model import encoded
 from prior import LatentPrior
 from train_pl import VAE, load_model
 from utils import sample_reparameterize, unit_gaussian_log_prob
@@ -86,20 +87,14 @@ def own_stage(mean: Tensor, log_std: Tensor, labels: Tensor, epochs: int) -> Lat
     return prior
 
 
-@torch.no_grad()
-def posteriors(model: VAE, images: Tensor) -> tuple[Tensor, Tensor]:
-    parts = [model.encoder(part.long()) for part in images.split(500)]
-    return tuple(torch.cat(some) for some in zip(*parts, strict=True))
-
-
 def compare(path: str, epochs: int) -> None:
     torch.manual_seed(0)
     model, classifier = load_model(path), load_classifier()
     train, _ = split(load(DATA_DIR))
     test = load(DATA_DIR, train=False)
-    mean, log_std = posteriors(model, train.images)
+    mean, log_std = encoded(model, train.images)
     z = sample_reparameterize(mean, log_std.exp())
-    test_mean, test_log_std = posteriors(model, test.images)
+    test_mean, test_log_std = encoded(model, test.images)
     test_z = sample_reparameterize(test_mean, test_log_std.exp())
     known, labels = z[: len(test)], train.labels[: len(test)]
 
